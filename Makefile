@@ -1,0 +1,59 @@
+# make book   set up, run the offline profile, build the site
+# make test   set up, run all tests
+#
+# Paths are relative and nothing is called by a script's shebang, so that a checkout in a folder with spaces and
+# Chinese characters works too.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PROFILE ?= offline
+HARNESS_FLAGS ?=
+PYTEST_FLAGS ?= -n auto
+
+.PHONY: help book test run check lint fix serve bless clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+book: $(VENV)/.site
+	@$(RUN) -m harness run --book --profile $(PROFILE) $(HARNESS_FLAGS)
+
+test: $(VENV)/.test
+	@$(RUN) -m pytest $(PYTEST_FLAGS)
+
+# make run    run the chapters only (PROFILE=smoke|offline|full)
+run: $(VENV)/.site
+	@$(RUN) -m harness run --profile $(PROFILE) $(HARNESS_FLAGS)
+
+# make lint   what CI says about style: Python, notebooks
+lint: $(VENV)/.test
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m harness lint
+
+# make fix    mend what can be mended by machine
+fix: $(VENV)/.test
+	@$(RUN) -m ruff check --fix . ; $(RUN) -m ruff format . ; $(RUN) -m harness lint --fix
+
+# make serve  show the built site on this machine
+serve: $(VENV)/.site
+	@$(RUN) -m http.server --bind 127.0.0.1 --directory _build/site 8000
+
+# make clean  remove everything generated but the virtual environment
+clean:
+	@rm -rf _build
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed" >&2; exit 3; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $(PYTHON) is older than 3.11; say make PYTHON=/path/to/python3.11" >&2; exit 3; }
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.site: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing the book into $(VENV) (the first time takes some minutes) …"
+	@$(PIP) --editable '.[site]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.site
+	@$(PIP) --editable '.[site,test]'
+	@touch $@

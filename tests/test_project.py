@@ -1,0 +1,74 @@
+"""The project's own files agree with one another."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=~ ;]", name)[0]).lower()
+
+
+def tracked() -> list[Path]:
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.split("\0") if name]
+
+
+def test_every_dependency_is_pinned():
+    wanted = [
+        *PROJECT["dependencies"],
+        *(d for extra in PROJECT["optional-dependencies"].values() for d in extra),
+    ]
+    assert {canonical(d) for d in wanted} <= {canonical(name) for name in PINS}
+
+
+def test_every_pin_is_exact_and_local_versions_are_left_out():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert [line for line in lines if line and not re.fullmatch(r"#.*|[\w.-]+==[\w.]+", line)] == []
+
+
+def test_readmes_name_the_two_commands_and_every_chapter():
+    for name in ("README.md", "README.zh-CN.md"):
+        text = (ROOT / name).read_text()
+        assert "make book" in text and "make test" in text
+        for chapter in (ROOT / "chapters").glob("*.ipynb"):
+            assert f"chapters/{chapter.name}" in text
+
+
+def test_rooms_keep_their_arrows():
+    """chapters -> sft and harness.record; harness never imports sft; sft never imports harness."""
+    imports = re.compile(r"^\s*(?:from|import)\s+([\w.]+)", re.M)
+    for room, forbidden in (("sft", "harness"), ("harness", "sft")):
+        for file in (ROOT / room).rglob("*.py"):
+            names = {name.split(".")[0] for name in imports.findall(file.read_text())}
+            assert forbidden not in names, file
+    for chapter in (ROOT / "chapters").glob("*.ipynb"):
+        used = set(re.findall(r"(?:from|import) (harness[\w.]*)", chapter.read_text()))
+        assert used <= {"harness.record"}
+
+
+def test_nothing_generated_large_or_private_is_committed():
+    index_option = re.compile(r"--(?:extra-)?index-url[ =]+http|registry[ =]+http|signed-by=")
+    for file in tracked():
+        if not file.is_file():
+            continue
+        assert file.stat().st_size < 10_000_000, file
+        assert not {"_build", ".venv", "__pycache__"} & set(file.relative_to(ROOT).parts)
+        if (
+            file.suffix in {".py", ".md", ".yml", ".toml", ".txt", ".ipynb", ""}
+            and "vendor" not in file.parts
+        ):
+            text = file.read_text(encoding="utf-8", errors="ignore")
+            assert not re.search(r"/(?:home|root|Users)/\w+/", text), f"{file}: a machine's path"
+            assert not index_option.search(text) or file == Path(__file__), f"{file}: a registry's address"
