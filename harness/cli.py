@@ -1,0 +1,409 @@
+"""The command line: ``python -m harness list|run|check|report|bless|book|lint|doctor|clean``.
+
+Heavy modules are imported inside the commands, so that each starts at once. A mistake of the user ends in
+one line on stderr and the exit code of :class:`harness.errors.ExitCode`, never in a traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.config import Book, find_root, load_book
+from harness.errors import ExitCode, HarnessError, InfrastructureError
+from harness.store import (
+    build_dir,
+    create_run,
+    create_run_at,
+    explain_os_error,
+    find_run,
+    latest_name,
+    load_results,
+    read_json,
+    runs_dir,
+)
+
+app = typer.Typer(
+    name="harness",
+    help="Run the notebooks of an executable book and say whether their numbers still hold.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of it, a path, or latest.")
+]
+ChaptersOption = Annotated[
+    str | None, typer.Option(help="Chapters by the beginning of their names, with commas: 05,06.")
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 5 if a verdict is inconclusive.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = app(
+            args=list(arguments) if arguments is not None else None,
+            prog_name="harness",
+            standalone_mode=False,
+        )
+        return int(code or 0)
+    except HarnessError as error:
+        return fail(str(error), error.exit_code)
+    except typer.Exit as error:
+        return int(error.exit_code)
+    except typer.TyperException as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        return fail(f"{message.rstrip('.')}; see --help", ExitCode.USAGE) if message else int(ExitCode.USAGE)
+    except (KeyboardInterrupt, typer.Abort):
+        return fail("interrupted", ExitCode.INFRASTRUCTURE)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return int(ExitCode.OK)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            return fail(
+                str(explain_os_error(error, f"cannot write {error.filename or ''}".rstrip())),
+                ExitCode.INFRASTRUCTURE,
+            )
+        raise
+
+
+def fail(message: str, code: ExitCode) -> int:
+    """One line on stderr, whatever the message held."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return int(code)
+
+
+def console() -> Any:
+    """Rich's console on stdout."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def names(option: str | None) -> list[str] | None:
+    """``"05, 06"`` as a list; None where nothing was given."""
+    if option is None:
+        return None
+    found = [part.strip() for part in option.split(",") if part.strip()]
+    if not found:
+        raise HarnessError("--chapters is empty; give names such as 05,06 or leave it out")
+    return found
+
+
+@app.command("list")
+def list_chapters(
+    profile: Annotated[str | None, typer.Option(help="Show the parameters under this profile.")] = None,
+) -> None:
+    """List the chapters with their parameters."""
+    from rich.table import Table
+
+    from harness.notebook import InvalidNotebook, read_notebook
+    from harness.parameters import ParameterError, read_parameters
+
+    book = load_book()
+    chosen = book.profile(profile).name
+    table = Table("chapter", "title", f"parameters ({chosen})", title=book.title)
+    for chapter in book.chapters:
+        try:
+            notebook = read_notebook(chapter)
+            defaults = {name: p.default for name, p in (read_parameters(notebook) or {}).items()}
+            title = notebook.title
+        except (InvalidNotebook, ParameterError) as error:
+            title, defaults = f"cannot be read: {error}", {}
+        values = defaults | dict(book.parameters.get(chapter.stem, {}).get(chosen, {}))
+        table.add_row(chapter.stem, title, ", ".join(f"{n}={v!r}" for n, v in values.items()))
+    console().print(table)
+
+
+@app.command()
+def run(
+    notebooks: Annotated[
+        list[Path] | None, typer.Argument(help="Notebooks to run; the book's chapters if none.")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="smoke, offline, full … as in harness.yml.")] = None,
+    chapters: ChaptersOption = None,
+    seeds: Annotated[str | None, typer.Option(help="A count (5 is 0 to 4) or a list (0,3,7).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Set a parameter; repeatable.")
+    ] = None,
+    cell_timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Limit of one cell.")] = None,
+    notebook_timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Limit of one notebook.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; _build/runs/<id> by default.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Run even what has not changed.")] = False,
+    strict: StrictOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    site: Annotated[bool, typer.Option("--book", help="Then build the site, whatever the verdicts.")] = False,
+) -> int:
+    """Run chapters x seeds under a profile, or any notebooks, and judge what the chapters measured."""
+    from harness.parameters import ParameterError, split_option
+    from harness.plan import Request, parse_seeds, plan
+
+    book = load_book() if not notebooks or find_root() else None
+    if notebooks and chapters:
+        raise HarnessError("give notebooks or --chapters, not both")
+    texts: dict[str, str] = {}
+    for option in param or ():
+        name, text = split_option(option)
+        if name in texts:
+            raise ParameterError(f"--param {name} is given twice")
+        texts[name] = text
+    for option, value in (("--cell-timeout", cell_timeout), ("--notebook-timeout", notebook_timeout)):
+        if value is not None and not 0 < value < float("inf"):
+            raise HarnessError(f"{option} must be a number of seconds above 0, not {value:g}")
+    request = Request(profile, parse_seeds(seeds), device, texts, cell_timeout, notebook_timeout)
+    paths = notebooks or (book.select(names(chapters)) if book else ())
+    planned = plan(book, paths, request)
+    if not planned:
+        raise HarnessError("nothing to run: the book has no chapter yet")
+    if book:
+        _check_claim_files(book)
+    for entry in planned:
+        if entry.problem:
+            fail(entry.problem, ExitCode.USAGE)
+    name = planned[0].job.profile
+    if site and (notebooks or not book):
+        raise HarnessError("--book builds the site of a book's chapters; run it in a book, without notebooks")
+    began = time.monotonic()
+    run_dir = create_run_at(out.absolute()) if out else create_run(book.root if book else Path.cwd(), name)
+    code = _execute(book, planned, run_dir, use_cache=not no_cache, strict=strict, quiet=quiet)
+    if site and book and code != ExitCode.INFRASTRUCTURE:
+        _build_site(book, run_dir, began)
+    return code
+
+
+def _build_site(book: Book, run_dir: Path, began: float) -> None:
+    """Build the site of *run_dir*; say where its first page is and how long all took since *began*."""
+    from harness.book import build
+    from harness.progress import format_seconds
+
+    page = build(book, run_dir)
+    print(f"total wall time {format_seconds(time.monotonic() - began)}; open {page}")
+
+
+def _check_claim_files(book: Book) -> None:
+    """A broken claim file is told before anything runs, not after an hour of training."""
+    from harness.claims import load_all_claims
+
+    load_all_claims(book.claims_dir, [c.stem for c in book.chapters], tuple(book.profiles))
+
+
+def _execute(
+    book: Book | None, planned: Any, run_dir: Path, *, use_cache: bool, strict: bool, quiet: bool
+) -> int:
+    from harness.progress import format_seconds, make_progress
+    from harness.run import execute
+
+    screen = console()
+    progress = make_progress(screen, quiet=quiet)
+    try:
+        outcome = execute(
+            planned,
+            run_dir,
+            book=book,
+            command=["harness", *sys.argv[1:]],
+            use_cache=use_cache,
+            progress=progress,
+        )
+    finally:
+        progress.close()
+    code, verdicts = _report(
+        book, run_dir, outcome.manifest, outcome.results, outcome.seconds, strict, outcome.interrupted
+    )
+    if not quiet:
+        from harness.report import print_summary
+
+        print_summary(screen, outcome.results, verdicts)
+        wall = f"wall time {format_seconds(outcome.seconds)}; run folder {run_dir}"
+        screen.print(wall, markup=False, soft_wrap=True)
+    if outcome.interrupted:
+        return fail(f"interrupted; what was recorded is in {run_dir}", ExitCode.INFRASTRUCTURE)
+    return code
+
+
+def _report(
+    book: Book | None,
+    run_dir: Path,
+    manifest: Any,
+    results: Any,
+    seconds: float,
+    strict: bool,
+    interrupted: bool,
+) -> tuple[int, list[Any]]:
+    """Judge the results, write result.json and the reports; the exit code and the verdicts."""
+    from harness.model import JobState
+    from harness.report import exit_code, run_document, write_reports
+
+    verdicts: list[Any] = []
+    judged = [r for r in results if r.chapter]
+    problem: HarnessError | None = None
+    if book and judged:
+        from harness.check import judge_run
+
+        try:
+            hardware = manifest["environment"]["hardware"]
+            verdicts = judge_run(book, judged, profile=manifest["profile"], hardware=hardware)
+        except HarnessError as error:  # the run must still be written
+            problem = error
+    codes = [exit_code(results, verdicts, strict=strict)]
+    if any(r.state is JobState.INVALID for r in results):
+        codes.append(ExitCode.USAGE)  # what was asked for cannot be run at all
+    if problem is not None:
+        codes.append(problem.exit_code)
+    if interrupted:
+        codes.append(ExitCode.INFRASTRUCTURE)
+    code = max(codes, key=_RANK.index)
+    write_reports(run_dir, run_document(manifest, results, verdicts, int(code), seconds))
+    if problem is not None:
+        fail(str(problem), problem.exit_code)
+    return int(code), verdicts
+
+
+_RANK = [ExitCode.OK, ExitCode.INCONCLUSIVE, ExitCode.CLAIM_FAILED, ExitCode.NOTEBOOK_FAILED, ExitCode.USAGE,
+         ExitCode.INFRASTRUCTURE]  # fmt: skip
+
+
+@app.command()
+def check(run: RunArgument = "latest", strict: StrictOption = False) -> int:
+    """Judge a finished run again, for instance after a claim changed."""
+    from harness.report import print_summary
+
+    book = load_book()
+    run_dir = find_run(book.root, run)
+    manifest, results = read_json(run_dir / "manifest.json"), load_results(run_dir)
+    if not results:
+        raise HarnessError(f"{run_dir} holds no finished job; run it again")
+    earlier = read_json(run_dir / "result.json") if (run_dir / "result.json").is_file() else {}
+    seconds = float(earlier.get("seconds", sum(r.seconds for r in results)))
+    code, verdicts = _report(book, run_dir, manifest, results, seconds, strict, interrupted=False)
+    print_summary(console(), results, verdicts)
+    return code
+
+
+@app.command()
+def report(run: RunArgument = "latest") -> None:
+    """Write the reports of a run again and print them; nothing is judged anew."""
+    from harness.model import verdict_from_json
+    from harness.report import print_summary, write_reports
+
+    root = find_root()
+    run_dir = find_run(root or Path.cwd(), run)
+    document = read_json(run_dir / "result.json")
+    write_reports(run_dir, document)
+    screen = console()
+    print_summary(screen, load_results(run_dir), [verdict_from_json(v) for v in document.get("verdicts", ())])
+    screen.print(f"run folder {run_dir}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def bless(
+    run: RunArgument = "latest",
+    chapters: ChaptersOption = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Drop the earlier reference runs instead of adding.")
+    ] = False,
+) -> None:
+    """Make a run's numbers the reference of its chapters' claims."""
+    from harness.bless import bless as write_references
+
+    book = load_book()
+    chosen = names(chapters)
+    stems = [path.stem for path in book.select(chosen)] if chosen else None
+    written = write_references(book, find_run(book.root, run), chapters=stems, replace=replace)
+    for path in written:
+        print(f"blessed {path}")
+    if not written:
+        raise HarnessError("nothing was blessed; the run has no chapter whose claims wait for a reference")
+
+
+@app.command()
+def book(
+    run: RunArgument = "latest",
+    allow_warnings: Annotated[
+        bool, typer.Option("--allow-warnings", help="Build even if Sphinx warns.")
+    ] = False,
+) -> None:
+    """Build the site from the notebooks of a run."""
+    from harness.book import build
+
+    the_book = load_book()
+    page = build(the_book, find_run(the_book.root, run), warnings_are_errors=not allow_warnings)
+    print(f"open {page}")
+
+
+@app.command()
+def lint(
+    notebooks: Annotated[list[Path] | None, typer.Argument(help="The book's chapters if none.")] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write the normal form: no outputs, sorted keys.")
+    ] = False,
+) -> int:
+    """Check the form of notebooks: no outputs, stable ids, plain Markdown, no measured number in prose."""
+    from harness.lint import fix as rewrite
+    from harness.lint import lint as examine
+
+    found = 0
+    for path in notebooks or load_book().chapters:
+        if fix and rewrite(path):
+            print(f"{path}: rewritten")
+        for finding in examine(path):
+            print(finding)
+            found += 1
+    return int(ExitCode.USAGE if found else ExitCode.OK)
+
+
+@app.command()
+def doctor() -> int:
+    """Say whether this machine is ready, and what to do if not."""
+    from harness.doctor import FAIL, examine
+
+    failed = False
+    for found in examine(find_root() or Path.cwd()):
+        failed |= found.status == FAIL
+        print(
+            f"{found.status:<4}  {found.name}: {found.message}"
+            + (f" → {found.remedy}" if found.remedy else "")
+        )
+    return int(ExitCode.INFRASTRUCTURE if failed else ExitCode.OK)
+
+
+@app.command()
+def clean(
+    everything: Annotated[bool, typer.Option("--all", help="Remove the latest run, too.")] = False,
+) -> None:
+    """Remove earlier runs and the cache; the latest run stays."""
+    from harness.cache import cache_dir
+
+    root = load_book().root
+    runs = runs_dir(root)
+    latest = None if everything else latest_name(runs)
+    doomed = [p for p in sorted(runs.glob("*")) if p.name not in (latest, "latest")]
+    count = sum(path.is_dir() for path in doomed)
+    if everything and (runs / "latest").is_symlink():
+        (runs / "latest").unlink()
+    if cache_dir(root).is_dir():
+        doomed.append(cache_dir(root))
+    for path in doomed:
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError as error:
+            raise InfrastructureError(f"cannot remove {path}: {error.strerror or error}") from None
+    kept = f"; kept {latest}" if latest else ""
+    cached = " and the cache" if cache_dir(root) in doomed else ""
+    print(f"removed {count} run(s){cached} under {build_dir(root)}{kept}")

@@ -1,0 +1,229 @@
+"""Find the book and read its ``harness.yml`` and ``_toc.yml``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from harness.errors import HarnessError
+from harness.model import Limits
+
+CONFIG_NAME = "harness.yml"
+PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A named set of limits; the parameters it sets stand in ``Book.parameters``."""
+
+    name: str
+    limits: Limits
+    default: bool = False
+    network: bool = True  # False: the Hugging Face libraries are told to stay offline
+
+
+@dataclass(frozen=True)
+class Book:
+    """The book as its configuration describes it. All paths are absolute."""
+
+    root: Path
+    title: str
+    chapters_dir: Path
+    claims_dir: Path
+    packages: tuple[str, ...]
+    chapters: tuple[Path, ...]
+    profiles: Mapping[str, Profile]
+    parameters: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+    def profile(self, name: str | None) -> Profile:
+        """The profile called *name*, or the default one."""
+        return find_profile(self.profiles, name)
+
+    def chapter_of(self, notebook: Path) -> str | None:
+        """The chapter's name if *notebook* is one of the book's chapters."""
+        resolved = notebook.resolve()
+        return next((c.stem for c in self.chapters if c.resolve() == resolved), None)
+
+    def select(self, names: Sequence[str] | None) -> tuple[Path, ...]:
+        """The chapters whose names begin with one of *names*, in book order; all for None."""
+        if not names:
+            return self.chapters
+        chosen = {self._match(name) for name in names}
+        return tuple(c for c in self.chapters if c in chosen)
+
+    def _match(self, name: str) -> Path:
+        exact = [c for c in self.chapters if c.stem == name]
+        found = exact or [c for c in self.chapters if c.stem.startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(c.stem for c in self.chapters) or "none"
+        if found:
+            raise HarnessError(
+                f"chapter {name!r} fits several: {', '.join(c.stem for c in found)}; type more of it"
+            )
+        raise HarnessError(f"no chapter begins with {name!r}; chapters: {known}")
+
+
+BUILT_IN_PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        "smoke": Profile("smoke", Limits(60, 120), network=False),
+        "offline": Profile("offline", Limits(600, 900), default=True, network=False),
+        "full": Profile("full", Limits(3600, 5400)),
+    }
+)
+"""Used for notebooks that are run where there is no book."""
+
+
+def find_profile(profiles: Mapping[str, Profile], name: str | None) -> Profile:
+    """The profile called *name*, or the default one for None."""
+    if name is None:
+        return next((p for p in profiles.values() if p.default), next(iter(profiles.values())))
+    if name not in profiles:
+        raise HarnessError(f"unknown profile {name!r}; profiles: {', '.join(profiles)}")
+    return profiles[name]
+
+
+def find_root(start: Path | None = None) -> Path | None:
+    """The nearest folder at or above *start* that holds a harness.yml."""
+    start = (start or Path.cwd()).resolve()
+    return next((folder for folder in (start, *start.parents) if (folder / CONFIG_NAME).is_file()), None)
+
+
+def load_book(start: Path | None = None) -> Book:
+    """Read the book at or above *start* (the current folder by default)."""
+    root = find_root(start)
+    if root is None:
+        raise HarnessError(
+            f"no {CONFIG_NAME} at or above {(start or Path.cwd()).resolve()}; "
+            "go to the book's folder, or name notebooks to run"
+        )
+    where = root / CONFIG_NAME
+    data = _read_yaml(where)
+    if not isinstance(data, dict):
+        raise HarnessError(f"{where}: expected keys such as book, chapters, profiles")
+    unknown = set(data) - {"book", "chapters", "claims", "packages", "profiles", "parameters"}
+    if unknown:
+        raise HarnessError(f"{where}: unknown key {sorted(unknown)[0]!r}")
+    chapters_dir = root / str(data.get("chapters", "chapters"))
+    profiles = _read_profiles(where, data.get("profiles"))
+    chapters = _read_chapters(root, chapters_dir)
+    return Book(
+        root=root,
+        title=str(data.get("book", root.name)),
+        chapters_dir=chapters_dir,
+        claims_dir=root / str(data.get("claims", "chapters/claims")),
+        packages=tuple(_list_of_names(where, data.get("packages"))),
+        chapters=chapters,
+        profiles=profiles,
+        parameters=_read_parameters(where, data.get("parameters"), chapters, profiles),
+    )
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        raise HarnessError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    except UnicodeDecodeError:
+        raise HarnessError(f"{path}: not UTF-8 text") from None
+    except OSError as error:
+        raise HarnessError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _list_of_names(where: Path, value: Any) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise HarnessError(f"{where}: packages must be a list of folder names")
+    return value
+
+
+def _read_profiles(where: Path, data: Any) -> Mapping[str, Profile]:
+    if data is None:
+        return BUILT_IN_PROFILES
+    if not isinstance(data, dict) or not data:
+        raise HarnessError(f"{where}: profiles must map a name to its limits")
+    profiles = {}
+    for name, entry in data.items():
+        entry = entry or {}
+        if not isinstance(entry, dict) or set(entry) - PROFILE_KEYS:
+            raise HarnessError(f"{where}: profile {name!r} takes {', '.join(sorted(PROFILE_KEYS))} only")
+        for flag in ("default", "network"):
+            if not isinstance(entry.get(flag, True), bool):
+                raise HarnessError(f"{where}: profile {name!r}: {flag} is true or false, not {entry[flag]!r}")
+        limits = Limits(
+            cell=_seconds(where, name, "cell_timeout", entry),
+            notebook=_seconds(where, name, "notebook_timeout", entry),
+        )
+        profiles[str(name)] = Profile(
+            str(name), limits, default=entry.get("default", False), network=entry.get("network", True)
+        )
+    if sum(p.default for p in profiles.values()) > 1:
+        raise HarnessError(f"{where}: more than one profile has default: true")
+    return MappingProxyType(profiles)
+
+
+def _seconds(where: Path, profile: Any, key: str, entry: Mapping[str, Any]) -> float | None:
+    value = entry.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise HarnessError(
+            f"{where}: {key} of profile {profile!r} must be a number of seconds above 0, not {value!r}"
+        )
+    return float(value)
+
+
+def _read_parameters(
+    where: Path, data: Any, chapters: Sequence[Path], profiles: Mapping[str, Profile]
+) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise HarnessError(f"{where}: parameters must map chapter -> profile -> values")
+    names = {c.stem for c in chapters}
+    for chapter, by_profile in data.items():
+        if chapter not in names:
+            raise HarnessError(f"{where}: parameters given for {chapter!r}, which is no chapter of this book")
+        if not isinstance(by_profile, dict):
+            raise HarnessError(f"{where}: parameters of {chapter} must map profile -> values")
+        for profile, values in by_profile.items():
+            if profile not in profiles:
+                raise HarnessError(f"{where}: parameters of {chapter} name the unknown profile {profile!r}")
+            if values is not None and not isinstance(values, dict):
+                raise HarnessError(f"{where}: parameters of {chapter} under {profile} must be name: value")
+    return {c: {p: dict(v or {}) for p, v in by_profile.items()} for c, by_profile in data.items()}
+
+
+def _read_chapters(root: Path, chapters_dir: Path) -> tuple[Path, ...]:
+    """Notebooks in the order of _toc.yml; sorted where there is none."""
+    toc = root / "_toc.yml"
+    if not toc.is_file():
+        return tuple(sorted(chapters_dir.glob("*.ipynb")))
+    chapters = []
+    for name in _toc_files(_read_yaml(toc)):
+        path = root / (name if name.endswith(".ipynb") else f"{name}.ipynb")
+        if path.is_file():
+            chapters.append(path)
+        elif not any((root / f"{name}{suffix}").is_file() for suffix in ("", ".md", ".rst", ".txt")):
+            raise HarnessError(f"{toc}: no file for {name!r}; write the page or take the entry out")
+    return tuple(dict.fromkeys(chapters))
+
+
+def _toc_files(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for entry in node:
+            yield from _toc_files(entry)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("file", "root") and isinstance(value, str):
+                yield value
+            elif isinstance(value, list | dict):
+                yield from _toc_files(value)

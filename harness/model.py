@@ -1,0 +1,236 @@
+"""What the harness decides and remembers, as frozen dataclasses.
+
+Nothing here runs or judges anything. ``to_json`` and the ``from_json`` functions are the one place where
+these objects meet the run folder's JSON files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+"""Version of every JSON document in a run folder."""
+
+METRIC_MIME = "application/vnd.harness.metric.v1+json"
+"""MIME type under which ``record`` leaves a metric in the notebook's outputs."""
+
+
+class JobState(StrEnum):
+    """How one notebook ended. Exactly one of these is true of a finished job."""
+
+    COMPLETED = "completed"  # every cell ran to its end
+    FAILED = "failed"  # a cell raised
+    TIMED_OUT = "timed_out"  # a cell, or the whole notebook, ran past its limit
+    DEAD = "dead"  # the kernel was killed or crashed
+    EXITED_EARLY = "exited_early"  # the kernel ended cleanly before the last cell
+    INVALID = "invalid"  # never started: not a notebook, unknown parameter, no kernel
+    SKIPPED = "skipped"  # nothing that could change it changed; the cached result stands
+    CANCELLED = "cancelled"  # interrupted by the user
+
+
+class CellState(StrEnum):
+    """How one code cell ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"  # raised, timed out or took the kernel down: the job's state says which
+    SKIPPED = "skipped"  # tagged skip-execution, or nothing but blank lines and comments
+    PENDING = "pending"  # never reached
+
+
+class Outcome(StrEnum):
+    """The judgement on one claim."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    MISSING = "missing"  # claimed, but the run recorded no such metric
+    UNEXPECTED = "unexpected"  # recorded, but nobody claims it
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Wall-clock limits in seconds; ``None`` is no limit."""
+
+    cell: float | None = None
+    notebook: float | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to run under one profile with one seed."""
+
+    id: str  # unique in the run and safe as a folder name, e.g. "05-fine-tuning-offline-seed0"
+    notebook: Path
+    chapter: str | None  # stem of a book chapter, None for a notebook outside the book
+    profile: str
+    seed: int | None  # None where the notebook has no parameter called seed
+    parameters: Mapping[str, Any]
+    limits: Limits
+    device: str = "auto"
+    network: bool = True  # False: the Hugging Face libraries are told to stay offline
+    key: str = ""  # what the cache compares; see harness.cache
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One code cell: where it is, how it ended, how long it took."""
+
+    index: int  # position among all cells of the source notebook, from 0
+    id: str
+    state: CellState
+    seconds: float | None = None
+    error: str | None = None  # "ValueError: …", one line
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One recorded number."""
+
+    name: str
+    value: float
+    unit: str = ""
+    n: int | None = None  # examples behind the value
+    split: str | None = None
+    interval: tuple[float, float] | None = None  # 95 %, if the chapter computed one
+    per_example: tuple[float, ...] | None = None
+    time: str | None = None  # ISO 8601, UTC
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """All that is known of a job once it has ended."""
+
+    id: str
+    notebook: str  # path relative to the book's root where it lies inside it
+    chapter: str | None
+    profile: str
+    seed: int | None
+    state: JobState
+    reason: str = ""  # one line for a person; empty when completed
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    cells: tuple[CellResult, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    seconds: float = 0.0
+    peak_rss_mb: float | None = None  # of the job's whole process tree
+    started: str = ""
+    key: str = ""
+    cached_from: str | None = None  # run id, when the state is skipped
+
+
+@dataclass(frozen=True)
+class ReferenceRun:
+    """One blessed run of one claim, with where it came from."""
+
+    value: float
+    seed: int | None
+    commit: str
+    date: str
+    hardware: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A value somebody else published, with how it was measured."""
+
+    value: float
+    citation: str
+    split: str = ""
+    protocol: str = ""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A range that needs no reference run, as for `smoke`: present, finite and inside."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number that a chapter says it measures."""
+
+    name: str
+    title: str
+    unit: str
+    direction: str  # "higher", "lower" or "none": which way is better
+    margin: float  # differences smaller than this do not matter to a reader
+    blessed: Mapping[str, tuple[ReferenceRun, ...]] = field(default_factory=dict)  # by profile
+    published: Mapping[str, Published] = field(default_factory=dict)
+    bounds: Mapping[str, Bounds] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChapterClaims:
+    """The claim file of one chapter."""
+
+    chapter: str
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was claimed, what was seen, and the judgement."""
+
+    chapter: str
+    claim: str
+    title: str
+    profile: str
+    outcome: Outcome
+    rule: str  # "prediction interval", "TOST", "published", "bounds", "recorded"
+    observed: tuple[float, ...] = ()
+    reference: float | None = None
+    delta: float | None = None  # mean of observed minus reference
+    interval: tuple[float, float] | None = None  # values that count as reproduced, in the claim's unit
+    margin: float | None = None
+    unit: str = ""
+    message: str = ""  # one line for a person, in English
+    message_zh: str = ""  # the same line in Chinese
+    delta_interval: tuple[float, float] | None = None  # of delta, 90 % confidence, where the rule needs it
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON types for a dataclass of this module (or a list or dict of them)."""
+    if hasattr(value, "__dataclass_fields__"):
+        return to_json(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [to_json(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def metric_from_json(data: Mapping[str, Any]) -> Metric:
+    """Read one metric; unknown keys are ignored so that newer files stay readable."""
+    known = {k: data[k] for k in Metric.__dataclass_fields__ if k in data}
+    for key in ("interval", "per_example"):
+        if known.get(key) is not None:
+            known[key] = tuple(known[key])
+    return Metric(**known)
+
+
+def job_result_from_json(data: Mapping[str, Any]) -> JobResult:
+    """Read one job's result.json."""
+    known = {k: data[k] for k in JobResult.__dataclass_fields__ if k in data}
+    known["state"] = JobState(known["state"])
+    known["cells"] = tuple(
+        CellResult(**{**cell, "state": CellState(cell["state"])}) for cell in known.get("cells", ())
+    )
+    known["metrics"] = tuple(metric_from_json(m) for m in known.get("metrics", ()))
+    return JobResult(**known)
+
+
+def verdict_from_json(data: Mapping[str, Any]) -> Verdict:
+    """Read one verdict of a run's result.json."""
+    known = {k: data[k] for k in Verdict.__dataclass_fields__ if k in data}
+    known["outcome"] = Outcome(known["outcome"])
+    known["observed"] = tuple(known.get("observed", ()))
+    for key in ("interval", "delta_interval"):
+        if known.get(key) is not None:
+            known[key] = tuple(known[key])
+    return Verdict(**known)

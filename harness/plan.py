@@ -1,0 +1,144 @@
+"""Which jobs a run consists of: chapters × seeds, or any notebooks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.config import BUILT_IN_PROFILES, Book, Profile, find_profile
+from harness.errors import HarnessError
+from harness.model import Job, Limits
+from harness.notebook import Notebook, read_notebook
+from harness.parameters import Parameter, read_parameters, resolve
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for on the command line."""
+
+    profile: str | None = None
+    seeds: tuple[int, ...] | None = None
+    device: str = "auto"
+    texts: Mapping[str, str] = field(default_factory=dict)  # --param NAME=VALUE
+    cell_timeout: float | None = None
+    notebook_timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One job, and why it cannot run if it cannot."""
+
+    job: Job
+    notebook: Notebook | None
+    problem: str = ""
+
+
+def parse_seeds(text: str | None) -> tuple[int, ...] | None:
+    """``"5"`` is 0..4, ``"0,3,7"`` (or ``"3,"``) exactly those."""
+    if text is None:
+        return None
+    try:
+        if "," in text:
+            seeds = tuple(int(part) for part in text.split(",") if part.strip())
+        else:
+            seeds = tuple(range(int(text)))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise HarnessError(f"--seeds {text!r}: give a count (5 is seeds 0 to 4) or different seeds (0,3,7)")
+    return seeds
+
+
+def plan(book: Book | None, notebooks: Sequence[Path], request: Request) -> list[Planned]:
+    """One entry per notebook and seed, in order. A notebook that cannot run is planned with its problem."""
+    profiles = book.profiles if book else BUILT_IN_PROFILES
+    profile = find_profile(profiles, request.profile)
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", request.device):
+        raise HarnessError(f"unknown device {request.device!r}; devices: {', '.join(DEVICES)}, cuda:N")
+    if request.seeds is not None and "seed" in request.texts:
+        raise HarnessError("--seeds and --param seed=… contradict each other; give one of them")
+    planned: list[Planned] = []
+    taken: set[str] = set()
+    for path in dict.fromkeys(p.absolute() for p in notebooks):
+        for entry in _plan_notebook(book, path, profile, request):
+            identity = _unique(entry.job.id, taken)
+            planned.append(Planned(_with_id(entry.job, identity), entry.notebook, entry.problem))
+    return planned
+
+
+def _plan_notebook(book: Book | None, path: Path, profile: Profile, request: Request) -> list[Planned]:
+    chapter = book.chapter_of(path) if book else None
+    limits = Limits(
+        request.cell_timeout or profile.limits.cell, request.notebook_timeout or profile.limits.notebook
+    )
+
+    def job(seed: int | None, parameters: Mapping[str, Any]) -> Job:
+        identity = _slug(path.stem) + f"-{profile.name}" + (f"-seed{seed}" if seed is not None else "")
+        return Job(
+            identity, path, chapter, profile.name, seed, parameters, limits, request.device, profile.network
+        )
+
+    try:
+        notebook = read_notebook(path)
+        given = dict(book.parameters.get(chapter, {}).get(profile.name, {})) if book and chapter else {}
+        declared = _declared(notebook, strict=bool(given or request.texts or chapter or request.seeds))
+        entries = []
+        for values in _per_seed(declared or {}, given, profile, request):
+            parameters = resolve(notebook, declared, values, request.texts)
+            seed = parameters.get(
+                "seed", declared["seed"].default if declared and "seed" in declared else None
+            )
+            entries.append(Planned(job(seed if isinstance(seed, int) else None, parameters), notebook))
+        return entries
+    except HarnessError as error:
+        return [Planned(job(None, {}), None, str(error))]
+
+
+def _declared(notebook: Notebook, *, strict: bool) -> dict[str, Parameter] | None:
+    """Parameters of the notebook. Where nothing depends on them, a cell we cannot read does not matter."""
+    if notebook.language != "python":
+        return None
+    try:
+        return read_parameters(notebook)
+    except HarnessError:
+        if strict:
+            raise
+        return None
+
+
+def _per_seed(
+    declared: Mapping[str, Parameter], given: Mapping[str, Any], profile: Profile, request: Request
+) -> list[dict[str, Any]]:
+    """What is set besides --param: the book's values, then profile, device and seed where declared."""
+    values = dict(given)
+    for name, value in (("profile", profile.name), ("device", request.device)):
+        if name in declared and name not in request.texts:
+            values[name] = value
+    if request.seeds is None or "seed" not in declared:
+        return [values]
+    return [{**values, "seed": seed} for seed in request.seeds]
+
+
+def _slug(name: str) -> str:
+    """*name* as a part of a folder name: letters of any script, digits, dots, dashes."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:60] or "notebook"
+
+
+def _unique(identity: str, taken: set[str]) -> str:
+    candidate, n = identity, 1
+    while candidate.casefold() in taken:
+        n += 1
+        candidate = f"{identity}-{n}"
+    taken.add(candidate.casefold())
+    return candidate
+
+
+def _with_id(job: Job, identity: str) -> Job:
+    from dataclasses import replace
+
+    return replace(job, id=identity)

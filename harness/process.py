@@ -1,0 +1,138 @@
+"""The one module that touches processes: start a job's worker, watch its tree, leave nothing behind.
+
+A job's processes are found in three ways, because each alone can be escaped: the worker's process group
+and descendants, the environment marker that every child inherits, and the descendants seen while the job
+ran (a daemon that clears its environment and detaches was still seen as a child before).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+MARKER = "HARNESS_JOB"
+"""Environment variable whose value marks every process of one job."""
+
+_PACKAGE_PARENT = Path(__file__).resolve().parents[1]
+
+
+class WorkerProcess:
+    """A worker in a session of its own, with a pipe on which it reports."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: IO[Any]) -> None:
+        self.marker = environment[MARKER]
+        self._seen: dict[tuple[int, float], psutil.Process] = {}
+        self.rss = self.peak_rss = 0  # bytes, of the whole tree
+        read_end, write_end = os.pipe()
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "harness.worker", *arguments, str(write_end)],
+                cwd=_PACKAGE_PARENT,  # puts the package on sys.path without touching the kernel's environment
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(write_end,),
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
+        self.reports = read_end
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.poll()
+
+    def sample(self) -> None:
+        """Note every process of the tree and the memory that all of them hold together."""
+        total = 0
+        for process in self._descendants():
+            with contextlib.suppress(psutil.Error):
+                self._seen[process.pid, process.create_time()] = process
+        for process in self._seen.values():
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+        self.rss, self.peak_rss = total, max(self.peak_rss, total)
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM to the worker alone: it saves the notebook, then ends the kernel."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.terminate()
+
+    def end(self) -> None:
+        """Kill whatever is left of the job and collect the worker."""
+        self.sample()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        kill_all([*self._seen.values(), *marked(self.marker)])
+        kill_all(marked(self.marker))  # children that were started while we killed
+        self.process.wait()
+        with contextlib.suppress(OSError):
+            os.close(self.reports)
+
+    def _descendants(self) -> list[psutil.Process]:
+        try:
+            worker = psutil.Process(self.process.pid)
+            return [worker, *worker.children(recursive=True)]
+        except psutil.Error:
+            return []
+
+
+def marked(marker: str) -> list[psutil.Process]:
+    """Every process that carries *marker* in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARKER) == marker:
+                found.append(process)
+    return found
+
+
+def kill_all(processes: Sequence[psutil.Process], wait: float = 5.0) -> None:
+    """SIGKILL, then wait until they are gone. psutil compares start times, so a reused pid is safe."""
+    alive = []
+    for process in processes:
+        if process.pid in (os.getpid(), 0, 1):
+            continue
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+            alive.append(process)
+    deadline = time.monotonic() + wait
+    while alive and time.monotonic() < deadline:
+        alive = [p for p in alive if _is_running(p)]
+        if alive:
+            time.sleep(0.02)
+
+
+def _is_running(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def describe_exit(code: int | None) -> str:
+    """``-9`` as ``killed by SIGKILL``: for the reason of a job."""
+    if code is None:
+        return "it vanished"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

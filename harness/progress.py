@@ -1,0 +1,126 @@
+"""What a person sees while a run goes on: a live line per job on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_MARKS = {"completed": "✓", "skipped": "="}
+
+
+class Progress(Protocol):
+    """Takes every event; ``close`` gives the terminal back."""
+
+    def __call__(self, event: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def make_progress(console: Console, *, quiet: bool) -> Progress:
+    """The display that suits *console*."""
+    if quiet:
+        return SilentProgress()
+    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
+
+
+class SilentProgress:
+    """Shows nothing."""
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class PlainProgress:
+    """One line at the start, every fifteen seconds and at the end of a job."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started: dict[str, float] = {}
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        job, now = event.get("job", ""), time.monotonic()
+        match event["event"]:
+            case "job_start":
+                self._started[job] = now
+                self._print(f"{job}: started")
+            case "heartbeat":
+                elapsed = format_seconds(now - self._started.get(job, now))
+                self._print(
+                    f"{job}: cell {event['number']}/{event['total']}, {elapsed}, {event['rss_mb']:.0f} MB"
+                )
+            case "job_end":
+                self._print(end_line(event))
+            case "warning":
+                self._print(f"warning: {event['message']}")
+
+    def close(self) -> None:
+        pass
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveProgress:
+    """A bar per running job with the current cell and the elapsed time."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        self._console = console
+        self._tasks: dict[str, Any] = {}
+        self._bars = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("cell {task.fields[cell]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._bars.start()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        job = event.get("job", "")
+        match event["event"]:
+            case "job_start":
+                self._tasks[job] = self._bars.add_task(job, total=None, cell="–")
+            case "cell_start" if job in self._tasks:
+                self._bars.update(
+                    self._tasks[job], total=event["total"], completed=event["number"] - 1,
+                    cell=f"{event['number']}/{event['total']}",
+                )  # fmt: skip
+            case "job_end":
+                if job in self._tasks:
+                    self._bars.remove_task(self._tasks.pop(job))
+                self._print(end_line(event))
+            case "warning":
+                self._print(f"warning: {event['message']}")
+
+    def close(self) -> None:
+        self._bars.stop()
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def end_line(event: Mapping[str, Any]) -> str:
+    """The line that stays when a job has ended."""
+    mark = _MARKS.get(event["state"], "✗")
+    reason = f" – {event['reason']}" if event.get("reason") else ""
+    seconds = f" in {format_seconds(event['seconds'])}" if event["state"] != "skipped" else ""
+    return f"{mark} {event['job']}: {event['state']}{seconds}{reason}"
+
+
+def format_seconds(seconds: float) -> str:
+    """``75`` as ``1 min 15 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"

@@ -1,0 +1,151 @@
+"""The one function a chapter takes from the harness: ``from harness.record import record``.
+
+Standard library only, so that a chapter loads it at no cost and in any environment.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.model import METRIC_MIME, SCHEMA
+
+METRICS_VARIABLE = "HARNESS_METRICS"
+"""Environment variable that names the file to append to; unset where no harness runs."""
+
+
+def record(
+    name: str,
+    value: Any,
+    *,
+    unit: str = "",
+    n: int | None = None,
+    split: str | None = None,
+    interval: tuple[float, float] | None = None,
+    per_example: Iterable[Any] | None = None,
+) -> float:
+    """Record one measured number, once a run, and show it.
+
+    Under the harness one strict JSON line is appended to the job's ``metrics.jsonl`` and flushed to the
+    disk, so it survives a dead kernel; an output under a private MIME type stays in the notebook.
+    Anywhere else the number is printed and nothing else happens.
+
+    Args:
+        name: a Python identifier, unique in the notebook.
+        value: anything that ``float()`` takes and that is finite: Python, NumPy or torch scalar.
+        unit: "fraction", "s", "MB" …
+        n: number of examples behind the value; taken from ``per_example`` if left out.
+        split: the split it was measured on.
+        interval: 95 % interval, (low, high).
+        per_example: one score per example, for paired comparisons.
+
+    Returns:
+        The value as a plain float.
+
+    Raises:
+        ValueError: a bad name, a value that is no finite number, or a name recorded before.
+    """
+    metric = _metric(name, value, unit, n, split, interval, per_example)
+    shown = f"{name} = {metric['value']:.6g}{' ' + unit if unit else ''}"
+    path = os.environ.get(METRICS_VARIABLE)
+    if not path:
+        print(shown)
+        return metric["value"]
+    if name in _recorded(path):
+        raise ValueError(f"record({name!r}): recorded before in this run; give each number its own name")
+    _append(path, metric)
+    _display({k: v for k, v in metric.items() if k != "per_example"}, shown)
+    return metric["value"]
+
+
+def _metric(
+    name: str,
+    value: Any,
+    unit: str,
+    n: int | None,
+    split: str | None,
+    interval: tuple[float, float] | None,
+    per_example: Iterable[Any] | None,
+) -> dict[str, Any]:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"record({name!r}): a metric's name must be a Python identifier, e.g. test_accuracy")
+    metric: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": name,
+        "value": _number(name, "value", value),
+        "unit": unit,
+    }
+    scores = None
+    if per_example is not None:
+        scores = [_number(name, "per_example", v, flags=True) for v in per_example]
+        if n is None:
+            n = len(scores)
+        elif n != len(scores):
+            raise ValueError(f"record({name!r}): n is {n} but per_example holds {len(scores)} scores")
+    if n is not None:
+        if isinstance(n, bool) or int(n) != n or n < 0:
+            raise ValueError(f"record({name!r}): n must be a whole number of examples, not {n!r}")
+        metric["n"] = int(n)
+    if split is not None:
+        metric["split"] = str(split)
+    if interval is not None:
+        bounds = [_number(name, "interval", v) for v in interval]
+        if len(bounds) != 2 or bounds[0] > bounds[1]:
+            raise ValueError(f"record({name!r}): interval must be (low, high), not {interval!r}")
+        metric["interval"] = bounds
+    if scores is not None:
+        metric["per_example"] = scores
+    metric["time"] = datetime.now(UTC).isoformat(timespec="seconds")
+    return metric
+
+
+def _number(name: str, what: str, value: Any, *, flags: bool = False) -> float:
+    """A finite float; True and False only where *flags* allows them (right or wrong, per example)."""
+    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+    if (is_bool and not flags) or isinstance(value, str | bytes):
+        raise ValueError(f"record({name!r}): {what} must be a number, not {value!r}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"record({name!r}): {what} must be one number, not {type(value).__name__}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"record({name!r}): {what} is {number}; only finite numbers can be checked")
+    return number
+
+
+def _recorded(path: str) -> set[str]:
+    try:
+        with Path(path).open(encoding="utf-8") as lines:
+            return {json.loads(line)["name"] for line in lines if line.strip()}
+    except FileNotFoundError:
+        return set()
+
+
+def _append(path: str, metric: dict[str, Any]) -> None:
+    line = json.dumps(metric, ensure_ascii=False, allow_nan=False) + "\n"
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        data = line.encode()
+        while data:
+            data = data[os.write(file, data) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _display(metric: dict[str, Any], shown: str) -> None:
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        print(shown)
+        return
+    if get_ipython() is None:
+        print(shown)
+    else:
+        display({METRIC_MIME: metric, "text/plain": shown}, raw=True)

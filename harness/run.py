@@ -1,0 +1,171 @@
+"""Execute a plan: jobs one after another, events, the cache, and an orderly end when interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness import cache
+from harness.config import Book
+from harness.environment import environment, git_state, hardware_class
+from harness.errors import HarnessError
+from harness.execution import run_job, unrun_result
+from harness.model import SCHEMA, JobResult, JobState, to_json
+from harness.plan import Planned
+from harness.store import EventLog, write_json
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a polite kill, a closed terminal
+
+Listener = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a run left behind."""
+
+    manifest: Mapping[str, Any]
+    results: list[JobResult]
+    seconds: float
+    interrupted: bool
+
+
+def make_manifest(
+    run_dir: Path, book: Book | None, planned: Sequence[Planned], command: Sequence[str]
+) -> dict[str, Any]:
+    """What is written before the first job starts, so that a run that dies can be told."""
+    commit, dirty = git_state(book.root if book else Path.cwd())
+    first = planned[0].job
+    return {
+        "schema": SCHEMA,
+        "run": run_dir.name,
+        "command": list(command),
+        "profile": first.profile,
+        "device": first.device,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "dirty": dirty,
+        "environment": environment(first.device),
+        "jobs": [p.job.id for p in planned],
+    }
+
+
+def execute(
+    planned: Sequence[Planned],
+    run_dir: Path,
+    *,
+    book: Book | None,
+    command: Sequence[str],
+    use_cache: bool = True,
+    progress: Listener = lambda event: None,
+) -> RunOutcome:
+    """Run every job of the plan in *run_dir* and return all results, in the order of the plan.
+
+    Ctrl-C or SIGTERM cancels the running job and the rest; their results are written all the same.
+    """
+    clock = time.monotonic()
+    manifest = make_manifest(run_dir, book, planned, command)
+    write_json(run_dir / "manifest.json", manifest)
+    events = EventLog(run_dir / "events.jsonl", progress)
+    results: list[JobResult] = []
+    try:
+        with interruptible() as cancel:
+            events({"event": "run_start", "run": run_dir.name, "jobs": len(planned)})
+            room = _Room(book, run_dir, events, cancel, use_cache)
+            for entry in planned:
+                results.append(room.run(entry))
+            events({"event": "run_end", "interrupted": cancel.is_set()})
+            return RunOutcome(manifest, results, time.monotonic() - clock, cancel.is_set())
+    finally:
+        events.close()
+
+
+@dataclass
+class _Room:
+    """What all jobs of one run share. ``run`` may be called from several threads."""
+
+    book: Book | None
+    run_dir: Path
+    events: EventLog
+    cancel: threading.Event
+    use_cache: bool
+
+    def run(self, entry: Planned) -> JobResult:
+        """One job to its end, whatever that is."""
+        job, folder = entry.job, self.run_dir / "jobs" / entry.job.id
+        shown = shown_path(job.notebook, self.book)
+        if entry.problem:
+            return self._unrun(entry, folder, JobState.INVALID, entry.problem)
+        if self.cancel.is_set():
+            return self._unrun(entry, folder, JobState.CANCELLED, "the run was interrupted before it started")
+        cacheable = self._key(entry)
+        if cacheable:
+            job = replace(job, key=cacheable)
+            if self.use_cache and (kept := self._cached(job, folder, shown)) is not None:
+                return kept
+        result = run_job(job, folder, emit=self.events, cancel=self.cancel, shown=shown)
+        if cacheable and self.book and result.state is JobState.COMPLETED:
+            cache.keep(self.book.root, job, folder, self.run_dir.name)
+        return result
+
+    def _key(self, entry: Planned) -> str:
+        """The cache key of a chapter. Other notebooks may depend on anything, so they always run."""
+        if self.book is None or entry.job.chapter is None or entry.notebook is None:
+            return ""
+        hardware = hardware_class(entry.job.device)
+        return cache.job_key(entry.job, entry.notebook, self.book.root, self.book.packages, hardware)
+
+    def _cached(self, job: Any, folder: Path, shown: str) -> JobResult | None:
+        assert self.book is not None
+        try:
+            entry = cache.find(self.book.root, job.key)
+        except HarnessError as error:
+            self.events({"event": "warning", "job": job.id, "message": str(error)})
+            return None
+        if entry is None:
+            return None
+        result = cache.restore(entry, job, folder, shown)
+        write_json(folder / "job.json", {"schema": SCHEMA, **to_json(job)})
+        write_json(folder / "result.json", {"schema": SCHEMA, **to_json(result)})
+        self._ended(result)
+        return result
+
+    def _unrun(self, entry: Planned, folder: Path, state: JobState, reason: str) -> JobResult:
+        result = unrun_result(entry.job, folder, state, reason, shown_path(entry.job.notebook, self.book))
+        self._ended(result)
+        return result
+
+    def _ended(self, result: JobResult) -> None:
+        self.events({"event": "job_end", "job": result.id, "state": result.state, "reason": result.reason,
+                     "seconds": result.seconds, "metrics": len(result.metrics)})  # fmt: skip
+
+
+def shown_path(notebook: Path, book: Book | None) -> str:
+    """Relative to the book where it lies inside it, else as it is; always with forward slashes."""
+    if book is not None:
+        relative = os.path.relpath(notebook.resolve(), book.root.resolve())
+        if not relative.startswith(".."):
+            return Path(relative).as_posix()
+    return notebook.as_posix()
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that the stop signals set, so that everything ends in order instead of in a traceback."""
+    cancel = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield cancel
+        return
+    before = {number: signal.signal(number, lambda *_: cancel.set()) for number in STOP_SIGNALS}
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

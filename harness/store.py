@@ -1,0 +1,213 @@
+"""The run folder: where everything a run leaves behind is written, atomically."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError, InfrastructureError
+from harness.model import JobResult, Metric, job_result_from_json, metric_from_json, to_json
+
+LATEST = "latest"
+_OWN_FILES = ("manifest.json", "events.jsonl", "result.json", "junit.xml", "report.md", "report.en.md")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def explain_os_error(error: OSError, doing: str) -> InfrastructureError:
+    """One clear line for what the operating system refused."""
+    if error.errno in _FULL:
+        return InfrastructureError(
+            f"{doing}: the disk is full; free some space (`harness clean` removes old runs)"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return InfrastructureError(f"{doing}: no permission to write there; choose another folder with --out")
+    return InfrastructureError(f"{doing}: {error.strerror or error}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write *path* atomically: a reader sees the old file or the new one, never half of it."""
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+        temporary = Path(name)
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise explain_os_error(error, f"cannot write {path}") from error
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write dataclasses, mappings and sequences as strict UTF-8 JSON, atomically."""
+    write_text(path, json.dumps(to_json(obj), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run folder."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HarnessError(f"{path} does not exist; is this a finished run?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{path} is not valid JSON ({error})") from None
+    except OSError as error:
+        raise HarnessError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def build_dir(root: Path) -> Path:
+    """The gitignored folder of everything that can be made again."""
+    return root / "_build"
+
+
+def runs_dir(root: Path) -> Path:
+    """Where the runs of the book at *root* lie."""
+    return build_dir(root) / "runs"
+
+
+def create_run(root: Path, profile: str) -> Path:
+    """A new, empty run folder under *root*; ``latest`` points at it afterwards."""
+    runs = runs_dir(root)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    folder = runs / f"{stamp}-{profile}-{secrets.token_hex(2)}"
+    _make_folder(folder / "jobs")
+    _point_latest(runs, folder.name)
+    return folder
+
+
+def create_run_at(folder: Path) -> Path:
+    """A run folder at a place the user chose; what an earlier run left there is replaced."""
+    _make_folder(folder)
+    try:
+        if (folder / "manifest.json").exists():
+            shutil.rmtree(folder / "jobs", ignore_errors=True)
+            for name in _OWN_FILES:
+                (folder / name).unlink(missing_ok=True)
+        (folder / "jobs").mkdir(exist_ok=True)
+        probe = folder / "jobs" / f".{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise explain_os_error(error, f"cannot write to {folder}") from None
+    return folder
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, f"cannot create {folder}") from None
+
+
+def _point_latest(runs: Path, name: str) -> None:
+    temporary = runs / f".{LATEST}-{secrets.token_hex(4)}"
+    try:
+        temporary.symlink_to(name, target_is_directory=True)
+    except OSError:  # a file system without links
+        temporary.write_text(name, encoding="utf-8")
+    temporary.replace(runs / LATEST)
+
+
+def latest_name(runs: Path) -> str | None:
+    """Name of the newest run, None where there is none."""
+    pointer = runs / LATEST
+    if pointer.is_symlink():
+        name = pointer.readlink().name
+    elif pointer.is_file():
+        name = pointer.read_text(encoding="utf-8").strip()
+    else:
+        return None
+    return name if (runs / name).is_dir() else None
+
+
+def find_run(root: Path, name: str = LATEST) -> Path:
+    """The run folder called *name*: ``latest``, an id, the beginning of one, or a path."""
+    runs = runs_dir(root)
+    if name == LATEST:
+        newest = latest_name(runs)
+        if newest is None:
+            raise HarnessError(f"no run yet under {runs}; start one with `harness run`")
+        return runs / newest
+    for folder in (runs / name, Path(name)):
+        if (folder / "manifest.json").is_file():
+            return folder
+    found = (
+        sorted(p for p in runs.glob(f"{name}*") if (p / "manifest.json").is_file()) if "/" not in name else []
+    )
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise HarnessError(f"run {name!r} fits several: {', '.join(p.name for p in found)}; type more of it")
+    raise HarnessError(f"no run {name!r} under {runs}; see the folder, or use latest")
+
+
+def load_results(run_dir: Path) -> list[JobResult]:
+    """The results of all jobs that ended, in the order in which the run planned them."""
+    planned = list(read_json(run_dir / "manifest.json").get("jobs", ()))
+    rank = {name: i for i, name in enumerate(planned)}
+    results = [job_result_from_json(read_json(p)) for p in run_dir.glob("jobs/*/result.json")]
+    return sorted(results, key=lambda r: (rank.get(r.id, len(rank)), r.id))
+
+
+def load_metrics(path: Path) -> tuple[tuple[Metric, ...], int]:
+    """Metrics of a ``metrics.jsonl`` and the number of lines that could not be read.
+
+    A kernel that dies in the middle of a write leaves half a line: the others are kept.
+    """
+    metrics: list[Metric] = []
+    broken = 0
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return (), 0
+    for line in lines:
+        try:
+            metrics.append(metric_from_json(json.loads(line, parse_constant=_refuse)))
+        except (ValueError, TypeError, KeyError, UnicodeDecodeError):
+            broken += bool(line.strip())
+    return tuple(metrics), broken
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+class EventLog:
+    """Append every event of a run to ``events.jsonl`` and hand it on; safe from several threads."""
+
+    def __init__(self, path: Path, *listeners: Callable[[Mapping[str, Any]], None]) -> None:
+        self._lock = threading.Lock()
+        self._listeners = listeners
+        self._path = path
+        try:
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise explain_os_error(error, f"cannot write {path}") from None
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        event = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **event}
+        with self._lock:
+            try:
+                self._file.write(json.dumps(to_json(event), ensure_ascii=False, allow_nan=False) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise explain_os_error(error, f"cannot write {self._path}") from None
+            for listener in self._listeners:
+                listener(event)
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            raise explain_os_error(error, f"cannot write {self._path}") from None

@@ -1,0 +1,321 @@
+"""The command line: what it prints, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from notebooks import RECORD, write_book, write_notebook
+
+from harness.cli import main
+from harness.errors import ExitCode
+from harness.store import find_run, read_json
+
+ROOT = Path(__file__).parents[2]
+
+CLAIMS = {
+    "chapter": "01-a",
+    "claims": [
+        {
+            "name": "acc",
+            "title": "准确率",
+            "unit": "fraction",
+            "direction": "higher",
+            "margin": 0.01,
+            "smoke": {"bounds": {"low": 0.4, "high": 0.6}},
+            "offline": {"bounds": {"low": 0.4, "high": 0.6}},
+        }
+    ],
+}
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """A book with one chapter that measures what its parameter says, and the claim that it is about 0.5."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    root = tmp_path / "我的 书"
+    source = f"{RECORD}\nrecord('acc', accuracy, unit='fraction')"
+    write_notebook(root / "chapters" / "01-a.ipynb", source, parameters="accuracy = 0.5\nseed = 0")
+    write_book(root, {})
+    (root / "chapters" / "claims").mkdir()
+    (root / "chapters" / "claims" / "01-a.yml").write_text(
+        json.dumps(CLAIMS, ensure_ascii=False), encoding="utf-8"
+    )
+    monkeypatch.chdir(root)
+    return root
+
+
+def one_error(capsys) -> str:
+    """The error line; there must be exactly one and no traceback."""
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("error: ") and "Traceback" not in err, err
+    return err
+
+
+def test_a_run_is_judged_and_reported(book, capsys):
+    assert main(["run"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    run_dir = find_run(book)
+    assert "01-a" in out and "wall time" in out and str(run_dir) in out
+    document = read_json(run_dir / "result.json")
+    assert document["exit_code"] == 0 and document["profile"] == "offline"
+    (job,) = document["jobs"]
+    assert job["notebook"] == "chapters/01-a.ipynb" and job["state"] == "completed"
+    assert job["metrics"][0]["value"] == 0.5
+    assert [v["outcome"] for v in document["verdicts"]] == ["pass"]
+    for name in ("junit.xml", "report.md", "report.en.md", "events.jsonl", "manifest.json"):
+        assert (run_dir / name).stat().st_size > 0
+
+    assert main(["run"]) == ExitCode.OK
+    again = read_json(find_run(book) / "result.json")
+    assert again["jobs"][0]["state"] == "skipped" and again["verdicts"][0]["outcome"] == "pass"
+
+
+def test_a_claim_that_does_not_hold(book, capsys):
+    assert main(["run", "--profile", "smoke", "--param", "accuracy=0.9"]) == ExitCode.CLAIM_FAILED
+    claims = CLAIMS["claims"][0] | {"smoke": {"bounds": {"low": 0.8}}}
+    text = json.dumps({**CLAIMS, "claims": [claims]}, ensure_ascii=False)
+    (book / "chapters" / "claims" / "01-a.yml").write_text(text, encoding="utf-8")
+    assert main(["check"]) == ExitCode.OK
+    assert read_json(find_run(book) / "result.json")["exit_code"] == 0
+    (find_run(book) / "report.md").unlink()
+    assert main(["report", find_run(book).name[:15]]) == ExitCode.OK
+    assert (find_run(book) / "report.md").is_file()
+
+
+def test_seeds_become_jobs(book, capsys):
+    assert main(["run", "--seeds", "0,4", "--quiet"]) == ExitCode.OK
+    assert capsys.readouterr().out == ""
+    document = read_json(find_run(book) / "result.json")
+    assert [(j["id"], j["seed"]) for j in document["jobs"]] == [
+        ("01-a-offline-seed0", 0),
+        ("01-a-offline-seed4", 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--profile", "gpu"], "unknown profile 'gpu'; profiles: smoke, offline"),
+        (["run", "--chapters", "7"], "no chapter begins with '7'; chapters: 01-a"),
+        (["run", "--chapters", ","], "--chapters is empty"),
+        (["run", "--param", "accuracy"], "not of the form NAME=VALUE"),
+        (["run", "--param", "accuracy=1", "--param", "accuracy=2"], "given twice"),
+        (["run", "--seeds", "x"], "--seeds 'x'"),
+        (["run", "--seeds", "1,", "--param", "seed=1"], "contradict"),
+        (["run", "--device", "tpu"], "unknown device 'tpu'"),
+        (["run", "--cell-timeout", "0"], "--cell-timeout must be"),
+        (["run", "--cell-timeout", "soon"], "--cell-timeout"),
+        (["run", "--no-such-flag"], "no-such-flag"),
+        (["run", "chapters/01-a.ipynb", "--chapters", "01"], "not both"),
+        (["fly"], "fly"),
+        (["check", "nothing"], "no run 'nothing'"),
+        (["report"], "no run yet"),
+        (["bless"], "no run yet"),
+        (["book"], "no run yet"),
+    ],
+)
+def test_mistakes_on_the_command_line(book, capsys, arguments, words):
+    assert main(arguments) == ExitCode.USAGE
+    assert words in one_error(capsys)
+    assert not (book / "_build").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("acuracy=1", "has no parameter 'acuracy'; its parameters: accuracy, seed"),
+        ("accuracy=high", "parameter accuracy must be float, not str ('high')"),
+        ("seed=1.5", "parameter seed must be int, not float (1.5)"),
+    ],
+)
+def test_parameters_the_notebook_does_not_take(book, capsys, option, words):
+    assert main(["run", "--quiet", "--param", option]) == ExitCode.USAGE
+    assert words in one_error(capsys)
+    document = read_json(find_run(book) / "result.json")
+    assert [j["state"] for j in document["jobs"]] == ["invalid"] and document["exit_code"] == 3
+
+
+def test_a_broken_claim_file_is_told_before_anything_runs(book, capsys):
+    (book / "chapters" / "claims" / "01-a.yml").write_text("claims: [")
+    assert main(["run"]) == ExitCode.USAGE
+    assert "01-a.yml" in one_error(capsys)
+    assert not (book / "_build").exists()
+
+
+def test_no_book_and_no_notebook(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["run"], ["list"], ["check"], ["bless"], ["book"], ["clean"]):
+        assert main(arguments) == ExitCode.USAGE
+        assert "no harness.yml" in one_error(capsys)
+
+
+def test_any_notebooks_without_a_book(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    good = write_notebook(tmp_path / "好 {a}.ipynb", f"{RECORD}\nrecord('x', k)", parameters="k = 1")
+    bad = write_notebook(tmp_path / "bad.ipynb", "1 / 0", parameters="k = 1")
+    (tmp_path / "broken.ipynb").write_text("{")
+    names = [str(good), "bad.ipynb", "broken.ipynb", "missing.ipynb"]
+    code = main(["run", "--out", "出 口", "--param", "k=3", *names])
+    captured = capsys.readouterr()
+    assert code == ExitCode.USAGE and captured.err.count("error: ") == 2
+    jobs = read_json(tmp_path / "出 口" / "result.json")["jobs"]
+    assert [j["state"] for j in jobs] == ["completed", "failed", "invalid", "invalid"]
+    assert [Path(j["notebook"]).name for j in jobs] == [
+        "好 {a}.ipynb",
+        "bad.ipynb",
+        "broken.ipynb",
+        "missing.ipynb",
+    ]
+    assert jobs[0]["metrics"][0]["value"] == 3.0
+    assert jobs[0]["cells"][1]["state"] == "completed" and bad.exists()
+
+    assert main(["run", "--out", "出 口", "bad.ipynb", "--quiet"]) == ExitCode.NOTEBOOK_FAILED
+    assert len(read_json(tmp_path / "出 口" / "result.json")["jobs"]) == 1
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_notebook(tmp_path / "a.ipynb", "1")
+    (tmp_path / "file").write_text("")
+    assert main(["run", "--out", "file/run", "a.ipynb"]) == ExitCode.INFRASTRUCTURE
+    assert "cannot create" in one_error(capsys)
+    if os.geteuid() != 0:
+        (tmp_path / "locked").mkdir(mode=0o500)
+        assert main(["run", "--out", "locked", "a.ipynb"]) == ExitCode.INFRASTRUCTURE
+        assert "no permission" in one_error(capsys)
+
+
+def test_a_full_disk(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_notebook(tmp_path / "a.ipynb", "1")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    assert main(["run", "--out", "out", "a.ipynb"]) == ExitCode.INFRASTRUCTURE
+    assert "the disk is full" in one_error(capsys)
+
+
+@pytest.fixture
+def hanging(book):
+    """The harness as a process of its own, at work on a chapter that hangs in its second cell."""
+    hang = "import subprocess as s, time\ns.Popen(['sleep', '1000'], start_new_session=True)\ntime.sleep(600)"
+    write_notebook(book / "chapters" / "01-a.ipynb", f"{RECORD}\nrecord('acc', 0.5)", hang, "1")
+    write_notebook(book / "chapters" / "02-b.ipynb", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    events = book / "_build" / "runs" / "latest" / "events.jsonl"
+    deadline = time.monotonic() + 60
+    while not (events.exists() and '"number": 2' in events.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_in_order(book, hanging, number):
+    """Children go, what was recorded stays, the second chapter is cancelled, the reports are written."""
+    hanging.send_signal(number)
+    _, err = hanging.communicate(timeout=60)
+    assert hanging.returncode == ExitCode.INFRASTRUCTURE
+    assert err.count("\n") == 1 and "interrupted" in err
+    document = read_json(find_run(book) / "result.json")
+    assert [j["state"] for j in document["jobs"]] == ["cancelled", "cancelled"]
+    assert document["jobs"][0]["metrics"][0]["value"] == 0.5 and document["exit_code"] == 4
+    assert (find_run(book) / "report.md").is_file()
+    assert not _processes_below(book)
+
+
+def test_a_harness_that_is_killed_leaves_no_process(book, hanging):
+    """Nobody is left to tidy up, so the worker does: every process ends, the notebook is saved."""
+    hanging.kill()
+    hanging.communicate()
+    deadline = time.monotonic() + 60
+    while _processes_below(book):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert (find_run(book) / "jobs" / "01-a-offline" / "out.ipynb").is_file()
+
+
+def _processes_below(folder: Path) -> list[psutil.Process]:
+    """Processes of jobs of this book: they carry a metrics file inside it in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(folder) in process.environ().get("HARNESS_METRICS", ""):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def test_the_site_is_built_from_the_named_run(book, monkeypatch, capsys):
+    import harness.book
+
+    assert main(["run", "--quiet"]) == ExitCode.OK
+    calls = []
+    monkeypatch.setattr(
+        harness.book, "build", lambda *a, **k: calls.append((a, k)) or Path("site/index.html")
+    )
+    assert main(["book", "--allow-warnings"]) == ExitCode.OK
+    assert capsys.readouterr().out == "open site/index.html\n"
+    ((the_book, run_dir), options) = calls[0]
+    assert the_book.root == book and run_dir == find_run(book) and options == {"warnings_are_errors": False}
+
+
+def test_list(book, capsys):
+    assert main(["list"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert "01-a" in out and "accuracy=0.5" in out
+
+
+def test_clean_keeps_the_latest_run(book, capsys):
+    for _ in range(2):
+        assert main(["run", "--quiet"]) == ExitCode.OK
+    latest = find_run(book)
+    assert main(["clean"]) == ExitCode.OK
+    assert "removed 1 run(s) and the cache" in capsys.readouterr().out
+    assert find_run(book) == latest and not (book / "_build" / "cache").exists()
+    assert main(["clean", "--all"]) == ExitCode.OK
+    assert list((book / "_build" / "runs").iterdir()) == []
+    assert main(["clean"]) == ExitCode.OK
+
+
+def test_bless_writes_what_the_run_measured(book, capsys):
+    subprocess.run("git init -q && git add -A && git -c user.name=a -c user.email=a@b.c commit -qm x",
+                   shell=True, check=True, cwd=book)  # fmt: skip
+    claim = {k: v for k, v in CLAIMS["claims"][0].items() if k != "offline"}
+    path = book / "chapters" / "claims" / "01-a.yml"
+    path.write_text(json.dumps({**CLAIMS, "claims": [claim]}, ensure_ascii=False), encoding="utf-8")
+    assert main(["run", "--seeds", "2", "--quiet"]) == ExitCode.OK
+    assert main(["bless", "--chapters", "01"]) == ExitCode.OK
+    assert "01-a.yml" in capsys.readouterr().out
+    assert "0.5" in path.read_text(encoding="utf-8")
+    assert main(["run", "--seeds", "1", "--quiet", "--param", "accuracy=0.9"]) == ExitCode.CLAIM_FAILED
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    for name in ("list", "run", "check", "report", "bless", "book", "doctor", "clean"):
+        assert f"\n  {name} " in out
+
+
+def test_the_parent_stays_light(book):
+    """No heavy import in the process that plans, skips and reports."""
+    assert main(["run", "--quiet"]) == ExitCode.OK
+    code = (
+        "import sys; from harness.cli import main; code = main(['run']);"
+        "heavy = {'torch', 'transformers', 'papermill', 'nbformat', 'jupyter_client', 'datasets', 'pandas'};"
+        "print('HEAVY', sorted({m.split('.')[0] for m in sys.modules} & heavy), code)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "HEAVY [] 0" in out and "skipped" in out

@@ -1,0 +1,93 @@
+"""Finding a book and reading its configuration."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from notebooks import write_book
+
+from harness.config import load_book
+from harness.errors import HarnessError
+
+
+def test_found_from_a_folder_below_with_all_its_parts(tmp_path):
+    root = write_book(
+        tmp_path / "书 book", {"02-b": ["1"], "01-a": ["1"]}, parameters={"01-a": {"smoke": {"n": 3}}}
+    )
+    book = load_book(root / "chapters")
+    assert book.root == root and book.title == "小书" and book.packages == ("lib",)
+    assert [c.stem for c in book.chapters] == ["01-a", "02-b"]
+    assert book.profile(None).name == "offline" and book.profile("smoke").limits.cell == 30
+    assert book.parameters["01-a"]["smoke"] == {"n": 3}
+    assert book.chapter_of(root / "chapters" / ".." / "chapters" / "01-a.ipynb") == "01-a"
+    assert book.chapter_of(tmp_path / "01-a.ipynb") is None
+
+
+def test_order_comes_from_the_table_of_contents(tmp_path):
+    root = write_book(tmp_path, {"01-a": ["1"], "02-b": ["1"], "draft": ["1"]})
+    (root / "chapters" / "index.md").write_text("# 前言")
+    toc = {
+        "format": "jb-book",
+        "root": "chapters/index",
+        "parts": [
+            {
+                "caption": "一",
+                "chapters": [{"file": "chapters/02-b", "sections": [{"file": "chapters/01-a.ipynb"}]}],
+            }
+        ],
+    }
+    (root / "_toc.yml").write_text(json.dumps(toc))
+    assert [c.stem for c in load_book(root).chapters] == ["02-b", "01-a"]
+    toc["parts"][0]["chapters"].append({"file": "chapters/03-c"})
+    (root / "_toc.yml").write_text(json.dumps(toc))
+    with pytest.raises(HarnessError, match="no file for 'chapters/03-c'"):
+        load_book(root)
+
+
+def test_chapters_are_chosen_by_unique_beginnings(tmp_path):
+    book = load_book(write_book(tmp_path, {"05-fine-tuning": ["1"], "06-x": ["1"], "06-y": ["1"]}))
+    assert [c.stem for c in book.select(["06-y", "05"])] == ["05-fine-tuning", "06-y"]
+    assert book.select(None) == book.chapters
+    with pytest.raises(HarnessError, match=r"'06' fits several: 06-x, 06-y"):
+        book.select(["06"])
+    with pytest.raises(
+        HarnessError, match=r"no chapter begins with '07'; chapters: 05-fine-tuning, 06-x, 06-y"
+    ):
+        book.select(["07"])
+
+
+def test_no_book(tmp_path):
+    with pytest.raises(HarnessError, match=r"no harness\.yml at or above"):
+        load_book(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("- a", "expected keys"),
+        ("chapters: [", "not valid YAML"),
+        ("chapter: x", "unknown key 'chapter'"),
+        ("profiles: {a: {cell_timeout: -1}}", "cell_timeout of profile 'a'"),
+        ("profiles: {a: {timeout: 1}}", "profile 'a' takes"),
+        ("profiles: {a: {default: true}, b: {default: true}}", "more than one profile"),
+        ("packages: sft", "list of folder names"),
+        ("parameters: {01-a: {}}", "no chapter of this book"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_file(tmp_path, text, complaint):
+    (tmp_path / "harness.yml").write_text(text)
+    with pytest.raises(HarnessError, match=complaint) as caught:
+        load_book(tmp_path)
+    assert "harness.yml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_parameters_of_an_unknown_profile(tmp_path):
+    write_book(tmp_path, {"01-a": ["1"]}, parameters={"01-a": {"huge": {}}})
+    with pytest.raises(HarnessError, match="unknown profile 'huge'"):
+        load_book(tmp_path)
+
+
+def test_unknown_profile_names_the_known_ones(tmp_path):
+    with pytest.raises(HarnessError, match="unknown profile 'gpu'; profiles: smoke, offline"):
+        load_book(write_book(tmp_path, {"01-a": ["1"]})).profile("gpu")

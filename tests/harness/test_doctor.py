@@ -1,0 +1,80 @@
+"""The machine's state, and what to do about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import doctor, environment
+from harness.cli import main
+from harness.errors import ExitCode
+
+
+def test_packages_against_their_pins(tmp_path, monkeypatch):
+    installed = dict.fromkeys(doctor.OWN_PACKAGES + doctor.BOOK_PACKAGES, "1.0") | {"torch": "2.13.0+cpu"}
+    monkeypatch.setattr(doctor, "installed_version", installed.get)
+    pins = tmp_path / "constraints.txt"
+    pins.write_text(
+        "# 注释\ntorch==2.13.0\nnumpy==2.0  # x\nnothing==1\nwin==1; sys_platform == 'win32'\nrich==1.0\n"
+        "?bad\n"
+    )
+    found = [(c.status, c.message) for c in doctor.check_packages(pins)]
+    assert found == [
+        ("warn", "numpy is 1.0, pinned ==2.0"),
+        ("warn", "cannot read '?bad' in constraints.txt"),
+        ("ok", "2 as pinned in constraints.txt, 1 not installed here"),
+    ]
+    del installed["papermill"], installed["evaluate"]
+    found = {c.message: c.status for c in doctor.check_packages(tmp_path / "none.txt")}
+    assert found["papermill is not installed"] == "fail" and found["evaluate is not installed"] == "warn"
+
+
+def test_the_kernel_really_starts():
+    assert doctor.check_kernel().status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://127.0.0.1:9", "does not answer"),
+        ("file:///etc", "no web address"),
+        ("http://[", "does not answer"),
+    ],
+)
+def test_a_hub_that_does_not_answer_is_a_warning(monkeypatch, address, words):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    found = doctor.check_hub()
+    assert found.status == "warn" and words in found.message and found.remedy
+
+
+@pytest.mark.parametrize(("status", "code"), [("warn", ExitCode.OK), ("fail", ExitCode.INFRASTRUCTURE)])
+def test_only_a_fail_makes_the_exit_code(monkeypatch, capsys, status, code):
+    checks = [doctor.Check("python", "ok", "3.11"), doctor.Check("disk", status, "little", "free some")]
+    monkeypatch.setattr(doctor, "examine", lambda root: iter(checks))
+    assert main(["doctor"]) == code
+    assert f"{status}  disk: little → free some" in capsys.readouterr().out
+
+
+def test_hardware_classes(monkeypatch):
+    card = {"name": "NVIDIA H100 80GB HBM3", "memory.total": "81559", "compute_cap": "9.0"}
+    monkeypatch.setattr(environment, "nvidia_gpus", lambda: (card,))
+    monkeypatch.setattr(environment.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(environment, "_cpuinfo", lambda: "flags\t\t: fpu avx512_bf16\nmodel name\t: X\n")
+    assert environment.hardware_class() == "cuda-NVIDIA-H100-80GB-HBM3"
+    assert environment.hardware_class("cpu") == "cpu-x86_64-bf16"
+    monkeypatch.setattr(environment, "nvidia_gpus", tuple)
+    monkeypatch.setattr(environment, "_cpuinfo", lambda: "flags\t\t: fpu avx2\n")
+    assert environment.hardware_class() == "cpu-x86_64"
+    assert environment.cpu_has_bf16() is False
+
+
+def test_nvidia_smi_is_read(monkeypatch, tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA T4, 15360, 7.5'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    environment.nvidia_gpus.cache_clear()
+    assert environment.nvidia_gpus() == (
+        {"name": "NVIDIA T4", "memory.total": "15360", "compute_cap": "7.5"},
+    )
+    environment.nvidia_gpus.cache_clear()

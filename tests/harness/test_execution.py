@@ -1,0 +1,369 @@
+"""One notebook, really run, for every way in which a notebook can end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from notebooks import RECORD, outputs_of, write_notebook
+
+from harness import execution
+from harness.errors import InfrastructureError
+from harness.execution import run_job, unrun_result
+from harness.model import CellState, Job, JobState, Limits, job_result_from_json
+from harness.process import MARKER, marked
+from harness.store import read_json
+
+LIMITS = Limits(60, 60)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a notebook; afterwards no process of any of its jobs may be left."""
+    markers: list[str] = []
+    folders: list[Path] = []
+    real = execution.environment_of
+
+    def remember(job, folder, marker):
+        markers.append(marker)
+        return real(job, folder, marker)
+
+    real_folder = execution.socket_folder
+
+    def remember_folder():
+        folders.append(real_folder())
+        return folders[-1]
+
+    execution.environment_of, execution.socket_folder = remember, remember_folder
+
+    def run(path, *, parameters=None, limits=LIMITS, chapter=None, cancel=None, emit=lambda event: None):
+        job = Job("job", path, chapter, "offline", None, parameters or {}, limits)
+        return run_job(job, tmp_path / "job", emit=emit, cancel=cancel or threading.Event())
+
+    yield run
+    execution.environment_of, execution.socket_folder = real, real_folder
+    assert markers and folders
+    assert not [folder for folder in folders if folder.exists()], "sockets left behind"
+    left = [p for marker in markers for p in marked(marker)]
+    assert not left, f"left running: {left}"
+
+
+def states(result):
+    return [cell.state.value for cell in result.cells]
+
+
+def saved(tmp_path):
+    return nbformat.read(tmp_path / "job" / "out.ipynb", as_version=4)
+
+
+def test_completed_and_all_that_is_kept(run, tmp_path):
+    path = write_notebook(
+        tmp_path / "笔记 a{b}" / "第一 {x}.ipynb",
+        "# 只有注释",
+        f"{RECORD}\nrecord('acc', 0.5, unit='fraction', per_example=[1, 0])\nprint('你好')",
+        "import os; print(os.getcwd())",
+        "1/0",
+        "raise ValueError('expected')",
+        "import sys; print(sys.executable, os.environ['HF_HUB_OFFLINE'], os.environ['PYTHONHASHSEED'])",
+        parameters="name = 'x'\nsize: int | None = None",
+        tags={3: ["skip-execution"], 4: ["raises-exception"]},
+        kernel=None,
+    )
+    before = path.read_bytes()
+    events = []
+    result = run(path, parameters={"name": "中文", "size": None}, emit=events.append)
+    assert result.state is JobState.COMPLETED and result.reason == ""
+    assert states(result) == [
+        "completed",
+        "skipped",
+        "completed",
+        "completed",
+        "skipped",
+        "completed",
+        "completed",
+    ]
+    assert [cell.index for cell in result.cells] == list(range(7))
+    assert [cell.id for cell in result.cells] == [cell.id for cell in nbformat.read(path, 4).cells]
+    assert [(m.name, m.value, m.per_example) for m in result.metrics] == [("acc", 0.5, (1.0, 0.0))]
+    assert result.peak_rss_mb > 20
+    assert path.read_bytes() == before
+
+    notebook = saved(tmp_path)
+    assert notebook.cells[1].source.endswith("name = '中文'\nsize = None")
+    text = outputs_of(tmp_path / "job" / "out.ipynb")
+    assert "acc = 0.5 fraction" in text[3] and "你好" in text[3]
+    assert text[4].strip() == str(path.parent)
+    assert text[5] == "" and "expected" in text[6]
+    assert sys.executable in text[7] and "1 0" in text[7]
+    mimes = [mime for o in notebook.cells[3].outputs for mime in o.get("data", ())]
+    assert "application/vnd.harness.metric.v1+json" in mimes
+    assert "harness" not in "".join(c.source for c in notebook.cells[4:])
+    statuses = [c.metadata.papermill.status for c in notebook.cells]
+    assert statuses == ["completed", "completed", *states(result)[1:]]
+    assert [c.execution_count for c in notebook.cells if c.execution_count] == list(range(1, 7))
+
+    assert read_json(tmp_path / "job" / "result.json")["schema"] == 1
+    assert job_result_from_json(read_json(tmp_path / "job" / "result.json")) == result
+    assert read_json(tmp_path / "job" / "job.json")["parameters"]["name"] == "中文"
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "job_start" and kinds[-1] == "job_end" and kinds.count("cell_start") == 5
+    assert [(e["number"], e["total"]) for e in events if e["event"] == "cell_start"][-1] == (5, 5)
+
+
+def test_parameters_arrive_as_they_were_given(run, tmp_path):
+    values = {"shape": (3, 4), "table": {1: "一", "k": None}, "lr": 1e-5, "flag": True}
+    path = write_notebook(
+        tmp_path / "a.ipynb",
+        f"assert (shape, table, lr, flag) == {tuple(values.values())!r}",
+        parameters="shape = (1, 2)\ntable = {}\nlr = 0.1\nflag = False",
+    )
+    assert run(path, parameters=values).state is JobState.COMPLETED
+
+
+def test_a_cell_that_raises(run, tmp_path):
+    path = write_notebook(
+        tmp_path / "a.ipynb", f"{RECORD}\nrecord('acc', 1)", "def f():\n    return 1 / 0\nf()", "2"
+    )
+    result = run(path)
+    assert result.state is JobState.FAILED
+    assert result.reason == "cell 1: ZeroDivisionError: division by zero"
+    assert states(result) == ["completed", "failed", "pending"]
+    assert result.cells[1].error == "ZeroDivisionError: division by zero"
+    assert [m.name for m in result.metrics] == ["acc"]
+    assert "ZeroDivisionError" in outputs_of(tmp_path / "job" / "out.ipynb")[1]
+    assert [c.metadata.papermill.status for c in saved(tmp_path).cells] == ["completed", "failed", "pending"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("os._exit(0)", "the kernel died (exit code 0)"),
+        ("os._exit(3)", "the kernel died (exit code 3)"),
+        ("os.kill(os.getpid(), 9)", "the kernel died (killed by SIGKILL (out of memory?))"),
+    ],
+)
+def test_a_kernel_that_dies(run, tmp_path, source, reason):
+    path = write_notebook(
+        tmp_path / "a.ipynb", f"{RECORD}\nrecord('acc', 1)\nprint('so far')", f"import os\n{source}", "2"
+    )
+    result = run(path)
+    assert (result.state, result.reason) == (JobState.DEAD, f"cell 1: {reason}")
+    assert states(result) == ["completed", "failed", "pending"]
+    assert [m.name for m in result.metrics] == ["acc"]
+    assert "so far" in outputs_of(tmp_path / "job" / "out.ipynb")[0]
+
+
+@pytest.mark.parametrize(
+    "source", ["import sys\nsys.exit(0)", "import sys; sys.exit()", "exit", "print(1)\nquit()"]
+)
+def test_a_kernel_that_ends_before_the_last_cell(run, tmp_path, source):
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", source, "print('unreached')"))
+    assert result.state is JobState.EXITED_EARLY and result.reason.startswith("cell 1 ")
+    assert states(result) == ["completed", "failed", "pending"]
+    assert "unreached" not in "".join(outputs_of(tmp_path / "job" / "out.ipynb"))
+
+
+def test_exit_with_an_error_code_is_a_failure(run, tmp_path):
+    result = run(write_notebook(tmp_path / "a.ipynb", "import sys; sys.exit(3)", "2"))
+    assert (result.state, result.reason) == (JobState.FAILED, "cell 0: SystemExit: 3")
+
+
+def test_a_cell_past_its_limit_shows_where_it_hung(run, tmp_path):
+    path = write_notebook(
+        tmp_path / "a.ipynb", f"{RECORD}\nrecord('acc', 1)", "import time\nprint('a')\ntime.sleep(600)", "2"
+    )
+    result = run(path, limits=Limits(1, 60))
+    assert (result.state, result.reason) == (JobState.TIMED_OUT, "cell 1: ran past the cell's limit of 1 s")
+    assert states(result) == ["completed", "failed", "pending"]
+    assert [m.name for m in result.metrics] == ["acc"]
+    text = outputs_of(tmp_path / "job" / "out.ipynb")[1]
+    assert text.startswith("a") and "KeyboardInterrupt" in text
+
+
+def test_a_cell_that_ignores_the_interrupt(run, tmp_path, monkeypatch):
+    stubborn = "import time\nwhile True:\n    try: time.sleep(600)\n    except KeyboardInterrupt: print('no')"
+    result = run(write_notebook(tmp_path / "a.ipynb", stubborn, "2"), limits=Limits(1, 60))
+    assert result.state is JobState.TIMED_OUT and states(result) == ["failed", "pending"]
+    assert "no" in outputs_of(tmp_path / "job" / "out.ipynb")[0]
+
+
+def test_a_notebook_past_its_limit(run, tmp_path):
+    cells = ["import time; time.sleep(0.7)"] * 30
+    result = run(write_notebook(tmp_path / "a.ipynb", *cells), limits=Limits(30, 2))
+    assert result.state is JobState.TIMED_OUT and "ran past the notebook's limit of 2 s" in result.reason
+    assert {"completed", "failed", "pending"} == set(states(result))
+
+
+def test_a_worker_that_hangs_is_killed_from_outside(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "OVERRUN_GRACE", 0.0)
+    freeze = "import os, signal, time\nos.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(600)"
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", freeze, "2"), limits=Limits(None, 3))
+    assert result.state is JobState.TIMED_OUT and "was killed" in result.reason
+    assert states(result) == ["completed", "failed", "pending"]
+    assert len(saved(tmp_path).cells) == 3
+
+
+def test_a_worker_that_is_killed(run, tmp_path):
+    path = write_notebook(
+        tmp_path / "a.ipynb", f"{RECORD}\nrecord('acc', 1)", "import os; os.kill(os.getppid(), 9)", "2"
+    )
+    result = run(path)
+    assert (
+        result.state is JobState.DEAD and "killed by SIGKILL" in result.reason and "log.txt" in result.reason
+    )
+    assert states(result) == ["completed", "failed", "pending"]
+    assert [m.name for m in result.metrics] == ["acc"]
+
+
+def test_grandchildren_do_not_outlive_the_job(run, tmp_path):
+    spawn = (
+        "import os, subprocess, sys, time\n"
+        "bare = {'PATH': os.environ['PATH']}\n"
+        "a = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+        "b = subprocess.Popen(['sleep', '1000'], start_new_session=True, env=bare)\n"
+        "quiet = {'stdout': -3, 'stderr': -3, 'start_new_session': True}\n"
+        'nested = f\'import subprocess; print(subprocess.Popen(["sleep", "1000"], **{quiet}).pid)\'\n'
+        "c = subprocess.run([sys.executable, '-c', nested], capture_output=True, text=True).stdout.strip()\n"
+        "print(a.pid, b.pid, c)\n"
+        "time.sleep(1.2)"
+    )
+    result = run(write_notebook(tmp_path / "a.ipynb", spawn))
+    assert result.state is JobState.COMPLETED
+    pids = [int(pid) for pid in outputs_of(tmp_path / "job" / "out.ipynb")[0].split()]
+    assert len(pids) == 3 and not [pid for pid in pids if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize(
+    "source", ["!true\n!ls /no/such/folder", "x = !ls /no/such/folder", "%%bash\nls /no/such/folder"]
+)
+def test_a_failing_command_fails_the_cell_and_is_named(run, tmp_path, source):
+    result = run(write_notebook(tmp_path / "a.ipynb", "!echo fine", source, "2"))
+    assert result.state is JobState.FAILED and result.reason.startswith("cell 1: CalledProcessError")
+    assert states(result) == ["completed", "failed", "pending"]
+    assert "ls /no/such/folder" in result.reason + outputs_of(tmp_path / "job" / "out.ipynb")[1]
+    assert [c.source for c in saved(tmp_path).cells] == ["!echo fine", source, "2"]
+
+
+def test_a_failing_command_in_a_cell_that_may_raise(run, tmp_path):
+    path = write_notebook(tmp_path / "a.ipynb", "!false", "print('on')", tags={0: ["raises-exception"]})
+    assert run(path).state is JobState.COMPLETED
+
+
+def test_a_kernel_that_is_not_installed(run, tmp_path):
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", kernel="julia-9.9"))
+    assert result.state is JobState.INVALID
+    assert "'julia-9.9', which is not installed" in result.reason and "\n" not in result.reason
+
+
+def test_an_installed_python3_that_points_elsewhere_is_not_believed(run, tmp_path, monkeypatch):
+    spec = tmp_path / "share" / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(
+        json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"})
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    assert run(write_notebook(tmp_path / "a.ipynb", "1")).state is JobState.COMPLETED
+
+
+def test_a_kernel_that_does_not_start(run, tmp_path, monkeypatch):
+    spec = tmp_path / "share" / "kernels" / "broken" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(
+        json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"})
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", kernel="broken"))
+    assert result.state is JobState.INVALID and "'broken' did not start" in result.reason
+
+
+def test_progress_bars_and_floods_arrive_whole(run, tmp_path):
+    flood = "for i in range(20000): print('x' * 50)"
+    bar = "import sys, time\nfor i in range(5):\n    print(f'\\r{i}', end='', flush=True); time.sleep(0.05)"
+    result = run(write_notebook(tmp_path / "a.ipynb", flood, bar))
+    assert result.state is JobState.COMPLETED
+    text = outputs_of(tmp_path / "job" / "out.ipynb")
+    assert text[0].count("\n") == 20000 and text[1].strip() == "4"
+
+
+def test_input_fails_fast(run, tmp_path):
+    result = run(write_notebook(tmp_path / "a.ipynb", "input('name?')"))
+    assert result.state is JobState.FAILED and "StdinNotImplementedError" in result.reason
+
+
+def test_cancelled_while_running(run, tmp_path):
+    path = write_notebook(
+        tmp_path / "a.ipynb", f"{RECORD}\nrecord('acc', 1)", "import time; time.sleep(600)", "2"
+    )
+    cancel = threading.Event()
+
+    def emit(event):
+        if event["event"] == "cell_start" and event["cell"] == 1:
+            cancel.set()
+
+    result = run(path, cancel=cancel, emit=emit)
+    assert (result.state, result.reason) == (JobState.CANCELLED, "interrupted in cell 1")
+    assert states(result) == ["completed", "failed", "pending"]
+    assert [m.name for m in result.metrics] == ["acc"]
+    assert "acc = 1" in outputs_of(tmp_path / "job" / "out.ipynb")[0]
+
+
+def test_cancelled_before_the_first_cell(run, tmp_path):
+    cancel = threading.Event()
+    cancel.set()
+    result = run(write_notebook(tmp_path / "a.ipynb", "1"), cancel=cancel)
+    assert result.state is JobState.CANCELLED and (tmp_path / "job" / "out.ipynb").exists()
+
+
+def test_an_output_that_cannot_be_written_is_told(run, tmp_path):
+    path = write_notebook(
+        tmp_path / "a.ipynb",
+        "import os; os.mkdir(os.environ['HARNESS_METRICS'].replace('metrics.jsonl', 'out.ipynb'))",
+    )
+    with pytest.raises(InfrastructureError, match=r"job: .*cannot write .*out\.ipynb"):
+        run(path)
+    assert read_json(tmp_path / "job" / "result.json")["state"] == "completed"
+
+
+def test_an_unrun_job_leaves_the_same_files(tmp_path):
+    path = write_notebook(tmp_path / "a.ipynb", "1", "2")
+    job = Job("job", path, None, "offline", None, {}, Limits())
+    result = unrun_result(job, tmp_path / "job", JobState.INVALID, "because")
+    assert [c.state for c in result.cells] == [CellState.PENDING] * 2
+    assert {p.name for p in (tmp_path / "job").iterdir()} == {"job.json", "result.json", "out.ipynb"}
+
+
+def test_the_folder_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    job = Job("job", write_notebook(tmp_path / "a.ipynb", "1"), None, "offline", None, {}, Limits())
+    with pytest.raises(InfrastructureError, match="cannot write to"):
+        run_job(job, tmp_path / "file" / "job", emit=lambda event: None, cancel=threading.Event())
+
+
+def test_marked_finds_detached_processes_by_their_environment():
+    marker = f"test-{os.getpid()}-{time.monotonic()}"
+    process = subprocess.Popen(["sleep", "100"], env={**os.environ, MARKER: marker}, start_new_session=True)
+    try:
+        found = []
+        while not found:  # the environment shows up a moment after the process does
+            found = [p.pid for p in marked(marker)]
+        assert found == [process.pid]
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert marked(marker) == []

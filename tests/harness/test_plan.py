@@ -1,0 +1,91 @@
+"""From a request to jobs: seeds, parameters and what cannot run."""
+
+from __future__ import annotations
+
+import pytest
+from notebooks import write_book, write_notebook
+
+from harness.config import load_book
+from harness.errors import HarnessError
+from harness.plan import Request, parse_seeds, plan
+
+
+@pytest.fixture
+def book(tmp_path):
+    root = tmp_path / "book"
+    write_notebook(
+        root / "chapters" / "01-a.ipynb", "1", parameters="seed = 7\nprofile = ''\ndevice = 'auto'\nn = 1"
+    )
+    write_notebook(root / "chapters" / "02-b.ipynb", "1")
+    return load_book(write_book(root, {}, parameters={"01-a": {"smoke": {"n": 5}}}))
+
+
+def test_chapters_times_seeds(book):
+    planned = plan(book, book.chapters, Request("smoke", seeds=(0, 3), device="cpu", cell_timeout=9))
+    assert [p.job.id for p in planned] == ["01-a-smoke-seed0", "01-a-smoke-seed3", "02-b-smoke"]
+    assert planned[1].job.parameters == {"n": 5, "profile": "smoke", "device": "cpu", "seed": 3}
+    assert planned[1].job.seed == 3 and planned[2].job.seed is None
+    assert planned[0].job.limits.cell == 9 and planned[0].job.limits.notebook == 60
+    assert planned[0].job.chapter == "01-a"
+
+
+def test_default_profile_and_the_notebooks_own_seed(book):
+    job = plan(book, book.select(["01"]), Request())[0].job
+    assert (job.profile, job.seed, job.id) == ("offline", 7, "01-a-offline-seed7")
+    assert job.parameters == {"profile": "offline", "device": "auto"}
+
+
+def test_param_wins_and_sets_the_seed(book):
+    job = plan(book, book.select(["01"]), Request("smoke", texts={"n": "9", "seed": "2"}))[0].job
+    assert job.parameters["n"] == 9 and job.seed == 2
+    with pytest.raises(HarnessError, match="contradict"):
+        plan(book, book.chapters, Request(seeds=(1,), texts={"seed": "2"}))
+
+
+def test_what_cannot_run_is_planned_with_its_problem(book, tmp_path):
+    broken = tmp_path / "broken.ipynb"
+    broken.write_text("{")
+    other = tmp_path / "text.ipynb"
+    other.write_text('{"a": 1}')
+    old = tmp_path / "old.ipynb"
+    old.write_text('{"nbformat": 3, "worksheets": []}')
+    binary = tmp_path / "binary.ipynb"
+    binary.write_bytes(b"\xff\xfe\x00")
+    folder = tmp_path / "folder.ipynb"
+    folder.mkdir()
+    paths = [broken, other, old, binary, folder, tmp_path / "none.ipynb", book.chapters[1]]
+    problems = [p.problem for p in plan(book, paths, Request(texts={"n": "1"}))]
+    expected = [
+        "broken JSON in line 1",
+        "no nbformat",
+        "format 3",
+        "not UTF-8",
+        "cannot read",
+        "not found",
+        "no cell tagged",
+    ]
+    for problem, part in zip(problems, expected, strict=True):
+        assert part in problem and ".ipynb" in problem and "\n" not in problem
+
+
+def test_notebooks_outside_a_book_need_none(tmp_path):
+    a = write_notebook(tmp_path / "甲" / "笔记 {x}.ipynb", "1", kernel=None)
+    b = write_notebook(tmp_path / "乙" / "笔记 {x}.ipynb", "1", parameters="a = b = 3")
+    planned = plan(None, [a, b, a], Request())
+    assert [p.job.id for p in planned] == ["笔记_x-offline", "笔记_x-offline-2"]
+    assert all(p.job.chapter is None and not p.problem and p.job.limits.cell for p in planned)
+
+
+def test_seeds():
+    assert parse_seeds("5") == (0, 1, 2, 3, 4)
+    assert parse_seeds("3,") == (3,)
+    assert parse_seeds(" 0, 7 ") == (0, 7)
+    assert parse_seeds(None) is None
+    for text in ("0", "-1", "a", "1,1", ",", "1,-2", ""):
+        with pytest.raises(HarnessError, match="--seeds"):
+            parse_seeds(text)
+
+
+def test_unknown_device(book):
+    with pytest.raises(HarnessError, match="unknown device 'tpu'"):
+        plan(book, book.chapters, Request(device="tpu"))

@@ -1,0 +1,116 @@
+"""What a chapter records, and what it may not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from harness.record import METRICS_VARIABLE, record
+from harness.store import load_metrics
+
+
+@pytest.fixture
+def metrics_file(tmp_path, monkeypatch):
+    path = tmp_path / "指标 metrics.jsonl"
+    monkeypatch.setenv(METRICS_VARIABLE, str(path))
+    return path
+
+
+def test_one_strict_line_per_metric(metrics_file):
+    returned = record(
+        "acc", np.float32(0.5), unit="fraction", split="test", interval=(0.4, 0.6), per_example=[True, 0]
+    )
+    assert returned == 0.5 and type(returned) is float
+    record("准确率", 1)
+    lines = [json.loads(line) for line in metrics_file.read_text(encoding="utf-8").splitlines()]
+    time = lines[0].pop("time")
+    assert time.endswith("+00:00")
+    assert lines[0] == {
+        "schema": 1, "name": "acc", "value": 0.5, "unit": "fraction", "n": 2, "split": "test",
+        "interval": [0.4, 0.6], "per_example": [1.0, 0.0],
+    }  # fmt: skip
+    assert "准确率" in metrics_file.read_text(encoding="utf-8")
+    metrics, broken = load_metrics(metrics_file)
+    assert [m.name for m in metrics] == ["acc", "准确率"] and broken == 0
+    assert metrics[0].interval == (0.4, 0.6) and metrics[0].per_example == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (True, "must be a number"),
+        (np.bool_(True), "must be a number"),
+        (float("nan"), "only finite"),
+        (np.float64("inf"), "only finite"),
+        ("0.9", "must be a number"),
+        (None, "must be one number"),
+        (np.array([0.1, 0.2]), "must be one number"),
+    ],
+)
+def test_values_that_cannot_be_checked(metrics_file, value, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        record("acc", value)
+    assert not metrics_file.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"name": "test accuracy"},
+        {"name": "acc", "n": -1},
+        {"name": "acc", "n": 2.5},
+        {"name": "acc", "n": 3, "per_example": [1, 0]},
+        {"name": "acc", "interval": (0.6, 0.4)},
+        {"name": "acc", "interval": (0.6, 0.7, 0.8)},
+        {"name": "acc", "per_example": [1, float("nan")]},
+    ],
+)
+def test_bad_details(metrics_file, arguments):
+    with pytest.raises(ValueError, match="record"):
+        record(value=0.5, **arguments)
+
+
+def test_same_name_twice_is_an_error_in_a_run(metrics_file):
+    record("acc", 0.5)
+    with pytest.raises(ValueError, match="recorded before"):
+        record("acc", 0.6)
+    assert len(metrics_file.read_text().splitlines()) == 1
+
+
+def test_without_a_harness_it_only_prints_and_may_be_repeated(monkeypatch, capsys):
+    monkeypatch.delenv(METRICS_VARIABLE, raising=False)
+    record("acc", 0.25, unit="fraction")
+    record("acc", 0.25, unit="fraction")
+    assert capsys.readouterr().out == "acc = 0.25 fraction\n" * 2
+
+
+def test_a_tensor_scalar_is_a_number(metrics_file):
+    class Scalar:
+        def __float__(self):
+            return 0.125
+
+    assert record("acc", Scalar()) == 0.125
+
+
+def test_half_a_line_does_not_lose_the_others(metrics_file):
+    record("acc", 0.5)
+    with metrics_file.open("a") as file:
+        file.write('{"schema": 1, "name": "los')
+    metrics, broken = load_metrics(metrics_file)
+    assert [m.name for m in metrics] == ["acc"] and broken == 1
+
+
+def test_nan_written_by_hand_is_refused(metrics_file):
+    metrics_file.write_text('{"name": "acc", "value": NaN}\n')
+    assert load_metrics(metrics_file) == ((), 1)
+
+
+def test_importing_it_loads_the_standard_library_only():
+    code = "import sys; import harness.record; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = set(eval(out))
+    assert not loaded & {"IPython", "yaml", "numpy", "torch", "papermill", "nbformat", "typer", "rich"}

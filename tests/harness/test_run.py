@@ -1,0 +1,118 @@
+"""A whole run: order, events, the cache, and an interrupt."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from notebooks import RECORD, write_book, write_notebook
+
+from harness import cache
+from harness.config import load_book
+from harness.model import JobState
+from harness.plan import Request, plan
+from harness.run import execute, shown_path
+from harness.store import create_run, load_results, read_json
+
+
+@pytest.fixture
+def book(tmp_path):
+    root = tmp_path / "书 a{b}"
+    write_notebook(
+        root / "chapters" / "01-a.ipynb",
+        f"import lib\n{RECORD}\nrecord('acc', 0.5 + seed)",
+        parameters="seed = 0",
+    )
+    (root / "lib").mkdir()
+    (root / "lib" / "__init__.py").write_text("x = 1")
+    write_notebook(root / "chapters" / "02-b.ipynb", "import sys; sys.path.insert(0, '..')\n1 / 0")
+    first = root / "chapters" / "01-a.ipynb"
+    document = json.loads(first.read_text())
+    document["cells"][1]["source"] = "import sys; sys.path[:0] = ['..']\n" + "".join(
+        document["cells"][1]["source"]
+    )
+    first.write_text(json.dumps(document))
+    monkeyed = write_book(root, {})
+    return load_book(monkeyed)
+
+
+def go(book, *, seeds=None, chapters=None, events=None, **options):
+    planned = plan(book, book.select(chapters), Request("offline", seeds=seeds))
+    run_dir = create_run(book.root, "offline")
+    heard = events if events is not None else []
+    return run_dir, execute(planned, run_dir, book=book, command=["test"], progress=heard.append, **options)
+
+
+@pytest.fixture
+def harness_importable(monkeypatch):
+    """Chapters find the harness beside them; these books lie elsewhere."""
+    from pathlib import Path
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
+def test_all_jobs_run_and_are_kept_in_order(book, harness_importable):
+    run_dir, outcome = go(book, seeds=(1, 0))
+    assert [(r.id, r.state.value) for r in outcome.results] == [
+        ("01-a-offline-seed1", "completed"),
+        ("01-a-offline-seed0", "completed"),
+        ("02-b-offline", "failed"),
+    ]
+    assert [r.metrics[0].value for r in outcome.results[:2]] == [1.5, 0.5]
+    assert outcome.results[0].notebook == "chapters/01-a.ipynb"
+    assert load_results(run_dir) == outcome.results
+    manifest = read_json(run_dir / "manifest.json")
+    assert manifest["profile"] == "offline" and manifest["run"] == run_dir.name
+    assert {"python", "hardware", "cores", "versions"} <= set(manifest["environment"])
+    assert "torch" not in manifest["environment"] and manifest["jobs"][0] == "01-a-offline-seed1"
+    lines = (run_dir / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    kinds = [json.loads(line)["event"] for line in lines]
+    assert kinds[0] == "run_start" and kinds[-1] == "run_end" and kinds.count("job_end") == 3
+
+
+def test_what_did_not_change_is_skipped_until_it_does(book, harness_importable):
+    first_dir, first = go(book, chapters=["01"])
+    _, second = go(book, chapters=["01"])
+    (result,) = second.results
+    assert result.state is JobState.SKIPPED and result.cached_from == first_dir.name
+    assert result.metrics == first.results[0].metrics
+    assert (first_dir.parent / "latest" / "jobs" / result.id / "out.ipynb").is_file()
+
+    _, forced = go(book, chapters=["01"], use_cache=False)
+    assert forced.results[0].state is JobState.COMPLETED
+
+    (book.root / "lib" / "__init__.py").write_text("x = 2")
+    _, changed = go(book, chapters=["01"])
+    assert changed.results[0].state is JobState.COMPLETED
+
+
+def test_a_failed_job_is_not_kept(book, harness_importable):
+    go(book, chapters=["02"])
+    assert not cache.cache_dir(book.root).exists()
+    assert go(book, chapters=["02"])[1].results[0].state is JobState.FAILED
+
+
+def test_a_damaged_entry_is_told_and_the_job_runs_again(book, harness_importable):
+    go(book, chapters=["01"])
+    (entry,) = cache.cache_dir(book.root).iterdir()
+    (entry / "out.ipynb").write_text("{}")
+    events = []
+    _, again = go(book, chapters=["01"], events=events)
+    assert again.results[0].state is JobState.COMPLETED
+    (warning,) = [e["message"] for e in events if e["event"] == "warning"]
+    assert "damaged (out.ipynb)" in warning
+    assert go(book, chapters=["01"])[1].results[0].state is JobState.SKIPPED
+
+
+def test_a_problem_in_the_plan_ends_that_job_alone(book, tmp_path):
+    paths = [tmp_path / "none.ipynb", write_notebook(tmp_path / "x.ipynb", "1")]
+    planned = plan(book, paths, Request())
+    outcome = execute(planned, create_run(book.root, "offline"), book=book, command=[])
+    assert [r.state for r in outcome.results] == [JobState.INVALID, JobState.COMPLETED]
+    assert "not found" in outcome.results[0].reason
+
+
+def test_paths_are_shown_relative_to_the_book(book, tmp_path):
+    assert shown_path(book.root / "chapters" / "x.ipynb", book) == "chapters/x.ipynb"
+    assert shown_path(tmp_path / "x.ipynb", book) == str(tmp_path / "x.ipynb")
+    assert shown_path(tmp_path / "x.ipynb", None) == str(tmp_path / "x.ipynb")

@@ -1,0 +1,89 @@
+"""The run folder: atomic files, pointers, and errors that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from harness import store
+from harness.errors import HarnessError, InfrastructureError
+from harness.model import JobState
+
+
+def test_json_is_strict_readable_and_atomic(tmp_path):
+    path = tmp_path / "结果.json"
+    store.write_json(path, {"文字": "中文", "state": JobState.DEAD, "path": tmp_path, "many": (1, 2)})
+    text = path.read_text(encoding="utf-8")
+    assert "中文" in text and '"dead"' in text
+    assert store.read_json(path)["many"] == [1, 2]
+    with pytest.raises(ValueError, match="JSON"):
+        store.write_json(path, {"x": float("nan")})
+    assert path.read_text(encoding="utf-8") == text
+    assert [p.name for p in tmp_path.iterdir()] == ["结果.json"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "disk is full"), (errno.EACCES, "no permission"), (errno.EROFS, "no permission")],
+)
+def test_what_the_system_refuses_is_one_line(tmp_path, monkeypatch, number, words):
+    def refuse(source, target):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(store.Path, "replace", refuse)
+    with pytest.raises(InfrastructureError, match=words) as caught:
+        store.write_json(tmp_path / "a.json", {})
+    assert "a.json" in str(caught.value) and "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_are_found_by_latest_id_beginning_and_path(tmp_path):
+    with pytest.raises(HarnessError, match="no run yet"):
+        store.find_run(tmp_path)
+    first, second = store.create_run(tmp_path, "smoke"), store.create_run(tmp_path, "offline")
+    for folder in (first, second):
+        store.write_json(folder / "manifest.json", {})
+    assert store.find_run(tmp_path, "latest") == second
+    assert (store.runs_dir(tmp_path) / "latest").resolve() == second
+    assert not (store.runs_dir(tmp_path) / "latest").readlink().is_absolute()
+    assert store.find_run(tmp_path, first.name) == first
+    assert store.find_run(tmp_path, str(first)) == first
+    with pytest.raises(HarnessError, match="fits several"):
+        store.find_run(tmp_path, first.name[:8])
+    with pytest.raises(HarnessError, match="no run 'x'"):
+        store.find_run(tmp_path, "x")
+
+
+def test_a_file_system_without_links(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        store.Path, "symlink_to", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.EPERM, "no"))
+    )
+    folder = store.create_run(tmp_path, "smoke")
+    assert store.find_run(tmp_path) == folder
+
+
+def test_a_chosen_folder_is_cleared_of_an_earlier_run_only(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    store.create_run_at(tmp_path)
+    store.write_json(tmp_path / "manifest.json", {})
+    (tmp_path / "jobs" / "old").mkdir()
+    store.create_run_at(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["jobs", "mine.txt"]
+    assert not list((tmp_path / "jobs").iterdir())
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InfrastructureError, match="cannot create"):
+        store.create_run_at(tmp_path / "file" / "run")
+
+
+def test_events_reach_the_file_and_the_listeners(tmp_path):
+    heard = []
+    log = store.EventLog(tmp_path / "events.jsonl", heard.append)
+    log({"event": "开始"})
+    log.close()
+    assert heard[0]["event"] == "开始" and "time" in heard[0]
+    assert "开始" in (tmp_path / "events.jsonl").read_text(encoding="utf-8")
