@@ -1,0 +1,117 @@
+"""Judge a run: gather what its jobs recorded, apply :mod:`harness.rules`, name what is missing or new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from harness.claims import SUFFIX, load_all_claims
+from harness.model import ChapterClaims, JobResult, JobState, Metric, Outcome, Verdict
+from harness.rules import Case, judge_claim
+from harness.wording import STATES, Text, join, one_line
+
+if TYPE_CHECKING:
+    from harness.config import Book
+
+
+def judge_run(book: Book, results: Sequence[JobResult], *, profile: str, hardware: str = "") -> list[Verdict]:
+    """Judge every chapter of *book* that has a job in *results*, in the order of the jobs.
+
+    Raises:
+        HarnessError: a claim file is unreadable, malformed, or belongs to no chapter.
+    """
+    claims = load_all_claims(book.claims_dir, [c.stem for c in book.chapters], book.profiles)
+    ran = dict.fromkeys(r.chapter for r in results if r.chapter is not None)
+    verdicts: list[Verdict] = []
+    for chapter in ran:
+        mine = claims.get(chapter, ChapterClaims(chapter, ()))
+        verdicts += judge(mine, results, profile=profile, hardware=hardware)
+    return verdicts
+
+
+def judge(
+    claims: ChapterClaims, results: Sequence[JobResult], *, profile: str, hardware: str = ""
+) -> list[Verdict]:
+    """Judge one chapter by all its jobs (seeds) under *profile*; *results* may hold other jobs too."""
+    jobs = [r for r in results if r.chapter == claims.chapter and r.profile == profile]
+    verdicts: list[Verdict] = []
+    for claim in claims.claims:
+        verdicts += _judge_jobs(Case(claims.chapter, claim, profile, hardware=hardware), jobs)
+    return verdicts + _unexpected(claims, jobs, profile)
+
+
+def _judge_jobs(case: Case, jobs: Sequence[JobResult]) -> list[Verdict]:
+    """Verdicts on one claim: on the values that were recorded, and on the jobs that recorded none."""
+    found = [(job, metric) for job in jobs if (metric := _metric(job, case.claim.name)) is not None]
+    lacking = [job for job in jobs if _metric(job, case.claim.name) is None]
+    verdicts: list[Verdict] = []
+    if found:
+        verdicts += _judge_found(case, found)
+    if lacking or not jobs:
+        verdicts.append(case.verdict(Outcome.MISSING, "recorded", _missing_text(case, lacking)))
+    return verdicts
+
+
+def _judge_found(case: Case, found: Sequence[tuple[JobResult, Metric]]) -> Sequence[Verdict]:
+    values = tuple(metric.value for _, metric in found)
+    units = {metric.unit for _, metric in found if metric.unit}
+    if case.claim.unit and units - {case.claim.unit}:
+        other = ", ".join(sorted(units - {case.claim.unit}))
+        text = Text(
+            f"recorded in {other!r} but claimed in {case.claim.unit!r}; make the units agree",
+            f"记录的单位是 {other}，声明的单位是 {case.claim.unit}；请统一",
+        )
+        return [replace(case, values=values).verdict(Outcome.FAIL, "recorded", text)]
+    seeds = [job.seed for job, _ in found]
+    return judge_claim(
+        case.claim, values, case.profile, chapter=case.chapter, seeds=seeds, hardware=case.hardware
+    )
+
+
+def _metric(job: JobResult, name: str) -> Metric | None:
+    return next((m for m in job.metrics if m.name == name), None)
+
+
+def _missing_text(case: Case, lacking: Sequence[JobResult]) -> Text:
+    if not lacking:
+        return Text("the chapter did not run", "这一章没有运行")
+    finished = (JobState.COMPLETED, JobState.SKIPPED)
+    if all(job.state in finished for job in lacking):
+        advice = Text(
+            f"no record({case.claim.name!r}, …) was reached", f"没有执行到 record({case.claim.name!r}, …)"
+        )
+    else:
+        advice = Text("the notebook did not run to its end", "笔记本没有运行到底")
+    return join((advice, *(_job_text(job) for job in lacking)))
+
+
+def _job_text(job: JobResult) -> Text:
+    state, reason = STATES[job.state], one_line(job.reason)
+    return Text(
+        f"{job.id}: {state.en}" + (f" ({reason})" if reason else ""),
+        f"{job.id}：{state.zh}" + (f"（{reason}）" if reason else ""),
+    )
+
+
+def _unexpected(claims: ChapterClaims, jobs: Sequence[JobResult], profile: str) -> list[Verdict]:
+    """One verdict for each metric that nobody claims."""
+    known = {claim.name for claim in claims.claims}
+    found: dict[str, list[Metric]] = {}
+    for job in jobs:
+        for metric in job.metrics:
+            if metric.name not in known:
+                found.setdefault(metric.name, []).append(metric)
+    file = f"{claims.chapter}{SUFFIX}"
+    text = Text(
+        f"recorded, but {file} has no claim of this name; add one or stop recording it",
+        f"已记录，但 {file} 中没有同名的声明；请添加声明，或不再记录",
+    )
+    return [
+        Verdict(
+            claims.chapter, name, name, profile, Outcome.UNEXPECTED, "recorded",
+            observed=tuple(m.value for m in metrics), unit=metrics[0].unit,
+            message=text.en, message_zh=text.zh,
+        )
+        for name, metrics in found.items()
+    ]  # fmt: skip

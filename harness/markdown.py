@@ -1,0 +1,198 @@
+"""A run as Markdown, for a CI step summary: the same report in Chinese and in English."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.model import (
+    CellState,
+    JobResult,
+    JobState,
+    Outcome,
+    Verdict,
+    job_result_from_json,
+    verdict_from_json,
+)
+from harness.statistics import mean
+from harness.wording import (
+    OUTCOMES,
+    RULES,
+    STATES,
+    SYMBOLS,
+    Language,
+    Text,
+    format_memory,
+    format_number,
+    format_range,
+    format_seconds,
+    one_line,
+)
+
+_GOOD = frozenset({JobState.COMPLETED, JobState.SKIPPED})
+_VERDICT_HEAD = (
+    Text("verdict", "判定"),
+    Text("claim", "声明"),
+    Text("observed", "实测"),
+    Text("reference", "参考"),
+    Text("difference", "差"),
+    Text("reproduced if in", "视为复现的范围"),
+    Text("rule", "规则"),
+    Text("explanation", "说明"),
+)
+_JOB_HEAD = (
+    Text("state", "状态"),
+    Text("notebook", "笔记本"),
+    Text("seed", "随机种子"),
+    Text("time", "用时"),
+    Text("peak memory", "峰值内存"),
+    Text("note", "说明"),
+)
+
+
+def markdown_report(document: Mapping[str, Any], language: Language) -> str:
+    """The run document as GitHub-flavoured Markdown in *language*."""
+    jobs = [job_result_from_json(job) for job in document.get("jobs", ())]
+    verdicts = [verdict_from_json(verdict) for verdict in document.get("verdicts", ())]
+    parts = [
+        f"# {Text('Run', '运行').into(language)} {_code(str(document['run']))}",
+        _head(document, language),
+    ]
+    parts += [_counts(verdicts, language), f"## {Text('Verdicts', '判定').into(language)}"]
+    parts.append(_verdict_table(verdicts, language))
+    parts += [f"## {Text('Notebooks', '笔记本').into(language)}", _job_table(jobs, language)]
+    for job in jobs:
+        if job.state not in _GOOD:
+            parts.append(_failure(job, language))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(document: Mapping[str, Any], language: Language) -> str:
+    environment = document.get("environment", {})
+    commit = str(document.get("commit") or "")[:10]
+    dirty = (
+        Text(" (with uncommitted changes)", "（另有未提交的改动）").into(language)
+        if document.get("dirty")
+        else ""
+    )
+    versions = ", ".join(
+        f"{name} {version}" for name, version in sorted(environment.get("versions", {}).items())
+    )
+    rows = [
+        (Text("profile", "配置"), _code(str(document["profile"]))),
+        (Text("started", "开始于"), _cell(str(document["started"]))),
+        (Text("wall time", "总用时"), format_seconds(document["seconds"], language)),
+        (Text("commit", "提交"), (_code(commit) if commit else "—") + dirty),
+        (Text("hardware", "硬件"), _hardware(environment)),
+        (
+            Text("versions", "版本"),
+            _cell(f"Python {environment.get('python', '—')}" + (f", {versions}" if versions else "")),
+        ),
+        (Text("exit code", "退出码"), str(document["exit_code"])),
+    ]
+    return "\n".join(f"- **{name.into(language)}**{_colon(language)}{value}" for name, value in rows)
+
+
+def _colon(language: Language) -> str:
+    return Text(": ", "：").into(language)
+
+
+def _hardware(environment: Mapping[str, Any]) -> str:
+    parts = [environment.get("gpu"), environment.get("cpu")]
+    name = _cell(", ".join(str(part) for part in parts if part))
+    return _code(str(environment.get("hardware") or "unknown")) + (f" ({name})" if name else "")
+
+
+def _counts(verdicts: Sequence[Verdict], language: Language) -> str:
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    return " · ".join(f"**{_outcome(one, language)} {counts[one]}**" for one in Outcome if counts[one])
+
+
+def _outcome(outcome: Outcome, language: Language) -> str:
+    return f"{SYMBOLS[outcome]} {OUTCOMES[outcome].into(language)}"
+
+
+def _verdict_table(verdicts: Sequence[Verdict], language: Language) -> str:
+    if not verdicts:
+        return Text("Nothing was claimed or recorded.", "没有声明，也没有记录。").into(language)
+    rows = [_verdict_row(verdict, language) for verdict in verdicts]
+    return _table(_VERDICT_HEAD, rows, "llrrrlll", language)
+
+
+def _verdict_row(verdict: Verdict, language: Language) -> list[str]:
+    unit = verdict.unit
+    message = Text(verdict.message, verdict.message_zh or verdict.message).into(language)
+    return [
+        _outcome(verdict.outcome, language),
+        f"{_cell(verdict.title)} {_code(verdict.claim)}",
+        _observed(verdict, language),
+        _cell(format_number(verdict.reference, unit)),
+        _cell(format_number(verdict.delta, unit, signed=True)),
+        _cell(format_range(verdict.interval, unit)),
+        RULES[verdict.rule].into(language) if verdict.rule in RULES else _cell(verdict.rule),
+        _cell(message),
+    ]
+
+
+def _observed(verdict: Verdict, language: Language) -> str:
+    if not verdict.observed:
+        return "—"
+    text = _cell(format_number(mean(verdict.observed), verdict.unit))
+    runs = len(verdict.observed)
+    return text if runs == 1 else text + Text(f" (mean of {runs})", f"（{runs} 次平均）").into(language)
+
+
+def _job_table(jobs: Sequence[JobResult], language: Language) -> str:
+    if not jobs:
+        return Text("No notebook was run.", "没有运行笔记本。").into(language)
+    rows = [
+        [
+            ("✓ " if job.state in _GOOD else "✗ ") + STATES[job.state].into(language),
+            _code(job.notebook),
+            "—" if job.seed is None else str(job.seed),
+            format_seconds(job.seconds, language),
+            format_memory(job.peak_rss_mb),
+            _cell(job.reason) or "—",
+        ]
+        for job in jobs
+    ]
+    return _table(_JOB_HEAD, rows, "llrrrl", language)
+
+
+def _failure(job: JobResult, language: Language) -> str:
+    """Where a job broke: the cell's number, its id and the error line."""
+    lines = [
+        f"### ✗ {_cell(job.id)}",
+        STATES[job.state].into(language) + (f"{_colon(language)}{_cell(job.reason)}" if job.reason else ""),
+    ]
+    for cell in job.cells:
+        if cell.state is CellState.FAILED:
+            number = cell.index + 1
+            place = Text(
+                f"cell {number}, id {_code(cell.id)}", f"第 {number} 个单元格，id {_code(cell.id)}"
+            ).into(language)
+            lines.append(f"- {place}{_colon(language)}{_code(cell.error or '—')}")
+    return "\n\n".join(lines)
+
+
+def _table(head: Sequence[Text], rows: Sequence[Sequence[str]], align: str, language: Language) -> str:
+    marks = {"l": ":--", "r": "--:"}
+    ruler = [marks[letter] for letter in align]
+    return "\n".join(
+        "| " + " | ".join(row) + " |" for row in ([t.into(language) for t in head], ruler, *rows)
+    )
+
+
+def _cell(text: str) -> str:
+    """*text* as literal Markdown on one line: no markup, no HTML, no new table column."""
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", one_line(text)).replace("<", "&lt;")
+
+
+def _code(text: str) -> str:
+    """*text* as inline code that may stand in a table."""
+    plain = one_line(text).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall("`+", plain)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {plain} {fence}" if longest else f"`{plain}`"

@@ -1,0 +1,86 @@
+"""What a run leaves for people and machines: ``result.json``, JUnit, Markdown, and the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ExitCode
+from harness.junit import junit_xml
+from harness.markdown import markdown_report
+from harness.model import SCHEMA, JobResult, JobState, Outcome, Verdict, to_json
+from harness.store import write_json, write_text
+from harness.summary import print_summary
+
+__all__ = ["SCHEMA_PATH", "exit_code", "print_summary", "run_document", "write_reports"]
+
+SCHEMA_PATH = Path(__file__).with_name("schema") / "result.schema.json"
+"""JSON Schema (2020-12) of the run's result.json."""
+
+_INFRASTRUCTURE = frozenset({JobState.TIMED_OUT, JobState.DEAD, JobState.CANCELLED})
+_NOTEBOOK = frozenset({JobState.FAILED, JobState.EXITED_EARLY, JobState.INVALID})
+_BROKEN_CLAIM = frozenset({Outcome.FAIL, Outcome.MISSING})
+
+
+def run_document(
+    manifest: Mapping[str, Any],
+    results: Sequence[JobResult],
+    verdicts: Sequence[Verdict],
+    exit_code: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """The run's result.json as plain JSON types.
+
+    Args:
+        manifest: as in the run folder; run, profile, started, commit, dirty and environment are taken over.
+        results: of all jobs.
+        verdicts: on all claims of the chapters that ran.
+        exit_code: what the command ends with.
+        seconds: wall time of the whole run.
+    """
+    return {
+        "schema": SCHEMA,
+        "run": manifest["run"],
+        "profile": manifest["profile"],
+        "started": manifest["started"],
+        "seconds": round(seconds, 3),
+        "commit": manifest.get("commit") or "",
+        "dirty": bool(manifest.get("dirty")),
+        "environment": to_json(manifest.get("environment", {})),
+        "exit_code": int(exit_code),
+        "jobs": to_json(results),
+        "verdicts": to_json(verdicts),
+    }
+
+
+def write_reports(run_dir: Path, document: Mapping[str, Any]) -> None:
+    """Write result.json, junit.xml, report.md (Chinese) and report.en.md, each atomically.
+
+    Raises:
+        InfrastructureError: the folder cannot be written.
+    """
+    write_json(run_dir / "result.json", document)
+    write_text(run_dir / "junit.xml", junit_xml(document))
+    write_text(run_dir / "report.md", markdown_report(document, "zh"))
+    write_text(run_dir / "report.en.md", markdown_report(document, "en"))
+
+
+def exit_code(results: Sequence[JobResult], verdicts: Sequence[Verdict], *, strict: bool) -> ExitCode:
+    """The exit code of a run. Where several apply, the execution problem outranks the claim: 4, 2, 1, 5.
+
+    4: a job timed out, died or was cancelled. 2: a notebook failed, exited early or is invalid. 1: a claim
+    failed or its metric is missing; under *strict* also a metric that nobody claims. 5: under *strict*, a
+    claim is inconclusive. 0: all held.
+    """
+    states = {result.state for result in results}
+    outcomes = {verdict.outcome for verdict in verdicts}
+    if states & _INFRASTRUCTURE:
+        return ExitCode.INFRASTRUCTURE
+    if states & _NOTEBOOK:
+        return ExitCode.NOTEBOOK_FAILED
+    if outcomes & _BROKEN_CLAIM or (strict and Outcome.UNEXPECTED in outcomes):
+        return ExitCode.CLAIM_FAILED
+    if strict and Outcome.INCONCLUSIVE in outcomes:
+        return ExitCode.INCONCLUSIVE
+    return ExitCode.OK

@@ -1,0 +1,318 @@
+"""Statistics: against scipy or a second, plain implementation, and by simulation.
+
+The rates of wrong verdicts are printed by ``pytest -s`` and recorded in the JUnit report of the test run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.statistics import (
+    mcnemar,
+    mean,
+    one_sided_floor,
+    paired_bootstrap,
+    prediction_interval,
+    runs_needed,
+    tost,
+    variance,
+)
+
+DRAWS = 4000
+RUNS = [0.812, 0.820, 0.801, 0.815, 0.809]
+
+
+def tolerance(rate: float) -> float:
+    """Three standard errors of a rate found in DRAWS simulations."""
+    return 3 * math.sqrt(rate * (1 - rate) / DRAWS)
+
+
+@pytest.fixture
+def report_rate(record_property):
+    def report(name: str, rate: float) -> float:
+        record_property(name, rate)
+        print(f"\n{name}: {rate:.4f}")
+        return rate
+
+    return report
+
+
+def draw(seed: int, n: int, centre: float = 0.0, spread: float = 1.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(centre, spread, size=(DRAWS, n))
+
+
+# -- prediction interval ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("new", [1, 2, 5])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+def test_prediction_interval_is_the_textbook_formula(new, confidence):
+    n = len(RUNS)
+    t = stats.t.ppf(0.5 + confidence / 2, n - 1)
+    half = t * np.std(RUNS, ddof=1) * math.sqrt(1 / new + 1 / n)
+    assert prediction_interval(RUNS, confidence, new) == pytest.approx(
+        (np.mean(RUNS) - half, np.mean(RUNS) + half)
+    )
+
+
+def test_equal_runs_give_an_interval_of_width_zero():
+    assert prediction_interval([0.1] * 7) == pytest.approx((0.1, 0.1), abs=1e-15)
+
+
+@pytest.mark.parametrize("runs", [[], [0.8], [0.8, math.nan], [0.8, math.inf]])
+def test_prediction_interval_refuses_what_has_no_spread(runs):
+    with pytest.raises(ValueError, match="runs"):
+        prediction_interval(runs)
+
+
+@pytest.mark.parametrize(("confidence", "new"), [(0, 1), (1, 1), (0.95, 0)])
+def test_prediction_interval_refuses_a_senseless_question(confidence, new):
+    with pytest.raises(ValueError, match="new"):
+        prediction_interval(RUNS, confidence, new)
+
+
+@pytest.mark.parametrize(("n", "new"), [(2, 1), (5, 1), (5, 2), (10, 1)])
+def test_false_fail_rate_of_the_prediction_interval_is_five_percent(report_rate, n, new):
+    blessed, fresh = draw(1, n), draw(2, new).mean(axis=1)
+    intervals = np.array([prediction_interval(runs, new=new) for runs in blessed.tolist()])
+    rate = float(np.mean((fresh < intervals[:, 0]) | (fresh > intervals[:, 1])))
+    report_rate(f"false fails of the prediction interval, {n} blessed, {new} new", rate)
+    assert rate == pytest.approx(0.05, abs=tolerance(0.05))
+
+
+def test_the_prediction_interval_notices_a_large_shift(report_rate):
+    intervals = np.array([prediction_interval(runs) for runs in draw(3, 5).tolist()])
+    fresh = draw(4, 1, centre=-6.0)[:, 0]
+    power = float(np.mean(fresh < intervals[:, 0]))
+    assert report_rate("power of the prediction interval, 5 blessed, shift 6 sigma", power) > 0.9
+
+
+# -- equivalence ------------------------------------------------------------------------------------
+
+
+def two_one_sided_tests(new, reference, margin, alpha):
+    """Schuirmann's procedure written out with scipy: both null hypotheses rejected?"""
+    shifted_up, shifted_down = np.add(new, margin), np.subtract(new, margin)
+    above = stats.ttest_ind(shifted_up, reference, equal_var=False, alternative="greater").pvalue
+    below = stats.ttest_ind(shifted_down, reference, equal_var=False, alternative="less").pvalue
+    return max(above, below), max(above, below) <= alpha
+
+
+def test_tost_agrees_with_two_welch_tests():
+    rng = np.random.default_rng(5)
+    seen = set()
+    for _ in range(200):
+        new = rng.normal(rng.uniform(-1, 1), rng.uniform(0.1, 1), size=rng.integers(2, 9)).tolist()
+        reference = rng.normal(0, rng.uniform(0.1, 1), size=rng.integers(2, 9)).tolist()
+        p, equivalent = two_one_sided_tests(new, reference, 0.8, 0.05)
+        result = tost(new, reference, 0.8)
+        assert result.p_value == pytest.approx(p, abs=1e-12)
+        assert (result.outcome == "equivalent") == equivalent
+        interval = stats.ttest_ind(new, reference, equal_var=False).confidence_interval(0.9)
+        assert result.interval == pytest.approx((interval.low, interval.high))
+        seen.add(result.outcome)
+    assert seen == {"equivalent", "different", "inconclusive"}
+
+
+def test_tost_against_a_known_value_is_a_one_sample_test():
+    result = tost(RUNS, 0.8, 0.05)
+    interval = stats.ttest_1samp(RUNS, 0.8).confidence_interval(0.9)
+    assert result.interval == pytest.approx((interval.low - 0.8, interval.high - 0.8))
+    above = stats.ttest_1samp(RUNS, 0.75, alternative="greater").pvalue
+    below = stats.ttest_1samp(RUNS, 0.85, alternative="less").pvalue
+    assert result.p_value == pytest.approx(max(above, below))
+
+
+def test_tost_against_one_run_takes_the_spread_of_the_new_runs():
+    pooled = stats.ttest_ind(RUNS, [0.8], equal_var=True).confidence_interval(0.9)
+    assert tost(RUNS, [0.8], 0.05).interval == pytest.approx((pooled.low, pooled.high))
+
+
+@pytest.mark.parametrize(
+    ("new", "reference", "margin", "outcome"),
+    [
+        ([0.1] * 3, [0.1], 0.0, "equivalent"),
+        ([0.1] * 3, [0.1] * 7, 0.0, "equivalent"),
+        ([0.3] * 3, [0.1, 0.1], 0.2, "equivalent"),  # on the margin, whatever 0.3 - 0.1 is in floating point
+        ([0.3] * 3, [0.1, 0.1], 0.19, "different"),
+        ([0.3] * 3, 0.1, 0.19, "different"),
+        ([1e-200, 2e-200, 3e-200], [1e-200, 1e-200], 1e-190, "equivalent"),
+    ],
+)
+def test_runs_without_spread_are_judged_by_the_margin_alone(new, reference, margin, outcome):
+    assert tost(new, reference, margin).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("new", "reference", "margin"),
+    [([0.1], [0.1, 0.2], 0.1), ([0.1, 0.2], [], 0.1), ([0.1, 0.2], [0.1], -1), ([0.1, 0.2], [0.1], math.nan)],
+)
+def test_tost_refuses_what_it_cannot_judge(new, reference, margin):
+    with pytest.raises(ValueError):
+        tost(new, reference, margin)
+
+
+@pytest.mark.parametrize(("k", "n", "spread"), [(3, 5, 0.3), (3, 5, 0.1), (5, 5, 0.3), (5, 10, 0.5)])
+def test_false_pass_rate_of_tost_on_the_margin_is_at_most_alpha(report_rate, k, n, spread):
+    """The worst case: the true difference is exactly the margin."""
+    new, reference = draw(6, k, 1.0, spread).tolist(), draw(7, n, 0.0, spread).tolist()
+    rate = np.mean([tost(a, b, 1.0).outcome == "equivalent" for a, b in zip(new, reference, strict=True)])
+    report_rate(
+        f"false passes of TOST, difference = margin, sigma = {spread} margin, {k} new, {n} blessed",
+        float(rate),
+    )
+    assert rate <= 0.05 + tolerance(0.05)
+
+
+@pytest.mark.parametrize(("k", "n", "spread"), [(3, 5, 0.3), (5, 5, 0.5)])
+def test_false_fail_rate_of_tost_on_the_margin_is_at_most_alpha(report_rate, k, n, spread):
+    new, reference = draw(8, k, 1.0, spread).tolist(), draw(9, n, 0.0, spread).tolist()
+    rate = np.mean([tost(a, b, 1.0).outcome == "different" for a, b in zip(new, reference, strict=True)])
+    report_rate(
+        f"false fails of TOST, difference = margin, sigma = {spread} margin, {k} new, {n} blessed",
+        float(rate),
+    )
+    assert rate <= 0.05 + tolerance(0.05)
+
+
+def test_noisy_runs_do_not_pass(report_rate):
+    """What is wrong with “not significantly different”: noise alone would pass it."""
+    new, reference = draw(10, 3, spread=3.0).tolist(), draw(11, 5, spread=3.0).tolist()
+    rate = np.mean([tost(a, b, 1.0).outcome == "equivalent" for a, b in zip(new, reference, strict=True)])
+    assert (
+        report_rate("passes of TOST, no difference, sigma = 3 margin, 3 new, 5 blessed", float(rate)) < 0.05
+    )
+
+
+def test_tost_has_power_where_the_spread_is_small(report_rate):
+    new, reference = draw(12, 3, spread=0.25).tolist(), draw(13, 5, spread=0.25).tolist()
+    rate = np.mean([tost(a, b, 1.0).outcome == "equivalent" for a, b in zip(new, reference, strict=True)])
+    assert (
+        report_rate("power of TOST, no difference, sigma = margin / 4, 3 new, 5 blessed", float(rate)) > 0.9
+    )
+
+
+# -- floor, McNemar, bootstrap ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("floor", [0.79, 0.8, 0.8084, 0.81, 0.82, 0.83])
+def test_one_sided_floor_agrees_with_scipy(floor):
+    result = one_sided_floor(RUNS, floor)
+    assert result.holds == (stats.ttest_1samp(RUNS, floor, alternative="greater").pvalue <= 0.05)
+    assert result.broken == (stats.ttest_1samp(RUNS, floor, alternative="less").pvalue < 0.05)
+    low = stats.ttest_1samp(RUNS, 0, alternative="greater").confidence_interval(0.95).low
+    assert result.bound == pytest.approx(low)
+    assert result.mean == pytest.approx(np.mean(RUNS))
+
+
+def test_equal_runs_on_the_floor_hold_it():
+    assert one_sided_floor([0.1] * 3, 0.1).holds
+    assert one_sided_floor([0.1] * 3, 0.1001).broken
+
+
+def test_false_holds_of_the_floor_are_five_percent(report_rate):
+    rate = np.mean([one_sided_floor(values, 0.0).holds for values in draw(14, 5).tolist()])
+    report_rate("false holds of the floor, mean = floor, 5 runs", float(rate))
+    assert rate == pytest.approx(0.05, abs=tolerance(0.05))
+
+
+def test_mcnemar_agrees_with_the_binomial_test_and_by_counting():
+    rng = np.random.default_rng(15)
+    for _ in range(50):
+        a, b = rng.random(40) < 0.7, rng.random(40) < 0.8
+        result = mcnemar(b.tolist(), a.tolist())
+        assert (result.only_a, result.only_b) == (int((a & ~b).sum()), int((b & ~a).sum()))
+        discordant = result.only_a + result.only_b
+        assert result.p_value == pytest.approx(stats.binomtest(result.only_b, discordant, 0.5).pvalue)
+
+
+def test_mcnemar_by_listing_every_coin_flip():
+    b, a = [1, 1, 1, 1, 1, 0, 1], [0, 0, 0, 0, 0, 1, 1]
+    extreme = sum(abs(sum(flips) - 3) >= 2 for flips in itertools.product((0, 1), repeat=6))
+    assert mcnemar(b, a).p_value == pytest.approx(extreme / 2**6)
+
+
+def test_mcnemar_without_disagreement_sees_no_difference():
+    assert mcnemar([1, 0, 1], [1, 0, 1]).p_value == 1.0
+    with pytest.raises(ValueError, match="same examples"):
+        mcnemar([1], [1, 0])
+
+
+def test_paired_bootstrap_agrees_with_scipy():
+    d = np.random.default_rng(16).normal(0.3, 1, size=200)
+    result = paired_bootstrap(d.tolist(), seed=0, n=20_000)
+    expected = stats.bootstrap(
+        (d,), np.mean, n_resamples=20_000, method="percentile", rng=1
+    ).confidence_interval
+    assert result.interval == pytest.approx((expected.low, expected.high), abs=0.01)
+    assert result.mean == pytest.approx(d.mean())
+
+
+def test_paired_bootstrap_is_repeatable_and_bounded_in_memory():
+    d = [1.0, 0.0, -1.0, 1.0] * 500
+    assert paired_bootstrap(d, seed=3, n=3000) == paired_bootstrap(d, seed=3, n=3000)
+    assert paired_bootstrap(d, seed=3, n=3000) != paired_bootstrap(d, seed=4, n=3000)
+    assert paired_bootstrap([0.5], seed=0, n=10).interval == (0.5, 0.5)
+
+
+def test_paired_bootstrap_covers_the_truth(report_rate):
+    d = np.random.default_rng(17).normal(0.2, 1, size=(400, 60))
+    intervals = [paired_bootstrap(row, seed=i, n=400).interval for i, row in enumerate(d.tolist())]
+    covered = float(np.mean([low <= 0.2 <= high for low, high in intervals]))
+    assert 0.90 <= report_rate("coverage of the 95 % bootstrap interval, 60 examples", covered) <= 0.98
+
+
+# -- seeds needed -----------------------------------------------------------------------------------
+
+
+def with_spread(n: int, centre: float, spread: float) -> list[float]:
+    """*n* values with exactly this mean and standard deviation."""
+    values = np.linspace(-1, 1, n)
+    return (centre + spread * values / values.std(ddof=1)).tolist()
+
+
+@pytest.mark.parametrize(("delta", "spread"), [(0.0, 0.8), (0.3, 0.5), (-0.3, 0.5), (1.6, 0.5)])
+def test_the_number_of_seeds_named_reaches_the_power(report_rate, delta, spread):
+    """With so many seeds the test decides in about four of five runs, and with half as many it does not."""
+    reference = with_spread(20, 0.0, spread)
+    k = runs_needed(with_spread(3, delta, spread), reference, 1.0)
+    assert k is not None and k > 3
+
+    def decided(runs: int) -> float:
+        new = draw(18, runs, delta, spread).tolist()
+        old = draw(19, 20, 0.0, spread).tolist()
+        right = "equivalent" if abs(delta) < 1 else "different"
+        return float(np.mean([tost(a, b, 1.0).outcome == right for a, b in zip(new, old, strict=True)]))
+
+    assert (
+        report_rate(f"power with the {k} seeds named, difference {delta}, sigma {spread}", decided(k)) > 0.72
+    )
+    assert decided(max(2, k // 2)) < 0.72
+
+
+def test_no_number_of_seeds_helps_a_poor_reference_or_a_difference_on_the_margin():
+    assert runs_needed([0.0, 0.1, 0.2], [0.0, 2.0], 0.5) is None
+    assert runs_needed(with_spread(3, 1.0, 0.5), 0.0, 1.0) is None
+    assert runs_needed([0.1] * 3, [0.1] * 3, 0.0) == 3
+
+
+# -- small parts ------------------------------------------------------------------------------------
+
+
+def test_mean_and_variance_agree_with_numpy():
+    assert mean(RUNS) == pytest.approx(np.mean(RUNS))
+    assert variance(RUNS) == pytest.approx(np.var(RUNS, ddof=1))
+    assert variance([0.1, 0.1, 0.1]) == 0.0
+
+
+def test_importing_the_module_loads_neither_numpy_nor_scipy():
+    code = "import sys, harness.rules; print(sorted({'numpy', 'scipy', 'ruamel.yaml'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
