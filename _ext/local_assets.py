@@ -1,0 +1,112 @@
+"""Serve every script and font from the book itself: no page asks a third party for anything.
+
+MathJax's files come out of the installed ``sphinx-mathjax-offline`` package, Mermaid's out of ``vendor/``.
+Both are added behind Jupyter Book's back, because it links every ``*.js`` below a configured static folder
+on every page. What the theme ships but no page needs is taken out at the end, which halves the site.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.errors import ExtensionError
+from sphinxcontrib.mermaid import mermaid
+
+_MATHJAX_PACKAGE = "sphinx-mathjax-offline"
+_MATHJAX_PARTS = ("tex-chtml.js", "output/chtml/fonts/woff-v2/*.woff", "input/tex/extensions/*.js")
+_MATHJAX_UNUSED = ("all-packages.js",)
+_UNUSED = (
+    "**/*.map",
+    "locales",
+    "scripts/fontawesome.js",
+    "vendor/fontawesome/webfonts/*.ttf",
+    "sphinx-thebe.*",
+)
+_UNUSED_TAG = re.compile(
+    r"""<script [^>]*src="[^"]*scripts/fontawesome\.js[^"]*"></script>\n?"""
+    r"""|<link [^>]*sphinx-thebe\.css[^>]*>\n?"""
+)
+
+
+def _add_vendor(app: Sphinx, config: Config) -> None:
+    config.html_static_path.append(str(Path(app.confdir) / "vendor"))
+
+
+def _copy_mathjax(app: Sphinx) -> None:
+    """Copy the parts of MathJax that TeX pages can load to ``_static/mathjax/``."""
+    if app.builder.format != "html":
+        return
+    try:
+        packaged = files(_MATHJAX_PACKAGE) or []
+    except PackageNotFoundError as error:
+        raise ExtensionError(f"{_MATHJAX_PACKAGE} is not installed: the formulas cannot be drawn") from error
+    target = Path(app.outdir) / "_static" / "mathjax"
+    for file in packaged:
+        inside = str(file).partition("/static/mathjax/")[2]
+        wanted = any(PurePosixPath("/" + inside).match("/" + part) for part in _MATHJAX_PARTS)
+        if wanted and file.name not in _MATHJAX_UNUSED:
+            copy = target / inside
+            if not copy.exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file.locate(), copy)
+
+
+def _is_foreign(script: Any) -> bool:
+    """Thebe's set-up: an inline script with a remote address, and its loader."""
+    body = str(getattr(script, "attributes", {}).get("body", ""))
+    return "THEBE" in body or "sphinx-thebe" in str(getattr(script, "filename", ""))
+
+
+def _draws_mermaid(script: Any) -> bool:
+    return "mermaid.initialize" in str(getattr(script, "attributes", {}).get("body", ""))
+
+
+def _draws_maths(script: Any) -> bool:
+    return "mathjax/tex-" in str(getattr(script, "filename", ""))
+
+
+def _has(doctree: nodes.document | None, *kinds: type[nodes.Node]) -> bool:
+    return doctree is not None and any(next(iter(doctree.findall(kind)), None) is not None for kind in kinds)
+
+
+def _choose_scripts(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Drop Thebe everywhere, Mermaid and MathJax where there is nothing for them to draw."""
+    scripts = context.get("script_files")
+    if scripts is None:
+        return
+    unwanted = [_is_foreign]
+    unwanted += [] if _has(doctree, mermaid) else [_draws_mermaid]
+    unwanted += [] if _has(doctree, nodes.math, nodes.math_block) else [_draws_maths]
+    context["script_files"] = [one for one in scripts if not any(test(one) for test in unwanted)]
+
+
+def _slim(app: Sphinx, error: Exception | None) -> None:
+    """Take out source maps, unused catalogues and the icons' script; the icon fonts do the same job."""
+    if error or app.builder.format != "html":
+        return
+    for pattern in _UNUSED:
+        for path in list((Path(app.outdir) / "_static").glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        slim = _UNUSED_TAG.sub("", text)
+        if slim != text:
+            page.write_text(slim, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the steps."""
+    app.connect("config-inited", _add_vendor)
+    app.connect("builder-inited", _copy_mathjax)
+    app.connect("html-page-context", _choose_scripts, priority=900)
+    app.connect("build-finished", _slim, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

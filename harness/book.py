@@ -1,0 +1,281 @@
+"""Publish the book: stage a source tree from chapters and a run, let Jupyter Book render it.
+
+The staged tree mirrors the repository, so that edit links open the right file. Only files whose content
+changed are written, which is what Sphinx's incremental build goes by; where nothing changed since the last
+good build, Sphinx is not started at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from harness import dashboard
+from harness.config import Book
+from harness.errors import HarnessError
+from harness.model import JobResult, job_result_from_json
+from harness.notebook import read_notebook
+from harness.staging import Evidence, Notebook, cite, rewrite_links, stage
+from harness.store import build_dir, explain_os_error, read_json, runs_dir, write_json, write_text
+
+_PARTS = ("_config.yml", "_toc.yml", "_ext", "_static", "vendor")
+_SKIPPED = frozenset({"__pycache__", ".ipynb_checkpoints", "_build"})
+_PACKAGES = (
+    "jupyter-book",
+    "Sphinx",
+    "myst-nb",
+    "myst-parser",
+    "pydata-sphinx-theme",
+    "sphinx-book-theme",
+    "sphinx-mathjax-offline",
+    "sphinxcontrib-bibtex",
+    "sphinxcontrib-mermaid",
+)
+_PROBLEM = re.compile(r"\b(?:WARNING|ERROR|CRITICAL|Extension error|Configuration error|Exception)\b")
+_BIB_KEY = re.compile(r"^@\w+\{([^,\s]+),", re.MULTILINE)
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_DASHBOARD_PAGE = "reproduction.md"
+_NO_RUN = "还没有运行记录。先运行 `make book`（或 `python -m harness run`），再回到这里。\n"
+
+
+def build(book: Book, run_dir: Path | None, *, warnings_are_errors: bool = True) -> Path:
+    """Render the site with the outputs of *run_dir*; returns the page to open.
+
+    Raises:
+        HarnessError: no configuration, an unreadable run or notebook, or a build with warnings.
+    """
+    for name in ("_config.yml", "_toc.yml"):
+        if not (book.root / name).is_file():
+            raise HarnessError(f"{book.root / name} does not exist; the site needs it")
+    if importlib.util.find_spec("jupyter_book") is None:
+        raise HarnessError("jupyter-book is not installed; install the book's `site` extra")
+    folder = build_dir(book.root)
+    source, site, stamp = folder / "site-src", folder / "site", folder / "site-stamp.json"
+    fingerprint = _fingerprint(stage_tree(book, run_dir, source), warnings_are_errors)
+    index = site / "index.html"
+    if index.is_file() and stamp.is_file() and read_json(stamp) == fingerprint:
+        return index
+    stamp.unlink(missing_ok=True)
+    _render(book.root, source, site, warnings_are_errors)
+    write_text(index, _front_door(source))
+    write_json(stamp, fingerprint)
+    return index
+
+
+def stage_tree(book: Book, run_dir: Path | None, target: Path) -> dict[str, bytes]:
+    """Bring *target* up to date and return what it holds, by path."""
+    document = read_json(run_dir / "result.json") if run_dir else None
+    files = {path: (book.root / path).read_bytes() for path in _source_files(book)}
+    link = _repository_link(book.root, frozenset(files))
+    keys = frozenset(
+        key for path in files if path.endswith(".bib") for key in _BIB_KEY.findall(files[path].decode())
+    )
+    evidence = _evidence(book, document)
+    for chapter in book.chapters:
+        path = chapter.relative_to(book.root).as_posix()
+        facts = evidence.get(chapter.stem)
+        executed = _executed(book, run_dir, facts.job) if facts else None
+        staged = stage(_read_notebook(chapter), executed, facts)
+        for cell in staged["cells"]:
+            if cell["cell_type"] == "markdown":
+                cell["source"] = _link_text(cell["source"], path, link, keys)
+        files[path] = json.dumps(staged, ensure_ascii=False, indent=1).encode()
+    for path, content in files.items():
+        if path.endswith(".md") and not path.startswith(("vendor/", "_")):
+            files[path] = rewrite_links(content.decode(), lambda to, page=path: link(page, to)).encode()
+    page = (book.chapters_dir / _DASHBOARD_PAGE).relative_to(book.root).as_posix()
+    if page in files:
+        files[page] = _dashboard_page(book, document, files[page].decode()).encode()
+    _synchronise(files, target)
+    return files
+
+
+def _link_text(text: str, page: str, link: Callable[[str, str], str], keys: frozenset[str]) -> str:
+    """A notebook's Markdown with its citations and its links out of the book resolved."""
+    try:
+        text = cite(text, keys)
+    except KeyError as missing:
+        raise HarnessError(
+            f"{page}: no entry {missing} in the bibliography; add it to references.bib"
+        ) from None
+    return rewrite_links(text, lambda target: link(page, target))
+
+
+def _source_files(book: Book) -> list[str]:
+    """Everything the site is made from, relative to the root; claim files stay out."""
+    found = []
+    for part in (*_PARTS, book.chapters_dir.relative_to(book.root).as_posix()):
+        top = book.root / part
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            inside = path.relative_to(book.root)
+            if path.is_file() and not _SKIPPED & set(inside.parts) and book.claims_dir not in path.parents:
+                found.append(inside.as_posix())
+    return found
+
+
+def _evidence(book: Book, document: Mapping[str, Any] | None) -> dict[str, Evidence]:
+    """What the run says of each chapter; the first seed stands for the chapter."""
+    if document is None:
+        return {}
+    verdicts = dashboard.verdicts_of(document)
+    jobs: dict[str, JobResult] = {}
+    for job in map(job_result_from_json, document.get("jobs", ())):
+        if job.chapter:
+            jobs.setdefault(job.chapter, job)
+    has_dashboard = (book.chapters_dir / _DASHBOARD_PAGE).is_file()
+    return {
+        name: Evidence(document, job, tuple(v for v in verdicts if v.chapter == name), has_dashboard)
+        for name, job in jobs.items()
+    }
+
+
+def _executed(book: Book, run_dir: Path | None, job: JobResult | None) -> Notebook | None:
+    """The notebook a job left behind, in this run or in the one its cached result comes from."""
+    if run_dir is None or job is None:
+        return None
+    places = [run_dir]
+    if job.cached_from:
+        places += [run_dir.parent / job.cached_from, runs_dir(book.root) / job.cached_from]
+    for place in places:
+        path = place / "jobs" / job.id / "out.ipynb"
+        if path.is_file():
+            return _read_notebook(path)
+    return None
+
+
+def _read_notebook(path: Path) -> Notebook:
+    notebook = read_json(path)
+    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+        raise HarnessError(
+            f"{path} is not a notebook (no list of cells); run the chapter again or mend the file"
+        )
+    return notebook
+
+
+def _dashboard_page(book: Book, document: Mapping[str, Any] | None, page: str) -> str:
+    if document is None:
+        generated = _NO_RUN
+    else:
+        titles = {chapter.stem: read_notebook(chapter).title for chapter in book.chapters}
+        history = dashboard.past_runs(runs_dir(book.root), document)
+        generated = dashboard.render(document, titles, history)
+    if dashboard.MARKER not in page:
+        raise HarnessError(f"{book.chapters_dir / _DASHBOARD_PAGE}: the line {dashboard.MARKER} is missing")
+    return page.replace(dashboard.MARKER, generated)
+
+
+def _repository_link(root: Path, staged: frozenset[str]) -> Callable[[str, str], str]:
+    """A function (page, target) → target: what the site does not hold is linked in the repository."""
+    repository = (yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8")) or {}).get(
+        "repository", {}
+    )
+    address, branch = str(repository.get("url", "")).rstrip("/"), repository.get("branch", "main")
+
+    def link(page: str, target: str) -> str:
+        name, _, fragment = target.partition("#")
+        if not address or not name or ":" in name or name.startswith("/"):
+            return target
+        inside = os.path.normpath(PurePosixPath(page).parent / name)
+        if inside in staged or inside.startswith("..") or not (root / inside).exists():
+            return target
+        kind = "tree" if (root / inside).is_dir() else "blob"
+        return f"{address}/{kind}/{branch}/{inside}" + (f"#{fragment}" if fragment else "")
+
+    return link
+
+
+def _synchronise(files: Mapping[str, bytes], target: Path) -> None:
+    """Write what changed, remove what is gone, leave the rest and its time stamps alone."""
+    try:
+        for path, content in files.items():
+            place = target / path
+            if not place.is_file() or place.read_bytes() != content:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(content)
+        for place in target.rglob("*"):
+            inside = place.relative_to(target)
+            if place.is_file() and inside.as_posix() not in files and "__pycache__" not in inside.parts:
+                place.unlink()
+    except OSError as error:
+        raise explain_os_error(error, f"cannot stage the site under {target}") from None
+
+
+def _fingerprint(files: Mapping[str, bytes], strict: bool) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.encode() + b"\0" + hashlib.sha256(files[path]).digest())
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = ""
+    return {"inputs": digest.hexdigest(), "strict": strict, "python": sys.version, "versions": versions}
+
+
+def _render(root: Path, source: Path, site: Path, strict: bool) -> None:
+    """Run Sphinx in a process of its own, its output in a log."""
+    log, doctrees = site.with_name("site.log"), site.with_name("site-doctrees")
+    command = [
+        sys.executable,
+        "-m",
+        "harness.render",
+        str(source),
+        str(site),
+        str(doctrees),
+        str(int(strict)),
+    ]
+    search = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, search)),
+        "PYTHONUTF8": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "NO_COLOR": "1",
+    }
+    try:
+        with log.open("w", encoding="utf-8") as output:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
+            )
+    except OSError as error:
+        raise explain_os_error(error, f"cannot build the site under {site}") from None
+    if done.returncode:
+        raise HarnessError(_explain(log.read_text(encoding="utf-8", errors="replace"), root, source, log))
+
+
+def _explain(text: str, root: Path, source: Path, log: Path) -> str:
+    """One line: how many problems, where the log is, the first of them with file and line."""
+    lines = [_ANSI.sub("", line).replace(f"{source}/", "") for line in text.splitlines()]
+    problems = list(dict.fromkeys(line.strip() for line in lines if _PROBLEM.search(line)))
+    problems = problems or [line.strip() for line in lines if line.strip()][-1:]
+    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    place = log.relative_to(root) if log.is_relative_to(root) else log
+    return f"the site did not build, see {place}: {' | '.join(problems[:3]) or 'no output'}{more}"
+
+
+def _front_door(source: Path) -> str:
+    """The site's index.html: straight on to the book's first page."""
+    toc = yaml.safe_load((source / "_toc.yml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((source / "_config.yml").read_text(encoding="utf-8"))
+    page, title = (
+        f"{PurePosixPath(toc['root']).with_suffix('')}.html",
+        html.escape(str(config.get("title", ""))),
+    )
+    return (
+        f'<!DOCTYPE html>\n<html lang="zh-CN">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        f'<meta http-equiv="refresh" content="0; url={page}">\n<link rel="canonical" href="{page}">\n'
+        f'<link rel="icon" href="data:,">\n</head>\n<body><a href="{page}">{title}</a></body>\n</html>\n'
+    )

@@ -1,0 +1,256 @@
+"""The page 复现看板: what was claimed, what was measured, the verdict, when and on what hardware.
+
+Pure text out of a run's ``result.json``: MyST Markdown, no script. The words shared with the box at the
+head of each chapter live here too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.model import JobState, Outcome, Verdict, verdict_from_json
+from harness.statistics import mean
+from harness.store import read_json
+from harness.wording import (
+    OUTCOMES,
+    RULES,
+    STATES,
+    SYMBOLS,
+    format_memory,
+    format_number,
+    format_range,
+    one_line,
+)
+
+MARKER = "<!-- harness:dashboard -->"
+"""Stands in the page's source where the generated part goes."""
+
+GOOD_STATES = frozenset({JobState.COMPLETED, JobState.SKIPPED})
+_HISTORY = 10
+
+
+def outcome_words(outcome: Outcome) -> str:
+    """Symbol and word of a judgement: colour alone never says it."""
+    return f"{SYMBOLS[outcome]} {OUTCOMES[outcome].zh}"
+
+
+def outcome_text(outcome: Outcome, count: int | None = None) -> str:
+    """Symbol and word, coloured by class; with *count*, how many."""
+    words = outcome_words(outcome) + ("" if count is None else f" {count}")
+    return f"[{words}]{{.verdict .verdict-{outcome.value}}}"
+
+
+def state_text(state: JobState) -> str:
+    """Symbol and word of a notebook's end state."""
+    tone = Outcome.PASS if state in GOOD_STATES else Outcome.FAIL
+    return f"[{SYMBOLS[tone]} {STATES[state].zh}]{{.verdict .verdict-{tone.value}}}"
+
+
+def counts_text(verdicts: Iterable[Verdict]) -> str:
+    """“✓ 通过 5 · ✗ 未通过 1”, only what occurs, the good first."""
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    return " · ".join(outcome_text(one, counts[one]) for one in Outcome if counts[one]) or "没有声明"
+
+
+def seconds_text(seconds: float | None) -> str:
+    """“3 分 52 秒”; below ten seconds with one decimal."""
+    if seconds is None:
+        return "—"
+    if seconds < 10:
+        return f"{seconds:.1f} 秒"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} 小时 {minutes} 分"
+    return f"{minutes} 分 {rest} 秒" if minutes else f"{rest} 秒"
+
+
+def date_text(iso: str) -> str:
+    """“2026 年 11 月 24 日 01:30（UTC）”; the text itself where it is no date."""
+    try:
+        when = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso or "—"
+    return f"{when.year} 年 {when.month} 月 {when.day} 日 {when:%H:%M}（UTC）"
+
+
+def commit_text(document: Mapping[str, Any]) -> str:
+    """Short commit in code style, marked when the tree held more than the commit."""
+    commit = str(document.get("commit") or "")[:10]
+    if not commit:
+        return "未提交的代码"
+    return f"`{commit}`" + ("（另有未提交的改动）" if document.get("dirty") else "")
+
+
+def hardware_text(environment: Mapping[str, Any]) -> str:
+    """“2 核 CPU（cpu-x86_64-bf16）” or the GPU's name with its class."""
+    hardware = environment.get("hardware") or "未知硬件"
+    gpu, cores = environment.get("gpu"), environment.get("cores")
+    if gpu:
+        return f"{gpu}（{hardware}）"
+    return f"{cores} 核 CPU（{hardware}）" if cores else str(hardware)
+
+
+def verdicts_of(document: Mapping[str, Any]) -> list[Verdict]:
+    """The judgements stored in a run document."""
+    return [verdict_from_json(one) for one in document.get("verdicts", ())]
+
+
+def chapter_anchor(chapter: str) -> str:
+    """Identifier of a chapter's section on the page."""
+    return f"claims-{chapter}"
+
+
+def render(
+    document: Mapping[str, Any], titles: Mapping[str, str], history: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """The generated part of the page. *titles* maps a chapter's name to its heading."""
+    verdicts = verdicts_of(document)
+    parts = [_summary(document, verdicts), "## 声明与判定", *_claims(document, verdicts, titles)]
+    parts += ["## 各章的运行", _chapters(document, titles), "## 环境", _environment(document)]
+    if len(history) > 1:
+        parts += ["## 历次运行", _history(history)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(document: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
+    facts = [
+        f"`{document.get('profile', '?')}` 配置",
+        date_text(str(document.get("started", ""))),
+        hardware_text(document.get("environment", {})),
+        f"用时 {seconds_text(document.get('seconds'))}",
+        f"提交 {commit_text(document)}",
+        f"运行编号 `{document.get('run', '?')}`",
+    ]
+    return "\n".join([":::{container} run-card", counts_text(verdicts), "", " · ".join(facts), ":::"])
+
+
+def _claims(document: Mapping[str, Any], verdicts: Sequence[Verdict], titles: Mapping[str, str]) -> list[str]:
+    """One section a chapter that ran or has claims, so that every link to it finds its place."""
+    chapters = [job["chapter"] for job in document.get("jobs", ()) if job.get("chapter")]
+    names = list(dict.fromkeys([*chapters, *(verdict.chapter for verdict in verdicts)]))
+    if not names:
+        return ["这次运行不含本书的章节。"]
+    sections = []
+    for name in names:
+        mine = [verdict for verdict in verdicts if verdict.chapter == name]
+        title = f"({chapter_anchor(name)})=\n### {_cell(titles.get(name, name))}"
+        table = _claim_table(mine) if mine else "这一章在此配置下没有声明。"
+        sections.append("\n\n".join([title, table, *_explanations(mine)]))
+    return sections
+
+
+def _explanations(verdicts: Sequence[Verdict]) -> list[str]:
+    """What is not a pass is explained at once; the passes behind a click."""
+    told = [(v, v.message_zh or v.message) for v in verdicts if v.message_zh or v.message]
+    lines = {v.claim: f"- {outcome_text(v.outcome)} {_cell(v.title)}：{_cell(text)}" for v, text in told}
+    bad = [lines[v.claim] for v, _ in told if v.outcome is not Outcome.PASS]
+    good = [lines[v.claim] for v, _ in told if v.outcome is Outcome.PASS]
+    folded = "\n".join([":::{dropdown} 通过的判定依据", *good, ":::"])
+    return ["\n".join(bad)] * bool(bad) + [folded] * bool(good)
+
+
+def _claim_table(verdicts: Sequence[Verdict]) -> str:
+    header = ("判定", "声明", "实测", "参考", "差", "复现范围", "规则")
+    return _table(header, [_claim_row(verdict) for verdict in verdicts], align="llrrrrl")
+
+
+def _claim_row(verdict: Verdict) -> list[str]:
+    unit, runs = verdict.unit, len(verdict.observed)
+    measured = format_number(mean(verdict.observed), unit) if runs else "—"
+    return [
+        outcome_text(verdict.outcome),
+        f"{_cell(verdict.title)}<br>`{verdict.claim}`",
+        _cell(measured) + (f"<br>{runs} 次平均" if runs > 1 else ""),
+        _cell(format_number(verdict.reference, unit)),
+        _cell(format_number(verdict.delta, unit, signed=True)),
+        _cell(format_range(verdict.interval, unit)),
+        RULES[verdict.rule].zh if verdict.rule in RULES else _cell(verdict.rule),
+    ]
+
+
+def _chapters(document: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    rows = [_job_row(job, titles) for job in document.get("jobs", ())]
+    return _table(("状态", "笔记本", "随机种子", "用时", "峰值内存", "说明"), rows, align="llrrrl")
+
+
+def _job_row(job: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
+    chapter = job.get("chapter")
+    seed = job.get("seed")
+    reason = _cell(str(job.get("reason") or ""))
+    if job.get("cached_from"):
+        reason = f"结果来自 `{job['cached_from']}`"
+    return [
+        state_text(JobState(job["state"])),
+        _heading(chapter, titles) if chapter else f"`{job['notebook']}`",
+        "—" if seed is None else str(seed),
+        seconds_text(job.get("seconds")),
+        format_memory(job.get("peak_rss_mb")),
+        reason or "—",
+    ]
+
+
+def _environment(document: Mapping[str, Any]) -> str:
+    environment = document.get("environment", {})
+    memory = environment.get("memory_gb")
+    rows = [
+        ["硬件", hardware_text(environment)],
+        ["处理器", _cell(str(environment.get("cpu") or "—"))],
+        ["内存", f"{memory:.0f} GB" if isinstance(memory, int | float) else "—"],
+        ["系统", _cell(str(environment.get("platform") or "—"))],
+        ["Python", str(environment.get("python") or "—")],
+    ]
+    rows += [[name, str(version)] for name, version in sorted(environment.get("versions", {}).items())]
+    return _table(("项目", "值"), rows)
+
+
+def _history(history: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            date_text(str(one.get("started", ""))),
+            counts_text(verdicts_of(one)),
+            seconds_text(one.get("seconds")),
+            commit_text(one),
+            hardware_text(one.get("environment", {})),
+        ]
+        for one in history[:_HISTORY]
+    ]
+    return _table(("时间", "判定", "用时", "提交", "硬件"), rows, align="llrll")
+
+
+def _heading(chapter: str, titles: Mapping[str, str]) -> str:
+    """A link to the chapter, under its own title."""
+    return f"[{_cell(titles[chapter])}]({chapter}.ipynb)" if chapter in titles else f"`{chapter}`"
+
+
+def _cell(text: str) -> str:
+    """Text that may stand in one cell of a pipe table."""
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", one_line(text)).replace("<", "&lt;")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
+    marks = {"l": ":--", "r": "--:"}
+    ruler = [marks[letter] for letter in align or "l" * len(header)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ruler, *rows))
+
+
+def past_runs(runs: Path, document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Finished runs of the same profile up to and including *document*, newest first."""
+    found = {str(document.get("run")): document}
+    for path in runs.glob("*/result.json"):
+        if path.parent.is_symlink():
+            continue
+        try:
+            other = read_json(path)
+        except HarnessError:  # an unfinished or damaged run is no part of the history
+            continue
+        same = other.get("profile") == document.get("profile")
+        if same and str(other.get("started")) <= str(document.get("started")):
+            found.setdefault(str(other.get("run")), other)
+    return sorted(found.values(), key=lambda one: str(one.get("started")), reverse=True)

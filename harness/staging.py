@@ -1,0 +1,247 @@
+"""Make the notebook that the site shows: the chapter's text, the run's outputs, a box that says so.
+
+Pure functions on notebooks as plain JSON. Nothing is shown as newer than it is: outputs go under the
+chapter's present text only where the code is the code that ran; otherwise the whole executed notebook
+is shown and the box says that the source has changed since.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import html
+import re
+from binascii import a2b_base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness import dashboard
+from harness.model import METRIC_MIME, JobResult, Outcome, Verdict
+from harness.wording import format_memory, format_number, format_range
+
+Notebook = dict[str, Any]
+
+_PAPERMILL_TAGS = frozenset({"injected-parameters", "papermill-error-cell-tag"})
+_KEPT_METADATA = ("tags", "mystnb")
+_LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
+_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/svg+xml")
+_HEADING = re.compile(r"^# .+$", re.MULTILINE)
+_FENCE = re.compile(r"^\s*(```|~~~)")
+_CITATION = re.compile(r"\[([^\]]+)\]\((?:\./)?bibliography\.md#([\w:.-]+)\)")
+_LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run knows of one chapter."""
+
+    document: Mapping[str, Any]  # the run's result.json
+    job: JobResult | None  # None: the run did not include the chapter
+    verdicts: tuple[Verdict, ...] = ()
+    has_dashboard: bool = True
+
+
+def text_of(cell: Mapping[str, Any], key: str = "source") -> str:
+    """A multi-line field of the notebook format, which may be a list of lines."""
+    value = cell.get(key, "")
+    return value if isinstance(value, str) else "".join(value)
+
+
+def stage(source: Notebook, executed: Notebook | None, evidence: Evidence | None) -> Notebook:
+    """The notebook to publish for *source*, with what *executed* produced if there is a run."""
+    shown, stale = combine(source, executed)
+    language = {**_LANGUAGE, **shown.get("metadata", {}).get("language_info", {})}
+    kernel = shown.get("metadata", {}).get("kernelspec")
+    metadata = {"language_info": language, **({"kernelspec": kernel} if kernel else {})}
+    box = banner(evidence, executed is not None, stale)
+    cells = insert_after_title([_dress(cell, evidence) for cell in shown["cells"]], box)
+    return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+def combine(source: Notebook, executed: Notebook | None) -> tuple[Notebook, bool]:
+    """The present text with the run's outputs; the executed notebook and True where code differs."""
+    result = copy.deepcopy(source)
+    if executed is None:
+        for cell in _code_cells(result):
+            cell["outputs"], cell["execution_count"] = [], None
+        return result, False
+    executed = copy.deepcopy(executed)
+    executed["cells"] = [c for c in executed["cells"] if not _PAPERMILL_TAGS & set(_tags(c))]
+    old, new = _code_cells(executed), _code_cells(result)
+    if [text_of(c) for c in old] != [text_of(c) for c in new]:
+        return executed, True
+    for here, there in zip(new, old, strict=True):
+        here["outputs"], here["execution_count"] = there["outputs"], there["execution_count"]
+    return result, False
+
+
+def _code_cells(notebook: Notebook) -> list[dict[str, Any]]:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def _tags(cell: Mapping[str, Any]) -> list[str]:
+    return list(cell.get("metadata", {}).get("tags", ()))
+
+
+def insert_after_title(cells: Sequence[dict[str, Any]], box: str) -> list[dict[str, Any]]:
+    """Put the box between the first heading and what follows; at the top where there is none."""
+    box_cell = {"cell_type": "markdown", "id": "run-card", "metadata": {}, "source": box}
+    for index, cell in enumerate(cells):
+        heading = _HEADING.search(text_of(cell)) if cell["cell_type"] == "markdown" else None
+        if heading:
+            text = text_of(cell)
+            rest = text[heading.end() :].strip()
+            after = [{**cell, "id": f"{cell.get('id', 'title')}-rest", "source": rest}] if rest else []
+            title = {**cell, "source": text[: heading.end()]}
+            return [*cells[:index], title, box_cell, *after, *cells[index + 1 :]]
+    return [box_cell, *cells]
+
+
+def banner(evidence: Evidence | None, has_outputs: bool, stale: bool) -> str:
+    """The box under a chapter's title, as MyST."""
+    if evidence is None or evidence.job is None:
+        lines = [
+            "**本章还没有运行过**：下面只有代码，没有输出和数字。"
+            "先运行 `python -m harness run`，再重新生成本书。"
+        ]
+        return _box("run-card run-card-warn", lines)
+    job, document = evidence.job, evidence.document
+    good = job.state in dashboard.GOOD_STATES
+    lines = []
+    if not good:
+        shown = "下面的输出到中断处为止" if has_outputs else "下面没有输出"
+        reason = f"（`{job.reason.replace('`', ' ')}`）" if job.reason else ""
+        lines.append(f"**{dashboard.state_text(job.state)} 本章在这次运行中没有跑完**，{shown}{reason}。")
+    elif not has_outputs:
+        lines.append("**这次运行没有留下本章的笔记本**：下面只有代码，没有输出和数字。")
+    if stale:
+        lines.append("**本章的代码在这次运行之后改过**：下面是运行时的旧文本、旧代码和旧数字。")
+    counts = dashboard.counts_text(evidence.verdicts)
+    if evidence.has_dashboard and job.chapter:
+        counts += f" · [复现看板](#{dashboard.chapter_anchor(job.chapter)})"
+    lines.append(counts)
+    lines.append(_run_line(job, document))
+    return _box("run-card" if good and not stale and has_outputs else "run-card run-card-warn", lines)
+
+
+def _run_line(job: JobResult, document: Mapping[str, Any]) -> str:
+    seed = [] if job.seed is None else [f"随机种子 {job.seed}"]
+    hidden = {"seed", "device", "profile"}
+    changed = [f"`{k} = {v!r}`" for k, v in job.parameters.items() if k not in hidden]
+    cached = [f"结果沿用运行 `{job.cached_from}`"] if job.cached_from else []
+    parts = [
+        f"`{job.profile}` 配置",
+        *changed,
+        *seed,
+        dashboard.hardware_text(document.get("environment", {})),
+        f"用时 {dashboard.seconds_text(job.seconds)}",
+        f"峰值内存 {format_memory(job.peak_rss_mb)}",
+        dashboard.date_text(job.started or str(document.get("started", ""))),
+        f"提交 {dashboard.commit_text(document)}",
+        *cached,
+    ]
+    return " · ".join(parts)
+
+
+def _box(classes: str, lines: Sequence[str]) -> str:
+    return "\n".join([f":::{{container}} {classes}", "\n\n".join(lines), ":::"])
+
+
+def _dress(cell: dict[str, Any], evidence: Evidence | None) -> dict[str, Any]:
+    """One cell as the site wants it: folded solutions, described figures, readable metrics."""
+    metadata = {k: v for k, v in cell.get("metadata", {}).items() if k in _KEPT_METADATA}
+    source, solution = text_of(cell), "solution" in _tags(cell)
+    dressed = {**cell, "metadata": metadata, "source": source}
+    if cell["cell_type"] == "markdown":
+        if solution:
+            dressed["source"] = f"::::::{{dropdown}} 参考答案\n{source}\n::::::"
+        return dressed
+    if cell["cell_type"] != "code":
+        return dressed
+    if solution:
+        metadata["tags"] = [*metadata.get("tags", ()), "hide-cell"]
+        prompts = {"code_prompt_show": "参考答案", "code_prompt_hide": "收起答案"}
+        metadata["mystnb"] = {**prompts, **metadata.get("mystnb", {})}
+    outputs = cell.get("outputs", [])
+    texts = {digest: text for output in outputs for digest, text in figure_texts(output).items()}
+    if texts:
+        metadata["figure_alt"] = texts
+    dressed["outputs"] = [_show_metric(output, evidence) for output in outputs]
+    return dressed
+
+
+def figure_texts(output: Mapping[str, Any]) -> dict[str, str]:
+    """Alternative text by SHA-256 of the image, from ``display(fig, metadata={"image/png": {"alt": …}})``."""
+    texts = {}
+    for mime in _IMAGES:
+        content = text_of(output.get("data", {}), mime)
+        metadata = output.get("metadata", {})
+        alt = metadata.get(mime, {}).get("alt") or metadata.get("alt")
+        if content and alt:
+            lines = "\n".join(content.splitlines()).encode()
+            data = lines if mime == "image/svg+xml" else a2b_base64(content)
+            texts[hashlib.sha256(data).hexdigest()] = str(alt)
+    return texts
+
+
+def _show_metric(output: dict[str, Any], evidence: Evidence | None) -> dict[str, Any]:
+    """Turn the private MIME type of ``record`` into a line with the claim's verdict."""
+    metric = output.get("data", {}).get(METRIC_MIME)
+    if metric is None:
+        return output
+    unit = metric.get("unit", "")
+    shown = format_number(metric["value"], unit)
+    facts = [f"n = {metric['n']}"] if metric.get("n") is not None else []
+    facts += [str(metric["split"])] if metric.get("split") else []
+    if metric.get("interval"):
+        facts.append(f"95% 区间 {format_range(tuple(metric['interval']), unit)}")
+    aside = f" <small>（{html.escape('，'.join(facts))}）</small>" if facts else ""
+    line = (
+        f'<p class="recorded">记录 <code>{html.escape(metric["name"])}</code> = {html.escape(shown)}{aside}'
+    )
+    line += _verdict_link(metric["name"], evidence) + "</p>"
+    return {"output_type": "display_data", "data": {"text/html": line}, "metadata": {}}
+
+
+def _verdict_link(name: str, evidence: Evidence | None) -> str:
+    verdict = next((v for v in evidence.verdicts if v.claim == name), None) if evidence else None
+    if verdict is None or verdict.outcome is Outcome.UNEXPECTED:
+        return ""
+    words = dashboard.outcome_words(verdict.outcome)
+    mark = f"verdict verdict-{verdict.outcome.value}"
+    if evidence is None or not evidence.has_dashboard:
+        return f' <span class="{mark}">{words}</span>'
+    anchor = dashboard.chapter_anchor(verdict.chapter)
+    return f' <a class="{mark}" href="reproduction.html#{anchor}">{words}</a>'
+
+
+def cite(markdown: str, keys: frozenset[str]) -> str:
+    """Make ``[Devlin 等，2019](bibliography.md#devlin2019bert)`` lead to that very entry.
+
+    Raises:
+        KeyError: no such entry.
+    """
+
+    def link(found: re.Match[str]) -> str:
+        text, key = found.groups()
+        if key not in keys:
+            raise KeyError(key)
+        return f'<a class="cite" href="bibliography.html#ref-{key}">{html.escape(text)}</a>'
+
+    return _outside_fences(markdown, lambda line: _CITATION.sub(link, line))
+
+
+def rewrite_links(markdown: str, target: Callable[[str], str]) -> str:
+    """Apply *target* to every inline link outside code fences."""
+    return _outside_fences(markdown, lambda line: _LINK.sub(lambda link: target(link[1]), line))
+
+
+def _outside_fences(markdown: str, change: Callable[[str], str]) -> str:
+    lines, fence = [], ""
+    for line in markdown.splitlines(keepends=True):
+        mark = _FENCE.match(line)
+        if mark:
+            fence = "" if fence == mark[1] else (fence or mark[1])
+        lines.append(line if fence else change(line))
+    return "".join(lines)

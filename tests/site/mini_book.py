@@ -1,0 +1,255 @@
+"""A small book with one finished run, made without running anything."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from harness.model import (
+    METRIC_MIME,
+    JobResult,
+    JobState,
+    Metric,
+    Outcome,
+    Verdict,
+)
+from harness.store import write_json
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SITE_FILES = ("_config.yml", "_ext", "_static", "vendor")
+PAGES = ("index.md", "reproduction.md", "bibliography.md", "references.bib")
+CHAPTER = "05-mini"
+RUN = "20261124T013000-offline-ab12"
+ALT = "损失曲线：三轮之内从 0.69 降到 0.31"
+
+_TOC = """\
+format: jb-book
+root: chapters/index
+parts:
+  - caption: 正文
+    chapters:
+      - file: chapters/05-mini
+  - caption: 附录
+    chapters:
+      - file: chapters/reproduction
+      - file: chapters/bibliography
+"""
+
+_OPENING = """\
+# 第 5 章 项目实践：有监督微调
+
+这一章把一个编码器微调（fine-tuning）成情感分类器（[Devlin 等，2019](bibliography.md#devlin2019bert)）。"""
+
+_MATHS = """\
+## 5.1 损失
+
+分类头输出 logits 计算交叉熵损失，学习率先升后降：
+
+$$\\mathcal{L} = -\\sum_{i=1}^{n} \\log p(y_i \\mid x_i)$$
+
+其中 $p\\in\\mathbb{R}^{n\\times 2}$，见[训练循环](../sft/training.py)与[参考文献](bibliography.md)。"""
+
+_DIAGRAM = """\
+## 5.2 流程
+
+```mermaid
+flowchart LR
+  accTitle: 从分词到评估的四步
+  A[分词器] --> B[编码器] --> C[分类头] --> D[评估]
+```"""
+
+
+def png(width: int = 8, height: int = 8) -> str:
+    """A grey PNG as the notebook format stores it: base64 in lines."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + b"\x99" * width for _ in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return base64.encodebytes(b"\x89PNG\r\n\x1a\n" + data).decode()
+
+
+def markdown(name: str, source: str, **metadata: Any) -> dict[str, Any]:
+    return {"cell_type": "markdown", "id": name, "metadata": metadata, "source": source}
+
+
+def code(name: str, source: str, *outputs: dict[str, Any], tags: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        "cell_type": "code",
+        "id": name,
+        "metadata": {"tags": list(tags)} if tags else {},
+        "source": source,
+        "outputs": list(outputs),
+        "execution_count": None,
+    }
+
+
+def figure(alt: str | None = ALT) -> dict[str, Any]:
+    described = {"image/png": {"alt": alt}} if alt else {}
+    data = {"image/png": png(), "text/plain": "<Figure size 640x480 with 1 Axes>"}
+    return {"output_type": "display_data", "data": data, "metadata": described}
+
+
+def metric(name: str = "test_accuracy", value: float = 0.8731) -> dict[str, Any]:
+    data = {"schema": 1, "name": name, "value": value, "unit": "fraction", "n": 2400, "split": "test"}
+    shown = f"{name} = {value} fraction"
+    return {"output_type": "display_data", "data": {METRIC_MIME: data, "text/plain": shown}, "metadata": {}}
+
+
+def printed(text: str) -> dict[str, Any]:
+    return {"output_type": "stream", "name": "stdout", "text": text}
+
+
+def notebook(*cells: dict[str, Any]) -> dict[str, Any]:
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return {"cells": list(cells), "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def chapter(with_outputs: bool) -> dict[str, Any]:
+    """The chapter as committed, or as papermill left it."""
+
+    def shown(*outputs: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        return outputs if with_outputs else ()
+
+    wide = "print('x' * 200)  # " + "一行很长的注释，" * 12
+    cells = [
+        markdown("opening", _OPENING),
+        code("parameters", "num_epochs = 3", tags=("parameters",)),
+        markdown("maths", _MATHS),
+        code("train", wide, *shown(printed("第 1 轮\r第 3 轮 100%\n"), printed("x" * 200 + "\n"))),
+        code("figure", "plotting.show(fig, alt='…')", *shown(figure())),
+        code("record", "record('test_accuracy', accuracy)", *shown(metric())),
+        markdown("diagram", _DIAGRAM),
+        code("solution", "assert num_epochs == 3", tags=("solution",)),
+    ]
+    if with_outputs:
+        injected = code("injected", "# Parameters\nnum_epochs = 3", tags=("injected-parameters",))
+        cells.insert(2, injected)
+        for number, cell in enumerate((c for c in cells if c["cell_type"] == "code"), start=1):
+            cell["execution_count"] = number
+            cell["metadata"]["papermill"] = {"duration": 0.1, "status": "completed"}
+    return notebook(*cells)
+
+
+def verdicts() -> list[Verdict]:
+    return [
+        Verdict(
+            chapter=CHAPTER,
+            claim="test_accuracy",
+            title="测试集准确率",
+            profile="offline",
+            outcome=Outcome.PASS,
+            rule="prediction interval",
+            observed=(0.8731,),
+            reference=0.8712,
+            delta=0.0019,
+            interval=(0.8562, 0.8862),
+            margin=0.015,
+            unit="fraction",
+            message="inside the prediction interval",
+            message_zh="落在预测区间之内",
+        ),
+        Verdict(
+            chapter=CHAPTER,
+            claim="calibration_error",
+            title="校准误差 | ECE",
+            profile="offline",
+            outcome=Outcome.FAIL,
+            rule="TOST",
+            observed=(0.11, 0.13),
+            reference=0.05,
+            delta=0.07,
+            margin=0.02,
+            unit="fraction",
+            message="larger than the reference by more than the margin",
+            message_zh="比参考值大出容差",
+        ),
+    ]
+
+
+def job(state: JobState = JobState.COMPLETED, **changes: Any) -> JobResult:
+    facts: dict[str, Any] = {
+        "id": f"{CHAPTER}-offline",
+        "notebook": f"chapters/{CHAPTER}.ipynb",
+        "chapter": CHAPTER,
+        "profile": "offline",
+        "seed": 0,
+        "state": state,
+        "parameters": {"num_epochs": 3, "seed": 0},
+        "metrics": (Metric("test_accuracy", 0.8731, "fraction", 2400, "test"),),
+        "seconds": 232.4,
+        "peak_rss_mb": 1946.0,
+        "started": "2026-11-24T01:30:00+00:00",
+    }
+    return JobResult(**{**facts, **changes})
+
+
+def document(jobs: list[JobResult] | None = None, **changes: Any) -> dict[str, Any]:
+    """A run's result.json before it is written."""
+    facts: dict[str, Any] = {
+        "schema": 1,
+        "run": RUN,
+        "profile": "offline",
+        "started": "2026-11-24T01:30:00+00:00",
+        "seconds": 241.0,
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "dirty": False,
+        "environment": {
+            "python": "3.11.7",
+            "platform": "Linux-6.1-x86_64",
+            "hardware": "cpu-x86_64-bf16",
+            "cpu": "a processor",
+            "cores": 2,
+            "memory_gb": 23.4,
+            "gpu": None,
+            "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+        },
+        "exit_code": 0,
+        "jobs": jobs if jobs is not None else [job()],
+        "verdicts": verdicts(),
+    }
+    return {**facts, **changes}
+
+
+def write_notebook(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def write_book(root: Path) -> Path:
+    """The repository's own site files around one small chapter; returns *root*."""
+    for name in SITE_FILES:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, root / name)
+    chapters = root / "chapters"
+    (chapters / "claims").mkdir(parents=True)
+    for name in PAGES:
+        shutil.copy2(REPOSITORY / "chapters" / name, chapters / name)
+    write_notebook(chapters / f"{CHAPTER}.ipynb", chapter(with_outputs=False))
+    (chapters / "claims" / f"{CHAPTER}.yml").write_text("claims: []\n", encoding="utf-8")
+    (root / "_toc.yml").write_text(_TOC, encoding="utf-8")
+    (root / "harness.yml").write_text("book: 小书\n", encoding="utf-8")
+    (root / "sft").mkdir()
+    (root / "sft" / "training.py").write_text("", encoding="utf-8")
+    return root
+
+
+def write_run(root: Path, run_document: dict[str, Any], executed: dict[str, Any] | None) -> Path:
+    """A run folder with its result and one executed notebook; returns it."""
+    folder = root / "_build" / "runs" / run_document["run"]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "result.json", run_document)
+    write_json(folder / "manifest.json", {"run": run_document["run"]})
+    if executed is not None:
+        write_notebook(folder / "jobs" / f"{CHAPTER}-offline" / "out.ipynb", executed)
+    return folder

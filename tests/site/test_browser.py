@@ -1,0 +1,229 @@
+"""The built mini book in a real browser: nothing foreign, nothing broken, readable, searchable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+import pytest
+
+PAGES = (
+    "chapters/index",
+    "chapters/05-mini",
+    "chapters/reproduction",
+    "chapters/bibliography",
+    "search",
+    "genindex",
+)
+CHAPTER = "chapters/05-mini"
+PHONE = {"width": 360, "height": 740}
+
+
+@contextmanager
+def page_of(browser, **options) -> Iterator[tuple]:
+    """A page in a fresh context, and the list of everything that went wrong on it."""
+    context = browser.new_context(locale="zh-CN", **options)
+    context.set_default_timeout(15_000)
+    page, faults = context.new_page(), []
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+    page.on(
+        "response",
+        lambda answer: faults.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None,
+    )
+    try:
+        yield page, faults
+    finally:
+        context.close()
+
+
+def watch_foreign(page, address: str, faults: list[str]) -> None:
+    def check(request) -> None:
+        if not request.url.startswith((address, "data:", "blob:")):
+            faults.append(f"foreign: {request.url}")
+
+    page.on("request", check)
+
+
+def contrast(colour: str, background: str) -> float:
+    """WCAG contrast ratio of two computed colours."""
+
+    def luminance(text: str) -> float:
+        channels = [int(c) / 255 for c in re.findall(r"\d+", text)[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(colour), luminance(background)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+COLOURS = """element => {
+  let ground = element, paint = 'rgba(0, 0, 0, 0)';
+  while (ground && paint === 'rgba(0, 0, 0, 0)') {
+    paint = getComputedStyle(ground).backgroundColor;
+    ground = ground.parentElement;
+  }
+  return [getComputedStyle(element).color, paint];
+}"""
+
+
+@pytest.mark.parametrize(("place", "names"), [("address", PAGES), ("sub_address", (CHAPTER, "search"))])
+def test_no_page_fails_or_asks_a_third_party(browser, site, place, names):
+    address = getattr(site, place)
+    with page_of(browser) as (page, faults):
+        watch_foreign(page, address, faults)
+        for name in names:
+            page.goto(f"{address}/{name}.html", wait_until="networkidle")
+            assert page.locator("html").get_attribute("lang") == "zh-CN"
+        page.goto(f"{address}/", wait_until="networkidle")
+        assert page.url.endswith("/chapters/index.html")
+        assert faults == []
+
+
+def test_the_chapter_draws_maths_diagram_figure_and_box(browser, site):
+    with page_of(browser) as (page, faults):
+        page.goto(f"{site.address}/{CHAPTER}.html")
+        page.wait_for_selector("mjx-container[display='true'] mjx-mo")
+        assert page.locator("pre.mermaid svg[role]").first.locator("text=分类头").count() >= 1
+        assert "从分词到评估" in page.locator("pre.mermaid svg title").first.text_content()
+        assert page.locator(".cell_output img").get_attribute("alt").startswith("损失曲线")
+        assert page.locator(".run-card").get_by_text("✗ 未通过 1").is_visible()
+        assert page.locator(".cell_output pre").first.inner_text().startswith("第 3 轮")
+        solution = page.locator("details", has_text="参考答案")
+        assert not solution.get_by_text("assert").is_visible()
+        solution.locator("summary").click()
+        assert solution.get_by_text("assert").is_visible()
+        assert "injected" not in page.content() and "# Parameters" not in page.content()
+        assert faults == []
+
+
+def test_heavy_scripts_are_loaded_only_where_they_draw(browser, site):
+    loaded = {}
+    for name in ("chapters/index", CHAPTER):
+        with page_of(browser) as (page, _):
+            names = loaded.setdefault(name, [])
+            page.on("request", lambda request, names=names: names.append(request.url))
+            page.goto(f"{site.address}/{name}.html", wait_until="networkidle")
+    heavy = re.compile(r"mathjax/tex-|mermaid\.esm\.min\.mjs|fontawesome\.js")
+    assert not [url for url in loaded["chapters/index"] if heavy.search(url)]
+    assert len([url for url in loaded[CHAPTER] if heavy.search(url)]) == 2
+
+
+def test_edit_and_colab_links_open_the_right_file(browser, site):
+    with page_of(browser) as (page, _):
+        page.goto(f"{site.address}/{CHAPTER}.html")
+        links = page.locator("a").evaluate_all("links => links.map(link => link.href)")
+    assert any(re.search(r"/edit/main/chapters/05-mini\.ipynb$", link) for link in links)
+    assert any(re.search(r"colab\.research\.google\.com/.*/chapters/05-mini\.ipynb$", link) for link in links)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("微调", CHAPTER),
+        ("学习率", CHAPTER),
+        ("监督微调", CHAPTER),
+        ("logits 计算", CHAPTER),
+        ("logits计算", CHAPTER),
+        ("交叉熵损失", CHAPTER),
+        ("词", CHAPTER),
+        ("分词器", CHAPTER),
+        ("num_epochs", CHAPTER),
+        ("校准误差", "chapters/reproduction"),
+        ("Schuirmann", "chapters/bibliography"),
+        ("许可", "chapters/index"),
+        ("鹦鹉螺", None),
+    ],
+)
+def test_chinese_search(search_page, site, query, found):
+    page, faults = search_page
+    page.goto(f"{site.address}/search.html?q={query}", wait_until="networkidle")
+    page.wait_for_function(
+        "/已完成|没有|未找到|匹配/.test(document.querySelector('#search-results').textContent)"
+    )
+    hits = page.locator("#search-results ul.search li a").evaluate_all(
+        "links => links.map(link => link.href)"
+    )
+    assert any(found in hit for hit in hits) if found else hits == []
+    assert faults == []
+
+
+@pytest.fixture(scope="module")
+def search_page(browser):
+    with page_of(browser) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_in_both_themes(browser, site, scheme):
+    spots = (
+        "article p",
+        "article h2",
+        ".run-card p",
+        ".verdict-pass",
+        ".verdict-fail",
+        ".recorded",
+        ".recorded code",
+    )
+    spots += (
+        ".recorded a",
+        ".bd-sidebar-primary a.current",
+        "div.cell_input pre",
+        ".cell_output pre",
+        "article p a",
+    )
+    with page_of(browser, color_scheme=scheme) as (page, faults):
+        page.goto(f"{site.address}/{CHAPTER}.html", wait_until="networkidle")
+        assert page.locator("html").get_attribute("data-theme") == scheme
+        for spot in spots:
+            colour, ground = page.locator(spot).first.evaluate(COLOURS)
+            assert contrast(colour, ground) >= 4.5, f"{spot}: {colour} on {ground}"
+        node = page.locator("pre.mermaid svg .node rect").first
+        light = [int(c) for c in re.findall(r"\d+", node.evaluate("e => getComputedStyle(e).fill"))[:3]]
+        assert (sum(light) > 3 * 128) == (scheme == "light")
+        assert page.locator("pre.mermaid svg").first.evaluate("e => getComputedStyle(e).filter") == "none"
+        assert faults == []
+
+
+@pytest.mark.parametrize("name", PAGES[:4])
+def test_a_phone_never_scrolls_sideways(browser, site, name):
+    with page_of(browser, viewport=PHONE) as (page, _):
+        page.goto(f"{site.address}/{name}.html", wait_until="networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        assert page.evaluate("document.body.scrollWidth") <= PHONE["width"]
+
+
+def test_the_theme_speaks_chinese(browser, site):
+    with page_of(browser) as (page, _):
+        page.goto(f"{site.address}/{CHAPTER}.html")
+        words = page.locator("button, a, summary, input").evaluate_all(
+            "all => all.flatMap(e => [e.title, e.ariaLabel, e.placeholder, e.dataset.bsOriginalTitle])"
+        )
+    english = {word for word in words if word and re.search(r"[A-Za-z]{3}", word)}
+    allowed = {"Colab", "PDF", "GitHub"}
+    assert not {word for word in english if not any(name in word for name in allowed)}
+
+
+def test_every_internal_link_and_anchor_resolves(browser, site):
+    with page_of(browser) as (page, _):
+        links, anchors = set(), {}
+        for name in PAGES:
+            address = f"{site.address}/{name}.html"
+            page.goto(address)
+            anchors[address] = set(page.locator("[id]").evaluate_all("all => all.map(e => e.id)"))
+            hrefs = page.locator("a[href]").evaluate_all("all => all.map(e => e.getAttribute('href'))")
+            links |= {urljoin(address, href) for href in hrefs}
+        broken = []
+        for link in sorted(links):
+            target, fragment = urldefrag(link)
+            if urlsplit(target).netloc != urlsplit(site.address).netloc:
+                continue
+            if target not in anchors:
+                status = page.request.get(target).status
+                broken += [link] if status != 200 else []
+            elif fragment and unquote(fragment) not in anchors[target]:
+                broken.append(link)
+    assert broken == []

@@ -1,0 +1,148 @@
+"""Staging to disk, the incremental build and what a user sees when it fails."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import mini_book
+import pytest
+
+from harness import book as book_module
+from harness.book import build, stage_tree
+from harness.config import load_book
+from harness.errors import HarnessError
+
+LIMIT_MB = 8
+
+
+@pytest.fixture
+def small_book(tmp_path) -> Path:
+    return mini_book.write_book(tmp_path)
+
+
+def stage_run(root: Path, executed=None, **changes) -> tuple[Path, dict[str, bytes]]:
+    run = mini_book.write_run(root, mini_book.document(**changes), executed)
+    return run, stage_tree(load_book(root), run, root / "_build" / "site-src")
+
+
+def test_the_staged_tree_mirrors_the_repository_without_claims(small_book):
+    _, files = stage_run(small_book, mini_book.chapter(True))
+    assert {"_config.yml", "_toc.yml", "_ext/local_assets.py", "chapters/05-mini.ipynb"} <= set(files)
+    assert not any(path.startswith("chapters/claims") for path in files)
+
+
+def test_only_changed_files_are_written(small_book):
+    run, files = stage_run(small_book, mini_book.chapter(True))
+    target = small_book / "_build" / "site-src"
+    before = {path: (target / path).stat().st_mtime_ns for path in files}
+    (small_book / "chapters" / "bibliography.md").write_text("# 参考文献\n", encoding="utf-8")
+    (small_book / "_static" / "favicon.svg").unlink()
+    stage_tree(load_book(small_book), run, target)
+    assert not (target / "_static" / "favicon.svg").exists()
+    after = {path: (target / path).stat().st_mtime_ns for path in files if (target / path).exists()}
+    assert {path for path in after if after[path] != before[path]} == {"chapters/bibliography.md"}
+
+
+def test_links_out_of_the_book_lead_to_the_repository(small_book):
+    _, files = stage_run(small_book, mini_book.chapter(True))
+    text = files["chapters/05-mini.ipynb"].decode()
+    assert re.search(r"\(https://[^)]+/blob/main/sft/training\.py\)", text)
+    assert "(bibliography.md)" in text
+
+
+def test_the_first_seed_stands_for_the_chapter(small_book):
+    jobs = [mini_book.job(seed=0), mini_book.job(seed=1, id="05-mini-offline-seed1", seconds=1.0)]
+    _, files = stage_run(small_book, mini_book.chapter(True), jobs=jobs)
+    assert "3 分 52 秒" in files["chapters/05-mini.ipynb"].decode()
+
+
+def test_a_cached_job_takes_its_notebook_from_the_run_it_came_from(small_book):
+    mini_book.write_run(small_book, mini_book.document(run="old"), mini_book.chapter(True))
+    cached = mini_book.job(book_module.dashboard.JobState.SKIPPED, cached_from="old")
+    _, files = stage_run(small_book, None, jobs=[cached])
+    text = files["chapters/05-mini.ipynb"].decode()
+    assert "第 3 轮" in text and "结果沿用运行 `old`" in text
+
+
+def test_without_a_run_the_pages_say_so(small_book):
+    files = stage_tree(load_book(small_book), None, small_book / "_build" / "site-src")
+    assert "本章还没有运行过" in files["chapters/05-mini.ipynb"].decode()
+    assert "还没有运行记录" in files["chapters/reproduction.md"].decode()
+
+
+def test_an_unknown_citation_names_the_page(small_book):
+    (small_book / "chapters" / "references.bib").write_text("", encoding="utf-8")
+    with pytest.raises(HarnessError, match=r"chapters/05-mini\.ipynb: no entry 'devlin2019bert'"):
+        stage_run(small_book)
+
+
+def test_a_lost_marker_is_reported(small_book):
+    (small_book / "chapters" / "reproduction.md").write_text("# 看板\n", encoding="utf-8")
+    with pytest.raises(HarnessError, match=r"the line .* is missing"):
+        stage_run(small_book)
+
+
+def test_a_missing_configuration_is_reported(small_book):
+    (small_book / "_config.yml").unlink()
+    with pytest.raises(HarnessError, match=r"_config\.yml does not exist"):
+        build(load_book(small_book), None)
+
+
+def test_nothing_is_rendered_when_nothing_changed(built_book, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("Sphinx was started")
+
+    monkeypatch.setattr(book_module, "_render", refuse)
+    run = built_book / "_build" / "runs" / mini_book.RUN
+    assert build(load_book(built_book), run) == built_book / "_build" / "site" / "index.html"
+    with pytest.raises(AssertionError, match="Sphinx was started"):
+        build(load_book(built_book), run, warnings_are_errors=False)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda cells: cells[0].update(source="# 标题\n\n[没有](nowhere.md)"),
+            r"05-mini\.ipynb:\d+: WARNING",
+        ),
+        (lambda cells: cells[5]["outputs"][0].update(metadata={}), "without alternative text"),
+    ],
+    ids=["broken link", "figure without text"],
+)
+def test_a_warning_stops_the_build_with_file_and_line(small_book, damage, message):
+    source, executed = mini_book.chapter(False), mini_book.chapter(True)
+    damage(executed["cells"])
+    source["cells"][0] = executed["cells"][0]
+    mini_book.write_notebook(small_book / "chapters" / "05-mini.ipynb", source)
+    run = mini_book.write_run(small_book, mini_book.document(), executed)
+    with pytest.raises(HarnessError, match=message) as caught:
+        build(load_book(small_book), run)
+    assert "_build/site.log" in str(caught.value) and "\n" not in str(caught.value)
+    assert not (small_book / "_build" / "site-stamp.json").exists()
+
+
+def test_the_site_is_small_and_asks_nobody(built_book):
+    site = built_book / "_build" / "site"
+    size = sum(
+        path.stat().st_size for path in site.rglob("*") if path.is_file() and "_images" not in path.parts
+    )
+    assert size <= LIMIT_MB * 2**20
+    remote = re.compile(
+        r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"'](?:https?:)?//", re.IGNORECASE
+    )
+    for page in site.rglob("*.html"):
+        assert not remote.search(page.read_text(encoding="utf-8")), page
+
+
+def test_licences_travel_with_what_is_vendored(built_book):
+    mermaid = built_book / "_build" / "site" / "_static" / "mermaid"
+    assert "MIT" in (mermaid / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_staged_notebooks_are_valid(built_book):
+    nbformat = pytest.importorskip("nbformat")
+    text = (built_book / "_build" / "site-src" / "chapters" / "05-mini.ipynb").read_text(encoding="utf-8")
+    nbformat.validate(json.loads(text))

@@ -1,0 +1,100 @@
+"""The generated part of 复现看板."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import mini_book
+import pytest
+
+from harness import dashboard
+from harness.model import JobState, Outcome, to_json
+
+TITLES = {mini_book.CHAPTER: "第 5 章 项目实践"}
+
+
+def document(**changes):
+    return to_json(mini_book.document(**changes))
+
+
+def test_every_outcome_has_its_own_symbol_and_a_word():
+    words = [dashboard.outcome_words(outcome).split() for outcome in Outcome]
+    assert len({symbol for symbol, _ in words}) == len(Outcome)
+    assert all(len(word) >= 2 for _, word in words)
+    assert "✗ 超时" in dashboard.state_text(JobState.TIMED_OUT)
+
+
+def test_a_claim_is_one_row_with_all_that_was_compared():
+    page = dashboard.render(document(), TITLES)
+    row = next(line for line in page.splitlines() if "`test_accuracy`" in line)
+    cells = [cell.strip() for cell in row.strip("|").split(" | ")]
+    assert cells == [
+        "[✓ 通过]{.verdict .verdict-pass}",
+        "测试集准确率<br>`test_accuracy`",
+        "0.8731",
+        "0.8712",
+        "+0.0019",
+        "\\[0.8562, 0.8862\\]",
+        "预测区间",
+    ]
+
+
+def test_several_seeds_are_averaged_and_a_failure_is_explained():
+    page = dashboard.render(document(), TITLES)
+    assert "0.1200<br>2 次平均" in page
+    assert "- [✗ 未通过]{.verdict .verdict-fail} 校准误差 \\| ECE：比参考值大出容差" in page
+    assert page.index("比参考值大出容差") < page.index("{dropdown}") < page.index("落在预测区间之内")
+
+
+def test_the_summary_counts_verdicts_and_names_the_run():
+    summary = dashboard.render(document(dirty=True), TITLES).split("## ")[0]
+    for words in ("✓ 通过 1", "✗ 未通过 1", "`offline` 配置", "4 分 1 秒", mini_book.RUN, "未提交的改动"):
+        assert words in summary
+
+
+def test_a_chapter_without_claims_still_has_its_place():
+    page = dashboard.render(document(verdicts=[]), TITLES)
+    assert "(claims-05-mini)=" in page and "没有声明" in page
+
+
+def test_missing_values_are_dashes_not_guesses():
+    missing = replace(
+        mini_book.verdicts()[0], outcome=Outcome.MISSING, observed=(), delta=None, interval=None, margin=None
+    )
+    page = dashboard.render(document(verdicts=[missing]), TITLES)
+    row = next(line for line in page.splitlines() if "`test_accuracy`" in line)
+    assert row.count("—") == 3 and "○ 未记录" in row
+
+
+def test_a_job_outside_the_book_is_named_by_its_path_and_its_reason():
+    lone = mini_book.job(JobState.DEAD, chapter=None, notebook="a|b.ipynb", reason="内核 | 被杀死")
+    row = next(
+        line for line in dashboard.render(document(jobs=[lone]), TITLES).splitlines() if "内核中止" in line
+    )
+    assert "被杀死" in row and "内核 \\| 被杀死" in row
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "—"), (0.25, "0.2 秒"), (59.6, "1 分 0 秒"), (232.4, "3 分 52 秒"), (7260, "2 小时 1 分")],
+)
+def test_durations(seconds, text):
+    assert dashboard.seconds_text(seconds) == text
+
+
+def test_history_holds_finished_runs_of_the_same_profile_up_to_this_one(tmp_path):
+    for name, profile, started in [
+        ("a", "offline", "2026-11-22T00:00:00+00:00"),
+        ("b", "smoke", "2026-11-23T00:00:00+00:00"),
+        ("c", "offline", "2026-11-25T00:00:00+00:00"),
+    ]:
+        (tmp_path / name).mkdir()
+        other = document(run=name, profile=profile, started=started)
+        (tmp_path / name / "result.json").write_text(json.dumps(other), encoding="utf-8")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "result.json").write_text("{", encoding="utf-8")
+    history = dashboard.past_runs(tmp_path, document())
+    assert [one["run"] for one in history] == [mini_book.RUN, "a"]
+    assert "## 历次运行" in dashboard.render(document(), TITLES, history)
+    assert "## 历次运行" not in dashboard.render(document(), TITLES, history[:1])
