@@ -1,0 +1,5 @@
+"""The book's own small library: what one chapter defines and a later one needs.
+
+Nothing here imports :mod:`harness`. Modules are imported one by one (``from sft.data import load_reviews``),
+so that a chapter pays only for what it uses.
+"""
