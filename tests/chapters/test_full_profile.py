@@ -1,0 +1,89 @@
+"""The `full` profile's hub path: the real loaders against a stand-in hub, and a hub that does not answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hub_server import (
+    Behaviour,
+    HubServer,
+    make_chnsenticorp_repo,
+    make_tiny_bert_repo,
+    shared_data,
+)
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("max_train=256", "max_eval=1000", "compare_train=64", "max_length=48", "num_epochs=1")
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory) -> Path:
+    """A tiny random model in the real layout, and the real rows."""
+    folder = tmp_path_factory.mktemp("hub")
+    make_tiny_bert_repo(
+        folder / "models" / "google-bert" / "bert-base-chinese", shared_data("bert-base-chinese-tokenizer")
+    )
+    make_chnsenticorp_repo(
+        folder / "datasets" / "lansinuote" / "ChnSentiCorp", shared_data("chnsenticorp_hfl")
+    )
+    return folder
+
+
+def run_full(out: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness", "run", "--profile", "full", "--no-cache", "--out", str(out)]
+    command += [part for value in (*SMALL, *options) for part in ("--param", value)]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=280
+    )
+
+
+def metrics(out: Path) -> dict[str, dict]:
+    (job,) = json.loads((out / "result.json").read_text())["jobs"]
+    return {m["name"]: m for m in job["metrics"]}
+
+
+def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    with HubServer(repositories) as hub:
+        done = run_full(out, hub.environment(tmp_path / "home"))
+    run = json.loads((out / "result.json").read_text())
+    assert [job["state"] for job in run["jobs"]] == ["completed"], done.stdout[-2000:] + done.stderr[-2000:]
+    measured = metrics(out)
+    # the rows are real, so the leak is: a quarter of these test rows also stand in train
+    assert measured["test_accuracy"]["n"] == 1000
+    assert 650 < measured["unseen_test_accuracy"]["n"] < 800
+    # a random model is far below the published score, and the harness must say so
+    verdicts = {v["claim"]: v for v in run["verdicts"]}
+    assert verdicts["test_accuracy"]["outcome"] == "fail"
+    assert verdicts["test_accuracy"]["reference"] == pytest.approx(0.947)
+    assert done.returncode == 1
+
+
+def test_local_folder_needs_no_hub(tmp_path: Path):
+    source = shared_data("chnsenticorp_hfl")
+    model = make_tiny_bert_repo(tmp_path / "model", shared_data("bert-base-chinese-tokenizer"))
+    with HubServer(tmp_path / "nothing", behaviour=Behaviour.ABSENT) as hub:
+        environment = hub.environment(tmp_path / "home", timeout=2)
+        options = ("source=local", f"data_path={source}", f"model_name={model or tmp_path / 'model'}")
+        done = run_full(tmp_path / "run", environment, *options)
+    run = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [job["state"] for job in run["jobs"]] == ["completed"], done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("behaviour", [Behaviour.ABSENT, Behaviour.UNAVAILABLE])
+def test_a_hub_that_does_not_answer_is_one_clear_line(tmp_path: Path, behaviour: Behaviour):
+    with HubServer(tmp_path / "nothing", behaviour=behaviour) as hub:
+        done = run_full(tmp_path / "run", hub.environment(tmp_path / "home", timeout=2))
+    assert done.returncode == 2
+    (job,) = json.loads((tmp_path / "run" / "result.json").read_text())["jobs"]
+    assert job["state"] == "failed"
+    assert "DataError: cannot load lansinuote/ChnSentiCorp" in job["reason"]
+    assert "HF_ENDPOINT" in job["reason"]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert metrics(tmp_path / "run").keys() >= {"duplicate_fraction"}  # what was recorded before is kept

@@ -1,0 +1,108 @@
+"""Every chapter's source: form, set-up cell, and definitions that stand in `sft/` too."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.lint import lint
+
+ROOT = Path(__file__).parents[2]
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+
+
+def code_cells(path: Path) -> list[dict]:
+    return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+
+
+def tagged(path: Path, tag: str) -> list[str]:
+    return ["".join(c["source"]) for c in code_cells(path) if tag in c["metadata"].get("tags", [])]
+
+
+def definitions(source: str) -> dict[str, str]:
+    """Name -> dump of every function and class at the top level, without docstrings and annotations."""
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(inner) is not None:
+                    inner.body = inner.body[1:]
+                if isinstance(inner, ast.FunctionDef):
+                    inner.returns = None
+                if isinstance(inner, ast.arg):
+                    inner.annotation = None
+            node.decorator_list = []
+            found[node.name] = ast.dump(node)
+    return found
+
+
+def test_there_are_chapters():
+    assert CHAPTERS
+
+
+@each_chapter
+def test_lint(path: Path):
+    assert [str(finding) for finding in lint(path)] == []
+
+
+@each_chapter
+def test_one_canonical_setup_cell(path: Path):
+    assert tagged(path, "setup") == tagged(CHAPTERS[0], "setup")
+    assert code_cells(path)[0]["metadata"]["tags"] == ["setup"]
+
+
+def test_setup_cell_names_this_repository_and_the_pinned_versions():
+    setup = tagged(CHAPTERS[0], "setup")[0]
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert f'"{config["repository"]["url"]}"' in setup
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+    for name, version in re.findall(r'"([\w-]+)==([\w.]+)"', setup):
+        assert pins[name] == version, f"{name}: set-up cell {version}, constraints.txt {pins[name]}"
+    assert not re.search(r'"(torch|numpy|datasets|transformers)==', setup), "Colab's own stack must stay"
+
+
+@each_chapter
+def test_definitions_equal_those_in_sft(path: Path):
+    library: dict[str, str] = {}
+    for module in (ROOT / "sft").glob("*.py"):
+        library |= definitions(module.read_text())
+    taught = definitions("\n".join("".join(c["source"]) for c in code_cells(path) if not is_magic(c)))
+    shared = taught.keys() & library.keys()
+    different = [name for name in sorted(shared) if taught[name] != library[name]]
+    assert different == []
+    if path.stem == "05-fine-tuning":
+        assert {
+            "length_buckets",
+            "collate",
+            "Classifier",
+            "make_optimizer",
+            "warmup_linear",
+            "train_step",
+        } <= shared
+
+
+def is_magic(cell: dict) -> bool:
+    return any(line.lstrip().startswith(("%", "!")) for line in cell["source"])
+
+
+@each_chapter
+def test_cells_are_short_enough_to_read(path: Path):
+    sizes = sorted(len(c["source"]) for c in code_cells(path))
+    assert sizes[len(sizes) // 2] <= 12
+    assert sizes[int(len(sizes) * 0.9)] <= 25
+
+
+@each_chapter
+def test_solutions_are_tagged_and_assert_something(path: Path):
+    exercises = len(
+        re.findall(r"^\*\*\d+\.\*\*", path.read_text().replace('"', "\n").replace("\\n", "\n"), re.M)
+    )
+    solutions = tagged(path, "solution")
+    assert 3 <= len(solutions) == exercises
+    assert sum("assert " in s for s in solutions) >= len(solutions) - 1  # one exercise may be open-ended
