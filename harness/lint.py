@@ -1,13 +1,15 @@
 """What a committed notebook must look like, and the one normal form of its JSON.
 
 Rules: no outputs or execution counts; stable, unique cell ids; one cell tagged ``parameters``; Markdown that reads
-the same in Colab, JupyterLab and the site (no MyST directives or roles); no measured number typed into prose.
+the same in Colab, JupyterLab and the site (no MyST directives or roles); code lines that need no scrolling; no
+measured number typed into prose.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ _MYST = re.compile(
 _MEASURED = re.compile(
     r"(?<![\w.])(?:\d+(?:\.\d+)?\s?[%％]|0\.\d{2,}|\d+(?:\.\d+)?\s?(?:个百分点|倍|秒|分钟|条/秒|GB|MB))(?!\w*\()"
 )
+_WIDTH = 88  # columns of a code line that the site and a notebook show without scrolling
 _NOT_PROSE = re.compile(r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$", re.S)
 _CITED = re.compile(r"\]\([^)]+\)|\d{4}[）)]")
 
@@ -101,10 +104,20 @@ def _findings(notebook: Mapping[str, Any], path: Path) -> Iterator[tuple[str, st
             yield name, "no id, or one that is not unique"
         if cell["cell_type"] == "code" and (cell.get("outputs") or cell.get("execution_count") is not None):
             yield name, "carries outputs or an execution count; run `python -m harness lint --fix`"
+        if cell["cell_type"] == "code":
+            yield from ((name, message) for message in _wide(_text(cell)))
         if cell["cell_type"] == "markdown":
             yield from ((name, message) for message in _prose(_text(cell)))
     if path.read_text(encoding="utf-8") != normal_form(notebook):
         yield "-", "JSON is not in normal form; run `python -m harness lint --fix`"
+
+
+def _wide(source: str) -> Iterator[str]:
+    """Code lines that must be scrolled; a Chinese character takes two columns."""
+    for number, line in enumerate(source.splitlines(), 1):
+        columns = sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
+        if columns > _WIDTH:
+            yield f"line {number} is {columns} columns wide, more than {_WIDTH}"
 
 
 def _prose(source: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ published value, one or two new runs: *published*
 bounds: *bounds*
     Every new value must be finite and inside.
 nothing: *recorded*
-    ``pass`` says no more than that a finite number was recorded, and the message says so.
+    Nothing was compared, so nothing passed: ``inconclusive``, with the advice to bless.
 
 A number that became much better is not reproduced either: it fails, with the advice to bless it if
 intended. "Not significantly different" is never a pass. Blessed runs of the run's own hardware class are
@@ -356,7 +356,7 @@ def _judge_bounds(case: Case, bounds: Bounds) -> Verdict:
 
 def _judge_recorded(case: Case) -> Verdict:
     text = Text(
-        f"recorded; the profile {case.profile} has no reference, so nothing was compared",
-        f"已记录；{case.profile} 配置下没有参考值，因此没有比较",
+        f"recorded; the profile {case.profile} has no reference yet, so nothing was compared (bless a run)",
+        f"已记录；{case.profile} 配置下还没有参考值，因此没有比较",
     )
-    return case.verdict(Outcome.PASS, "recorded", text, margin=None)
+    return case.verdict(Outcome.INCONCLUSIVE, "recorded", text, margin=None)

@@ -148,20 +148,24 @@ def _box(classes: str, lines: Sequence[str]) -> str:
     return "\n".join([f":::{{container}} {classes}", "\n\n".join(lines), ":::"])
 
 
+_FOLDED = {"solution": ("参考答案", "收起答案"), "setup": ("准备：找到书，补上缺的包", "收起")}
+"""Tag of a cell that the site folds -> what the fold says closed and open."""
+
+
 def _dress(cell: dict[str, Any], evidence: Evidence | None) -> dict[str, Any]:
     """One cell as the site wants it: folded solutions, described figures, readable metrics."""
     metadata = {k: v for k, v in cell.get("metadata", {}).items() if k in _KEPT_METADATA}
-    source, solution = text_of(cell), "solution" in _tags(cell)
+    source, fold = text_of(cell), next((tag for tag in _tags(cell) if tag in _FOLDED), None)
     dressed = {**cell, "metadata": metadata, "source": source}
     if cell["cell_type"] == "markdown":
-        if solution:
-            dressed["source"] = f"::::::{{dropdown}} 参考答案\n{source}\n::::::"
+        if fold:
+            dressed["source"] = f"::::::{{dropdown}} {_FOLDED[fold][0]}\n{source}\n::::::"
         return dressed
     if cell["cell_type"] != "code":
         return dressed
-    if solution:
+    if fold:
         metadata["tags"] = [*metadata.get("tags", ()), "hide-cell"]
-        prompts = {"code_prompt_show": "参考答案", "code_prompt_hide": "收起答案"}
+        prompts = dict(zip(("code_prompt_show", "code_prompt_hide"), _FOLDED[fold], strict=True))
         metadata["mystnb"] = {**prompts, **metadata.get("mystnb", {})}
     outputs = cell.get("outputs", [])
     texts = {digest: text for output in outputs for digest, text in figure_texts(output).items()}

@@ -25,7 +25,7 @@ _COLOURS = {
 
 
 def print_summary(console: Console, results: Sequence[JobResult], verdicts: Sequence[Verdict]) -> None:
-    """Print both tables, then one line for each job and claim that needs attention.
+    """Print both tables, then what needs attention; claims with the same message share one line.
 
     State and verdict are told by a symbol and a word, never by colour alone. Fits 80 columns.
     """
@@ -36,15 +36,23 @@ def print_summary(console: Console, results: Sequence[JobResult], verdicts: Sequ
             _print_problem(console, job.id, _job_lines(job))
     if verdicts:
         console.print(_verdict_table(verdicts))
-    for verdict in verdicts:
-        if verdict.outcome is not Outcome.PASS:
-            _print_problem(console, f"{SYMBOLS[verdict.outcome]} {verdict.claim}", [verdict.message])
+    for (outcome, message), names in _by_message(verdicts).items():
+        _print_problem(console, f"{SYMBOLS[outcome]} {', '.join(names)}", [message])
     if verdicts:
         counts = Counter(verdict.outcome for verdict in verdicts)
         console.print(
             "claims: " + ", ".join(f"{counts[o]} {OUTCOMES[o].en}" for o in Outcome if counts[o]),
             markup=False,
         )
+
+
+def _by_message(verdicts: Sequence[Verdict]) -> dict[tuple[Outcome, str], list[str]]:
+    """Claims that need attention, those with the same message together."""
+    found: dict[tuple[Outcome, str], list[str]] = {}
+    for verdict in verdicts:
+        if verdict.outcome is not Outcome.PASS:
+            found.setdefault((verdict.outcome, verdict.message), []).append(verdict.claim)
+    return found
 
 
 def _new_table(title: str) -> Table:

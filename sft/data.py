@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
 
+from sft.hub import HubError, require_hub
+
 SPLITS = ("train", "validation", "test")
 LABEL_NAMES = ("negative", "positive")
 
@@ -255,15 +257,16 @@ def load_reviews(
 
 def _load_hub(repository: str) -> DatasetDict:
     """Load from the hub; whatever goes wrong there becomes one line with the remedy."""
-    from huggingface_hub import constants
-
     try:
+        require_hub(repository, "datasets")
         return load_dataset(repository)
+    except HubError as error:
+        raise DataError(str(error)) from error
     except Exception as error:  # the libraries below raise dozens of kinds
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(
-            f"cannot load {repository} from {constants.ENDPOINT}; check the name and the network, set HF_ENDPOINT to "
-            f'a mirror before Python starts, or use source="local" with a downloaded folder ({reason[:300]})'
+            f'cannot load {repository} from the hub; check its name, or use source="local" with a downloaded folder '
+            f"({reason[:300]})"
         ) from error
 
 

@@ -110,11 +110,19 @@ def plot_length_histogram(
     xlabel: str = "长度（词元）",
     limit: int | None = None,
     bins: int = 40,
+    shown: float = 0.99,
 ) -> Figure:
-    """How many texts have which length; with `limit`, a line at the length where texts are cut off."""
+    """How many texts have which length; with `limit`, a line at the length where texts are cut off.
+
+    The axis ends at the quantile `shown`, so that a long tail does not flatten the rest; the figure says how many
+    texts are longer.
+    """
     values = _vector("lengths", lengths)
     figure, axes = plt.subplots()
-    axes.hist(values, bins=bins, color=COLOURS[0], edgecolor="white", linewidth=0.5)
+    end = np.quantile(values, shown, method="higher")
+    axes.hist(values[values <= end], bins=bins, color=COLOURS[0], edgecolor="white", linewidth=0.5)
+    if beyond := int((values > end).sum()):
+        axes.annotate(f"另有 {beyond:,} 条更长，未画出 →", (0.99, 0.06), xycoords="axes fraction", ha="right")
     if limit is not None:
         axes.axvline(limit, color=COLOURS[1], linestyle="--")
         cut = np.mean(values > limit)

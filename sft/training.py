@@ -77,10 +77,11 @@ class Encoded:
         return len(self.input_ids)
 
 
-def length_buckets(lengths, batch_size, rng, pool=50):
+def length_buckets(lengths, batch_size, rng, pool=20):
     """Shuffled batches of indices whose texts have similar lengths.
 
-    Shuffle, cut into pools of ``pool`` batches, sort each pool by length, cut into batches, shuffle those.
+    Shuffle, cut into pools of ``pool`` batches, sort each pool by length, cut into batches, shuffle those. A larger
+    pool pads less and mixes less.
 
     Args:
         lengths: tokens of each text, shape ``(N,)``.
@@ -98,15 +99,21 @@ def length_buckets(lengths, batch_size, rng, pool=50):
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def collate(data, indices, pad_id, device):
-    """One padded batch: as long as its own longest text, not as the longest of the corpus.
+def collate(data, indices, pad_id, device, multiple=8):
+    """One padded batch: as long as its own longest text (up to a multiple), not as the longest of the corpus.
+
+    Few distinct lengths mean few shapes for the matrix library to prepare kernels for: on a CPU, rounding up to 8
+    saves more than the extra padding costs, in time and above all in memory.
 
     Returns:
         ``input_ids`` (batch, n) int64, ``attention_mask`` (batch, n) int64, ``labels`` (batch,) int64.
     """
-    rows = [torch.tensor(data.input_ids[i]) for i in indices]
-    input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_id)
-    attention_mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    lengths = torch.tensor([len(data.input_ids[i]) for i in indices])
+    n = math.ceil(int(lengths.max()) / multiple) * multiple
+    input_ids = torch.full((len(lengths), n), pad_id)
+    for row, i in enumerate(indices):
+        input_ids[row, : lengths[row]] = torch.tensor(data.input_ids[i])
+    attention_mask = (torch.arange(n) < lengths[:, None]).long()
     labels = torch.tensor([data.labels[i] for i in indices])
     return input_ids.to(device), attention_mask.to(device), labels.to(device)
 

@@ -54,10 +54,11 @@ def test_buckets_differ_between_epochs_but_not_between_equal_seeds():
 
 def test_collate_pads_to_its_own_longest():
     data = Encoded([[2, 5, 3], [2, 3], [2, 5, 5, 5, 3]], [0, 1, 1])
-    ids, mask, labels = training.collate(data, [0, 1], pad_id=9, device=CPU)
+    ids, mask, labels = training.collate(data, [0, 1], pad_id=9, device=CPU, multiple=1)
     assert ids.tolist() == [[2, 5, 3], [2, 3, 9]]
     assert mask.tolist() == [[1, 1, 1], [1, 1, 0]]
     assert labels.tolist() == [0, 1]
+    assert training.collate(data, [2], 9, CPU, multiple=4)[0].tolist() == [[2, 5, 5, 5, 3, 9, 9, 9]]
 
 
 def test_padding_does_not_change_logits():
