@@ -31,7 +31,7 @@ from sft import data, training
 from sft.tokenization import build_char_tokenizer, encode
 from sft.training import Classifier, Encoded, TrainingConfig, fit
 
-BATCH_SIZE, MAX_LENGTH, LR = 32, 128, 5e-4
+BATCH_SIZE, MAX_LENGTH, LR = 32, 128, 3e-4
 
 
 class Candidates:

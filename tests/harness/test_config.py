@@ -91,3 +91,15 @@ def test_parameters_of_an_unknown_profile(tmp_path):
 def test_unknown_profile_names_the_known_ones(tmp_path):
     with pytest.raises(HarnessError, match="unknown profile 'gpu'; profiles: smoke, offline"):
         load_book(write_book(tmp_path, {"01-a": ["1"]})).profile("gpu")
+
+
+def test_network_is_a_property_of_the_profile(tmp_path):
+    (tmp_path / "harness.yml").write_text("profiles: {quick: {network: false}, hub: {}}\n", encoding="utf-8")
+    profiles = load_book(tmp_path).profiles
+    assert (profiles["quick"].network, profiles["hub"].network) == (False, True)
+
+
+def test_network_must_be_a_truth_value(tmp_path):
+    (tmp_path / "harness.yml").write_text("profiles: {quick: {network: 'no'}}\n", encoding="utf-8")
+    with pytest.raises(HarnessError, match="network is true or false"):
+        load_book(tmp_path)

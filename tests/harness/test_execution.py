@@ -46,7 +46,7 @@ def run(tmp_path):
     execution.environment_of, execution.socket_folder = remember, remember_folder
 
     def run(path, *, parameters=None, limits=LIMITS, chapter=None, cancel=None, emit=lambda event: None):
-        job = Job("job", path, chapter, "offline", None, parameters or {}, limits)
+        job = Job("job", path, chapter, "offline", None, parameters or {}, limits, network=False)
         return run_job(job, tmp_path / "job", emit=emit, cancel=cancel or threading.Event())
 
     yield run

@@ -1,0 +1,96 @@
+"""The form of committed notebooks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.lint import fix, lint, normal_form, read
+
+
+def cell(kind="markdown", source="文字", **more):
+    plain = {"cell_type": kind, "id": f"c{abs(hash(source)) % 10**6}", "metadata": {}, "source": source}
+    return {**plain, **({"outputs": [], "execution_count": None} if kind == "code" else {}), **more}
+
+
+PARAMETERS = cell("code", "seed: int = 0", metadata={"tags": ["parameters"]})
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    def write(*cells):
+        path = tmp_path / "a.ipynb"
+        path.write_text(normal_form({"cells": [PARAMETERS, *cells]}), encoding="utf-8")
+        return path
+
+    return write
+
+
+def messages(path):
+    return [finding.message for finding in lint(path)]
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "没有数字",
+        "BERT 的 94.7%（[Cui 等](https://example.org)）",
+        "学习率 2e-5，批大小 32，2 到 4 轮",
+        "均匀乱猜时 $\\ell\\approx 0.693$",
+        "`0.85` 是代码",
+        "```python\nx = 0.85  # 85%\n```",
+        "第 5.2 节，95% 区间（Efron 与 Tibshirani 1993）",
+    ],
+)
+def test_prose_that_may_stand(notebook, prose):
+    assert messages(notebook(cell(source=prose))) == []
+
+
+@pytest.mark.parametrize(
+    "prose",
+    ["准确率是 85.3%", "准确率升到 0.853", "快了 4.2 倍", "约 40 秒", "提高 3 个百分点", "峰值 2.1 GB"],
+)
+def test_a_measured_number_in_prose_is_found(notebook, prose):
+    (message,) = messages(notebook(cell(source=prose)))
+    assert "looks measured" in message
+
+
+@pytest.mark.parametrize("prose", ["```{note}\n```", ":::{tip}\n:::", "见 {ref}`x`", "{cite:t}`x`"])
+def test_myst_is_found(notebook, prose):
+    (message,) = messages(notebook(cell(source=prose)))
+    assert "does not read in Colab" in message
+
+
+def test_a_wide_line_counts_chinese_twice(notebook):
+    assert messages(notebook(cell("code", "x = '" + "字" * 41 + "'"))) == []
+    (message,) = messages(notebook(cell("code", "x = '" + "字" * 42 + "'")))
+    assert message == "line 1 is 90 columns wide, more than 88"
+
+
+def test_outputs_are_found_and_removed(tmp_path):
+    path = tmp_path / "a.ipynb"
+    ran = cell("code", "1 + 1", execution_count=3, outputs=[{"output_type": "stream", "text": "x"}])
+    path.write_text(json.dumps({"cells": [PARAMETERS, ran]}), encoding="utf-8")
+    assert any("carries outputs" in message for message in messages(path))
+    assert fix(path)
+    assert messages(path) == []
+    assert not fix(path)
+    assert read(path)["cells"][1]["source"] == ["1 + 1"]
+
+
+def test_ids_and_the_parameters_cell(tmp_path):
+    path = tmp_path / "a.ipynb"
+    path.write_text(normal_form({"cells": [cell(id="same"), cell(id="same")]}), encoding="utf-8")
+    found = messages(path)
+    assert "0 cells are tagged parameters; exactly one must be" in found
+    assert found.count("no id, or one that is not unique") == 2
+
+
+@pytest.mark.parametrize("text", ["not json", "[]", '{"cells": 3}'])
+def test_what_is_no_notebook_is_said(tmp_path, text):
+    path = tmp_path / "a.ipynb"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(HarnessError, match=r"a\.ipynb"):
+        lint(path)
