@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from harness.claims import claim_path, claim_yaml, parse_claims, read_claim_yaml
 from harness.errors import HarnessError
 from harness.model import Claim, JobResult, JobState, Metric, ReferenceRun
-from harness.store import find_run, load_results, read_json, write_text
+from harness.reading import read_manifest, read_run
+from harness.store import find_run, write_text
 
 if TYPE_CHECKING:
     from harness.config import Book
@@ -74,8 +75,8 @@ def bless(
 
 def plan_blessing(book: Book, run_dir: Path, *, chapters: Sequence[str] | None, replace: bool) -> Plan:
     """What :func:`bless` would write and say; changes nothing."""
-    manifest = read_json(run_dir / "manifest.json")
-    jobs = _chosen_jobs(run_dir, chapters)
+    manifest = read_manifest(run_dir)
+    jobs = _chosen_jobs(book, run_dir, chapters)
     for job in jobs:
         _check_job(job, run_dir, book)
     texts: dict[Path, str] = {}
@@ -94,10 +95,10 @@ def plan_blessing(book: Book, run_dir: Path, *, chapters: Sequence[str] | None, 
     return Plan(texts, tuple(notes))
 
 
-def _chosen_jobs(run_dir: Path, chapters: Sequence[str] | None) -> list[JobResult]:
+def _chosen_jobs(book: Book, run_dir: Path, chapters: Sequence[str] | None) -> list[JobResult]:
     if not (run_dir / "result.json").is_file():
         raise HarnessError(f"{run_dir} is not a finished run (no result.json); let it finish or run it again")
-    results = [job for job in load_results(run_dir) if job.chapter is not None]
+    results = [job for job in read_run(run_dir, book.chapters).results if job.chapter is not None]
     ran = list(dict.fromkeys(job.chapter for job in results))
     for chapter in chapters or ():
         if chapter not in ran:
@@ -111,8 +112,9 @@ def _chosen_jobs(run_dir: Path, chapters: Sequence[str] | None) -> list[JobResul
 def _check_job(job: JobResult, run_dir: Path, book: Book) -> None:
     """Only a whole run under the book's own parameters can be a reference."""
     if job.state not in _FINISHED:
+        why = f" ({job.reason})" if job.reason else ""
         raise HarnessError(
-            f"job {job.id} of run {run_dir.name} ended as {job.state.value}; only completed jobs can be"
+            f"job {job.id} of run {run_dir.name} ended as {job.state.value}{why}; only completed jobs can be"
             " blessed: mend the notebook and run it again, or name other chapters"
         )
     expected = book.parameters.get(job.chapter or "", {}).get(job.profile, {})
@@ -136,7 +138,7 @@ def _origin(job: JobResult, manifest: Mapping[str, Any], root: Path) -> Origin:
     source = manifest
     if job.cached_from is not None:
         try:
-            source = read_json(find_run(root, job.cached_from) / "manifest.json")
+            source = read_manifest(find_run(root, job.cached_from))
         except HarnessError:  # cleaned away since: the key proves that this tree gives the same result
             source = manifest
     environment = source.get("environment", {})

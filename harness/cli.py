@@ -25,8 +25,6 @@ from harness.store import (
     explain_os_error,
     find_run,
     latest_name,
-    load_results,
-    read_json,
     runs_dir,
 )
 
@@ -181,11 +179,26 @@ def run(
     if site and (notebooks or not book):
         raise HarnessError("--book builds the site of a book's chapters; run it in a book, without notebooks")
     began = time.monotonic()
-    run_dir = create_run_at(out.absolute()) if out else create_run(book.root if book else Path.cwd(), name)
+    run_dir = _new_run(out, book.root if book else Path.cwd(), name)
     code = _execute(book, planned, run_dir, use_cache=not no_cache, strict=strict, quiet=quiet)
     if site and book and code != ExitCode.INFRASTRUCTURE:
         _build_site(book, run_dir, began)
     return code
+
+
+def _new_run(out: Path | None, root: Path, profile: str) -> Path:
+    """An empty run folder, at *out* where the user named one."""
+    if out is not None:
+        place = next((p for p in (out.absolute(), *out.absolute().parents) if p.exists()), out)
+        if not place.is_dir():
+            raise InfrastructureError(
+                f"cannot create {out}: {place} is a file; name another folder with --out"
+            )
+        return create_run_at(out.absolute())
+    latest = runs_dir(root) / "latest"
+    if latest.is_dir() and not latest.is_symlink():
+        raise HarnessError(f"{latest} is a folder where the harness keeps a link; rename or remove it")
+    return create_run(root, profile)
 
 
 def _build_site(book: Book, run_dir: Path, began: float) -> None:
@@ -257,7 +270,7 @@ def _report(
         from harness.check import judge_run
 
         try:
-            hardware = manifest["environment"]["hardware"]
+            hardware = str(manifest["environment"].get("hardware", ""))
             verdicts = judge_run(book, judged, profile=manifest["profile"], hardware=hardware)
         except HarnessError as error:  # the run must still be written
             problem = error
@@ -282,32 +295,42 @@ _RANK = [ExitCode.OK, ExitCode.INCONCLUSIVE, ExitCode.CLAIM_FAILED, ExitCode.NOT
 @app.command()
 def check(run: RunArgument = "latest", strict: StrictOption = False) -> int:
     """Judge a finished run again, for instance after a claim changed."""
+    from harness.reading import read_document, read_run
     from harness.report import print_summary
 
     book = load_book()
     run_dir = find_run(book.root, run)
-    manifest, results = read_json(run_dir / "manifest.json"), load_results(run_dir)
-    if not results:
+    recorded = read_run(run_dir, book.chapters)
+    manifest, results = recorded.manifest, recorded.results
+    if len(recorded.absent) == len(results):
         raise HarnessError(f"{run_dir} holds no finished job; run it again")
-    earlier = read_json(run_dir / "result.json") if (run_dir / "result.json").is_file() else {}
-    seconds = float(earlier.get("seconds", sum(r.seconds for r in results)))
+    if (run_dir / "result.json").is_file():
+        seconds = float(read_document(run_dir)["seconds"])
+    else:
+        seconds = sum(r.seconds for r in results)
     code, verdicts = _report(book, run_dir, manifest, results, seconds, strict, interrupted=False)
     print_summary(console(), results, verdicts)
+    if recorded.absent:
+        return fail(
+            f"unfinished: {len(recorded.absent)} of {len(results)} planned jobs have no result"
+            f" ({', '.join(recorded.absent)}); run again what is missing",
+            ExitCode.INFRASTRUCTURE,
+        )
     return code
 
 
 @app.command()
 def report(run: RunArgument = "latest") -> None:
     """Write the reports of a run again and print them; nothing is judged anew."""
-    from harness.model import verdict_from_json
+    from harness.reading import document_verdicts, read_document, read_run
     from harness.report import print_summary, write_reports
 
     root = find_root()
     run_dir = find_run(root or Path.cwd(), run)
-    document = read_json(run_dir / "result.json")
+    document, recorded = read_document(run_dir), read_run(run_dir, load_book().chapters if root else ())
     write_reports(run_dir, document)
     screen = console()
-    print_summary(screen, load_results(run_dir), [verdict_from_json(v) for v in document.get("verdicts", ())])
+    print_summary(screen, recorded.results, document_verdicts(document, run_dir / "result.json"))
     screen.print(f"run folder {run_dir}", markup=False, soft_wrap=True)
 
 

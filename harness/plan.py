@@ -78,7 +78,7 @@ def _plan_notebook(book: Book | None, path: Path, profile: Profile, request: Req
     )
 
     def job(seed: int | None, parameters: Mapping[str, Any]) -> Job:
-        identity = _slug(path.stem) + f"-{profile.name}" + (f"-seed{seed}" if seed is not None else "")
+        identity = job_stem(path, profile.name) + (f"-seed{seed}" if seed is not None else "")
         return Job(
             identity, path, chapter, profile.name, seed, parameters, limits, request.device, profile.network
         )
@@ -122,6 +122,11 @@ def _per_seed(
     if request.seeds is None or "seed" not in declared:
         return [values]
     return [{**values, "seed": seed} for seed in request.seeds]
+
+
+def job_stem(notebook: Path, profile: str) -> str:
+    """What the ids of a notebook's jobs under a profile begin with; ``-seed0`` may follow."""
+    return f"{_slug(notebook.stem)}-{profile}"
 
 
 def _slug(name: str) -> str:

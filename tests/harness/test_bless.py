@@ -53,7 +53,9 @@ def book(tmp_path):
     (root / "claims").mkdir(parents=True)
     claim_path(root / "claims", "05-a").write_text(CLAIMS, encoding="utf-8")
     profiles = {"smoke": None, "offline": None, "full": None}
-    return SimpleNamespace(root=root, claims_dir=root / "claims", profiles=profiles, parameters={})
+    return SimpleNamespace(
+        root=root, claims_dir=root / "claims", profiles=profiles, parameters={}, chapters=()
+    )
 
 
 def metrics(accuracy=0.81234567, **more) -> tuple[Metric, ...]:
@@ -72,6 +74,8 @@ def write_run(book, *jobs: JobResult, name="run-1", finished=True, **manifest):
     folder = book.root / "_build" / "runs" / name
     base = {
         "run": name,
+        "profile": "offline",
+        "started": "2026-11-24T01:30:00+00:00",
         "commit": COMMIT,
         "dirty": False,
         "environment": ENVIRONMENT,

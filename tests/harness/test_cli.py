@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from notebooks import RECORD, write_book, write_notebook
 
 from harness.cli import main
 from harness.errors import ExitCode
-from harness.store import find_run, read_json
+from harness.store import find_run, read_json, write_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,6 +130,66 @@ def test_mistakes_on_the_command_line(book, capsys, arguments, words):
     assert not (book / "_build").exists()
 
 
+def damaged(path: Path, text: str):
+    """*path* with other content, for one ``with``."""
+
+    @contextlib.contextmanager
+    def change():
+        before = path.read_text(encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
+        yield
+        path.write_text(before, encoding="utf-8")
+
+    return change()
+
+
+def test_a_run_that_was_killed_is_not_whole(book, capsys):
+    """Two of three planned jobs left nothing: `check` says so, `bless` refuses."""
+    assert main(["run", "--seeds", "0,1", "--quiet"]) == ExitCode.OK
+    run_dir = find_run(book)
+    manifest = read_json(run_dir / "manifest.json")
+    manifest["jobs"].append("01-a-offline-seed2")
+    write_json(run_dir / "manifest.json", manifest)
+    shutil.rmtree(run_dir / "jobs" / "01-a-offline-seed1")
+    assert main(["check"]) == ExitCode.INFRASTRUCTURE
+    captured = capsys.readouterr()
+    assert "unfinished: 2 of 3 planned jobs have no result (01-a-offline-seed1, 01-a-offline-seed2)" in (
+        captured.err
+    )
+    document = read_json(run_dir / "result.json")
+    assert [(j["state"], j["seed"], j["chapter"]) for j in document["jobs"]] == [
+        ("completed", 0, "01-a"),
+        ("cancelled", 1, "01-a"),
+        ("cancelled", 2, "01-a"),
+    ]
+    assert document["exit_code"] == 4
+    assert main(["bless"]) == ExitCode.USAGE
+    assert "01-a-offline-seed1" in (err := one_error(capsys)) and "it has no result" in err
+
+
+def test_a_damaged_run_folder_is_told_with_its_file(book, capsys):
+    assert main(["run", "--quiet"]) == ExitCode.OK
+    run_dir = find_run(book)
+    job = run_dir / "jobs" / "01-a-offline-seed0" / "result.json"
+    cases = [
+        *[(run_dir / "manifest.json", text, ("check", "report", "bless")) for text in ("{}", "[]", "3")],
+        *[(run_dir / "result.json", text, ("check", "report")) for text in ("[]", "{}")],
+        *[(job, text, ("check", "report", "bless")) for text in ("{}", "[]", '{"state": "zzz"}', "{")],
+    ]
+    for path, text, commands in cases:
+        with damaged(path, text):
+            for command in commands:
+                assert main([command]) == ExitCode.USAGE, (command, path, text)
+                assert str(path) in one_error(capsys)
+    assert main(["check"]) == ExitCode.OK
+
+
+def test_a_folder_in_the_place_of_the_link_to_the_latest_run(book, capsys):
+    (book / "_build" / "runs" / "latest").mkdir(parents=True)
+    assert main(["run"]) == ExitCode.USAGE
+    assert "latest is a folder" in one_error(capsys)
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [
@@ -186,7 +248,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     write_notebook(tmp_path / "a.ipynb", "1")
     (tmp_path / "file").write_text("")
     assert main(["run", "--out", "file/run", "a.ipynb"]) == ExitCode.INFRASTRUCTURE
-    assert "cannot create" in one_error(capsys)
+    assert "cannot create" in (err := one_error(capsys)) and "file is a file; name another folder" in err
     if os.geteuid() != 0:
         (tmp_path / "locked").mkdir(mode=0o500)
         assert main(["run", "--out", "locked", "a.ipynb"]) == ExitCode.INFRASTRUCTURE
