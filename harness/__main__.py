@@ -2,6 +2,11 @@
 
 import sys
 
-from harness.cli import main
+try:
+    from harness.cli import main
 
-sys.exit(main())
+    code = main()
+except KeyboardInterrupt:  # during the imports, or at the very end
+    print("error: interrupted", file=sys.stderr)
+    code = 4
+sys.exit(code)

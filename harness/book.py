@@ -20,10 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from harness import dashboard
-from harness.config import Book
+from harness.config import Book, read_yaml
 from harness.errors import HarnessError
 from harness.model import JobResult, job_result_from_json
 from harness.notebook import read_notebook
@@ -57,11 +55,7 @@ def build(book: Book, run_dir: Path | None, *, warnings_are_errors: bool = True)
     Raises:
         HarnessError: no configuration, an unreadable run or notebook, or a build with warnings.
     """
-    for name in ("_config.yml", "_toc.yml"):
-        if not (book.root / name).is_file():
-            raise HarnessError(f"{book.root / name} does not exist; the site needs it")
-    if importlib.util.find_spec("jupyter_book") is None:
-        raise HarnessError("jupyter-book is not installed; install the book's `site` extra")
+    check_site(book)
     folder = build_dir(book.root)
     source, site, stamp = folder / "site-src", folder / "site", folder / "site-stamp.json"
     fingerprint = _fingerprint(stage_tree(book, run_dir, source), warnings_are_errors)
@@ -75,13 +69,52 @@ def build(book: Book, run_dir: Path | None, *, warnings_are_errors: bool = True)
     return index
 
 
+def check_site(book: Book) -> None:
+    """Whether a site can be built at all: what can be told before an hour of training.
+
+    Raises:
+        HarnessError: a configuration file is missing or broken, or Jupyter Book is not installed.
+    """
+    if not (book.root / "_toc.yml").is_file():
+        raise HarnessError(f"{book.root / '_toc.yml'} does not exist; the site needs it")
+    site_config(book.root)
+    if importlib.util.find_spec("jupyter_book") is None:
+        raise HarnessError("jupyter-book is not installed; install the book's `site` extra")
+
+
+def site_config(root: Path) -> dict[str, Any]:
+    """The content of the book's _config.yml."""
+    path = root / "_config.yml"
+    if not path.is_file():
+        raise HarnessError(f"{path} does not exist; the site needs it")
+    config = read_yaml(path)
+    if not isinstance(config, dict):
+        raise HarnessError(f"{path}: expected keys such as title, author, repository")
+    repository = config.get("repository")
+    if repository is not None and not (
+        isinstance(repository, dict) and all(isinstance(v, str) for v in repository.values())
+    ):
+        raise HarnessError(f"{path}: repository must be a mapping with url and branch, not {repository!r}")
+    return config
+
+
+def _decoded(path: str, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise HarnessError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+
+
 def stage_tree(book: Book, run_dir: Path | None, target: Path) -> dict[str, bytes]:
     """Bring *target* up to date and return what it holds, by path."""
     document = read_document(run_dir) if run_dir else None
     files = {path: (book.root / path).read_bytes() for path in _source_files(book)}
     link = _repository_link(book.root, frozenset(files))
     keys = frozenset(
-        key for path in files if path.endswith(".bib") for key in _BIB_KEY.findall(files[path].decode())
+        key
+        for path in files
+        if path.endswith(".bib")
+        for key in _BIB_KEY.findall(_decoded(path, files[path]))
     )
     evidence = _evidence(book, document)
     for chapter in book.chapters:
@@ -95,7 +128,8 @@ def stage_tree(book: Book, run_dir: Path | None, target: Path) -> dict[str, byte
         files[path] = json.dumps(staged, ensure_ascii=False, indent=1).encode()
     for path, content in files.items():
         if path.endswith(".md") and not path.startswith(("vendor/", "_")):
-            files[path] = rewrite_links(content.decode(), lambda to, page=path: link(page, to)).encode()
+            text = _decoded(path, content)
+            files[path] = rewrite_links(text, lambda to, page=path: link(page, to)).encode()
     page = (book.chapters_dir / _DASHBOARD_PAGE).relative_to(book.root).as_posix()
     if page in files:
         files[page] = _dashboard_page(book, document, files[page].decode()).encode()
@@ -179,9 +213,7 @@ def _dashboard_page(book: Book, document: Mapping[str, Any] | None, page: str) -
 
 def _repository_link(root: Path, staged: frozenset[str]) -> Callable[[str, str], str]:
     """A function (page, target) → target: what the site does not hold is linked in the repository."""
-    repository = (yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8")) or {}).get(
-        "repository", {}
-    )
+    repository = site_config(root).get("repository") or {}
     address, branch = str(repository.get("url", "")).rstrip("/"), repository.get("branch", "main")
 
     def link(page: str, target: str) -> str:
@@ -269,8 +301,7 @@ def _explain(text: str, root: Path, source: Path, log: Path) -> str:
 
 def _front_door(source: Path) -> str:
     """The site's index.html: straight on to the book's first page."""
-    toc = yaml.safe_load((source / "_toc.yml").read_text(encoding="utf-8"))
-    config = yaml.safe_load((source / "_config.yml").read_text(encoding="utf-8"))
+    toc, config = read_yaml(source / "_toc.yml"), site_config(source)
     page, title = (
         f"{PurePosixPath(toc['root']).with_suffix('')}.html",
         html.escape(str(config.get("title", ""))),

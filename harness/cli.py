@@ -7,10 +7,14 @@ one line on stderr and the exit code of :class:`harness.errors.ExitCode`, never 
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,12 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    with patient_stdout(), stoppable():
+        return _run_command(arguments)
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
     try:
         code = app(
             args=list(arguments) if arguments is not None else None,
             prog_name="harness",
             standalone_mode=False,
         )
+        if code == _TYPER_INTERRUPTED:
+            raise KeyboardInterrupt
         return int(code or 0)
     except HarnessError as error:
         return fail(str(error), error.exit_code)
@@ -67,16 +78,90 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(f"{message.rstrip('.')}; see --help", ExitCode.USAGE) if message else int(ExitCode.USAGE)
     except (KeyboardInterrupt, typer.Abort):
         return fail("interrupted", ExitCode.INFRASTRUCTURE)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return int(ExitCode.OK)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
-            return fail(
-                str(explain_os_error(error, f"cannot write {error.filename or ''}".rstrip())),
-                ExitCode.INFRASTRUCTURE,
-            )
-        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _REFUSED:
+            doing = f"cannot write {error.filename or ''}".rstrip()
+            return fail(str(explain_os_error(error, doing)), ExitCode.INFRASTRUCTURE)
+        return fail(_internal(error), ExitCode.INFRASTRUCTURE)
+
+
+_TYPER_INTERRUPTED = 130  # what typer makes of Ctrl-C
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _internal(error: Exception) -> str:
+    """One line for what nobody foresaw; the traceback goes to a file, for the report."""
+    import tempfile
+    import traceback
+
+    what = f"internal error: {type(error).__name__}: {error}"
+    try:
+        handle, place = tempfile.mkstemp(prefix="harness-traceback-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            traceback.print_exception(error, file=file)
+    except OSError:
+        return f"{what}; please report it"
+    return f"{what}; the traceback is in {place}; please report it"
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM and a closed terminal end a command as Ctrl-C does, so that it takes its children along."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heeded = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}  # nohup stays nohup
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Patient:
+    """A text stream that goes silent when its reader leaves, as in ``harness run | head``."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return int(self._stream.write(text))
+        except BrokenPipeError:
+            self._silence()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._silence()
+
+    def _silence(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())  # what is still in the buffer goes there, too
+        os.close(nowhere)
+
+
+@contextmanager
+def patient_stdout() -> Iterator[None]:
+    """A reader of stdout that leaves must not end a run that takes an hour."""
+    before = sys.stdout
+    patient = _Patient(before)
+    sys.stdout = patient  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        patient.flush()
+        sys.stdout = before
 
 
 def fail(message: str, code: ExitCode) -> int:
@@ -170,14 +255,19 @@ def run(
     planned = plan(book, paths, request)
     if not planned:
         raise HarnessError("nothing to run: the book has no chapter yet")
-    if book:
-        _check_claim_files(book)
-    for entry in planned:
-        if entry.problem:
-            fail(entry.problem, ExitCode.USAGE)
-    name = planned[0].job.profile
     if site and (notebooks or not book):
         raise HarnessError("--book builds the site of a book's chapters; run it in a book, without notebooks")
+    if book and any(entry.job.chapter for entry in planned):
+        _check_claim_files(book)
+    if site and book:
+        from harness.book import check_site
+
+        check_site(book)
+    for problem in dict.fromkeys(entry.problem for entry in planned if entry.problem):
+        fail(problem, ExitCode.USAGE)
+    if all(entry.problem for entry in planned):
+        return int(ExitCode.USAGE)  # no run folder: the latest run stays the latest
+    name = planned[0].job.profile
     began = time.monotonic()
     run_dir = _new_run(out, book.root if book else Path.cwd(), name)
     code = _execute(book, planned, run_dir, use_cache=not no_cache, strict=strict, quiet=quiet)
@@ -239,7 +329,9 @@ def _execute(
     code, verdicts = _report(
         book, run_dir, outcome.manifest, outcome.results, outcome.seconds, strict, outcome.interrupted
     )
-    if not quiet:
+    if quiet:
+        _print_failures(outcome.results, verdicts)
+    else:
         from harness.report import print_summary
 
         print_summary(screen, outcome.results, verdicts)
@@ -248,6 +340,19 @@ def _execute(
     if outcome.interrupted:
         return fail(f"interrupted; what was recorded is in {run_dir}", ExitCode.INFRASTRUCTURE)
     return code
+
+
+def _print_failures(results: Any, verdicts: Any) -> None:
+    """For --quiet: a line for each job that did not complete and each claim that does not hold."""
+    from harness.model import JobState, Outcome
+    from harness.wording import OUTCOMES, STATES
+
+    for job in results:  # what is invalid was told before anything ran
+        if job.state not in (JobState.COMPLETED, JobState.SKIPPED, JobState.INVALID):
+            fail(f"{job.id}: {STATES[job.state].en}" + (f": {job.reason}" if job.reason else ""), ExitCode.OK)
+    for verdict in verdicts:
+        if verdict.outcome in (Outcome.FAIL, Outcome.MISSING):
+            fail(f"{verdict.claim}: {OUTCOMES[verdict.outcome].en}: {verdict.message}", ExitCode.OK)
 
 
 def _report(
@@ -406,6 +511,12 @@ def doctor() -> int:
     return int(ExitCode.INFRASTRUCTURE if failed else ExitCode.OK)
 
 
+def _newest(runs: Path) -> str | None:
+    """The run that ``latest`` would name, where that is missing; ids begin with the time."""
+    found = [p for p in runs.glob("*") if p.is_dir() and not p.is_symlink() and p.name != "latest"]
+    return max(found, key=lambda p: ((p / "manifest.json").is_file(), p.name)).name if found else None
+
+
 @app.command()
 def clean(
     everything: Annotated[bool, typer.Option("--all", help="Remove the latest run, too.")] = False,
@@ -415,7 +526,7 @@ def clean(
 
     root = load_book().root
     runs = runs_dir(root)
-    latest = None if everything else latest_name(runs)
+    latest = None if everything else latest_name(runs) or _newest(runs)
     doomed = [p for p in sorted(runs.glob("*")) if p.name not in (latest, "latest")]
     count = sum(path.is_dir() for path in doomed)
     if everything and (runs / "latest").is_symlink():

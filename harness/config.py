@@ -103,7 +103,7 @@ def load_book(start: Path | None = None) -> Book:
             "go to the book's folder, or name notebooks to run"
         )
     where = root / CONFIG_NAME
-    data = _read_yaml(where)
+    data = read_yaml(where)
     if not isinstance(data, dict):
         raise HarnessError(f"{where}: expected keys such as book, chapters, profiles")
     unknown = set(data) - {"book", "chapters", "claims", "packages", "profiles", "parameters"}
@@ -124,7 +124,8 @@ def load_book(start: Path | None = None) -> Book:
     )
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """A YAML file of the book."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -208,7 +209,7 @@ def _read_chapters(root: Path, chapters_dir: Path) -> tuple[Path, ...]:
     if not toc.is_file():
         return tuple(sorted(chapters_dir.glob("*.ipynb")))
     chapters = []
-    for name in _toc_files(_read_yaml(toc)):
+    for name in _toc_files(read_yaml(toc)):
         path = root / (name if name.endswith(".ipynb") else f"{name}.ipynb")
         if path.is_file():
             chapters.append(path)

@@ -28,6 +28,7 @@ from harness.wording import (
     format_number,
     format_range,
     format_seconds,
+    names_cell,
     one_line,
 )
 
@@ -162,13 +163,13 @@ def _job_table(jobs: Sequence[JobResult], language: Language) -> str:
 
 
 def _failure(job: JobResult, language: Language) -> str:
-    """Where a job broke: the cell's number, its id and the error line."""
+    """Where a job broke: the cell's number, its id and the error line, once."""
     lines = [
         f"### ✗ {_cell(job.id)}",
         STATES[job.state].into(language) + (f"{_colon(language)}{_cell(job.reason)}" if job.reason else ""),
     ]
     for cell in job.cells:
-        if cell.state is CellState.FAILED:
+        if cell.state is CellState.FAILED and not names_cell(job.reason, cell):
             number = cell.index + 1
             place = Text(
                 f"cell {number}, id {_code(cell.id)}", f"第 {number} 个单元格，id {_code(cell.id)}"

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from harness.model import CellState, JobResult, JobState, Outcome, Verdict
 from harness.statistics import mean
-from harness.wording import OUTCOMES, STATES, SYMBOLS, format_memory, format_number, format_seconds, one_line
+from harness.wording import (
+    OUTCOMES,
+    STATES,
+    SYMBOLS,
+    format_memory,
+    format_number,
+    format_seconds,
+    names_cell,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,7 +118,7 @@ def _job_lines(job: JobResult) -> list[str]:
     lines += [
         f"cell {c.index + 1} (id {c.id}): {c.error}"
         for c in job.cells
-        if c.state is CellState.FAILED and c.error
+        if c.state is CellState.FAILED and c.error and not names_cell(job.reason, c)
     ]
     return lines
 

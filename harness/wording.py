@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from harness.model import JobState, Outcome
+from harness.model import CellResult, JobState, Outcome
 
 Language = Literal["en", "zh"]
 
@@ -126,3 +126,8 @@ def _strip_escapes(text: str) -> str:
     import re
 
     return re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?", "", text)
+
+
+def names_cell(reason: str, cell: CellResult) -> bool:
+    """Whether a job's *reason* already says which cell it was, by number and id."""
+    return f"cell {cell.index + 1} (id {cell.id})" in reason

@@ -201,8 +201,81 @@ def test_a_folder_in_the_place_of_the_link_to_the_latest_run(book, capsys):
 def test_parameters_the_notebook_does_not_take(book, capsys, option, words):
     assert main(["run", "--quiet", "--param", option]) == ExitCode.USAGE
     assert words in one_error(capsys)
-    document = read_json(find_run(book) / "result.json")
-    assert [j["state"] for j in document["jobs"]] == ["invalid"] and document["exit_code"] == 3
+    assert not (book / "_build").exists()
+
+
+def test_a_typo_leaves_the_latest_run_the_latest(book, capsys):
+    assert main(["run", "--quiet"]) == ExitCode.OK
+    good = find_run(book)
+    assert main(["run", "--param", "sed=1", "--seeds", "3"]) == ExitCode.USAGE
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and "no parameter 'sed'" in captured.err and captured.out == ""
+    assert find_run(book) == good and [p.name for p in good.parent.glob("2*")] == [good.name]
+
+
+def test_quiet_still_tells_what_failed(book, capsys):
+    write_notebook(book / "chapters" / "02-b.ipynb", "raise RuntimeError('broken')")
+    assert main(["run", "--quiet", "--param", "accuracy=0.9", "--chapters", "01"]) == ExitCode.CLAIM_FAILED
+    assert "acc: fail: 0.9" in one_error(capsys)
+    assert main(["run", "--quiet", "--chapters", "02"]) == ExitCode.NOTEBOOK_FAILED
+    assert "02-b-offline: failed: " in (err := one_error(capsys)) and "broken" in err
+
+
+def test_what_nobody_foresaw_is_one_line_and_a_file(book, monkeypatch, capsys, tmp_path):
+    import tempfile
+
+    def fall(*arguments):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("harness.cli.load_book", fall)
+    assert main(["list"]) == ExitCode.INFRASTRUCTURE
+    assert "internal error: RuntimeError: two lines; the traceback is in" in one_error(capsys)
+    (file,) = tmp_path.glob("harness-traceback-*.txt")
+    assert 'raise RuntimeError("two\\nlines")' in file.read_text(encoding="utf-8")
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(book):
+    process = subprocess.Popen([sys.executable, "-m", "harness", "run"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process.stdout.close()
+    with process.stderr as err:
+        assert (err.read(), process.wait(timeout=60)) == ("", ExitCode.OK)
+    assert read_json(find_run(book) / "result.json")["exit_code"] == 0
+
+
+SLOW_IMPORT = """\
+import runpy, sys, time
+
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            print("ready", flush=True)
+            time.sleep(60)
+
+sys.meta_path.insert(0, Hook())
+sys.modules.pop(sys.argv[1], None)
+sys.argv = ["harness", "list"]
+runpy.run_module("harness", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        ("dataclasses", signal.SIGINT),  # the command line itself is still being imported
+        ("harness.notebook", signal.SIGINT),  # a command that runs no job is at work
+        ("harness.notebook", signal.SIGTERM),
+    ],
+)
+def test_an_interrupt_outside_a_job(book, module, number):
+    code = SLOW_IMPORT.replace("sys.argv[1]", repr(module))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (err, process.returncode) == ("error: interrupted\n", ExitCode.INFRASTRUCTURE)
 
 
 def test_a_broken_claim_file_is_told_before_anything_runs(book, capsys):
@@ -349,6 +422,16 @@ def test_clean_keeps_the_latest_run(book, capsys):
     assert main(["clean", "--all"]) == ExitCode.OK
     assert list((book / "_build" / "runs").iterdir()) == []
     assert main(["clean"]) == ExitCode.OK
+
+
+def test_clean_keeps_the_newest_run_where_the_link_is_gone(book, capsys):
+    for _ in range(2):
+        assert main(["run", "--quiet"]) == ExitCode.OK
+    runs = book / "_build" / "runs"
+    newest = find_run(book).name
+    (runs / "latest").unlink()
+    assert main(["clean"]) == ExitCode.OK
+    assert [p.name for p in runs.iterdir()] == [newest]
 
 
 def test_bless_writes_what_the_run_measured(book, capsys):

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import mini_book
+import psutil
 import pytest
 
 from harness import book as book_module
 from harness.book import build, stage_tree
+from harness.cli import main
 from harness.config import load_book
-from harness.errors import HarnessError
+from harness.errors import ExitCode, HarnessError
 
 LIMIT_MB = 8
 
@@ -88,6 +95,53 @@ def test_a_missing_configuration_is_reported(small_book):
     (small_book / "_config.yml").unlink()
     with pytest.raises(HarnessError, match=r"_config\.yml does not exist"):
         build(load_book(small_book), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[", "not valid YAML"),
+        ("- a", "expected keys"),
+        ("", "expected keys"),
+        ("repository: 5", "repository must be a mapping"),
+        ("repository: {url: [1]}", "repository must be a mapping"),
+    ],
+)
+def test_a_broken_configuration_is_one_line(small_book, text, words):
+    (small_book / "_config.yml").write_text(text, encoding="utf-8")
+    with pytest.raises(HarnessError, match=words) as caught:
+        build(load_book(small_book), None)
+    assert "_config.yml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("page", ["chapters/index.md", "chapters/references.bib"])
+def test_a_page_in_another_encoding_is_named(small_book, page):
+    (small_book / page).write_bytes("# 前言".encode("gbk"))
+    with pytest.raises(HarnessError, match=f"{page}: not UTF-8"):
+        stage_run(small_book)
+
+
+def test_the_configuration_is_looked_at_before_anything_runs(small_book, monkeypatch, capsys):
+    (small_book / "_config.yml").write_text("[", encoding="utf-8")
+    shutil.rmtree(small_book / "chapters" / "claims")
+    monkeypatch.chdir(small_book)
+    assert main(["run", "--book"]) == ExitCode.USAGE
+    assert "_config.yml" in capsys.readouterr().err and not (small_book / "_build").exists()
+
+
+def test_a_build_that_is_terminated_takes_sphinx_along(small_book):
+    run = mini_book.write_run(small_book, mini_book.document(), mini_book.chapter(True))
+    environment = {**os.environ, "PYTHONPATH": str(Path(book_module.__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, "-m", "harness", "book", run.name], cwd=small_book,
+                               stderr=subprocess.PIPE, text=True, env=environment)  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not (children := psutil.Process(process.pid).children(recursive=True)):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert (err, process.returncode) == ("error: interrupted\n", ExitCode.INFRASTRUCTURE)
+    assert not any(child.is_running() and child.status() != "zombie" for child in children)
 
 
 def test_nothing_is_rendered_when_nothing_changed(built_book, monkeypatch):
