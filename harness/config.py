@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +16,9 @@ from harness.errors import HarnessError
 from harness.model import Limits
 
 CONFIG_NAME = "harness.yml"
+KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters")
 PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
+_PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # part of a job's id, hence of a folder's name
 
 
 @dataclass(frozen=True)
@@ -106,18 +110,22 @@ def load_book(start: Path | None = None) -> Book:
     data = read_yaml(where)
     if not isinstance(data, dict):
         raise HarnessError(f"{where}: expected keys such as book, chapters, profiles")
-    unknown = set(data) - {"book", "chapters", "claims", "packages", "profiles", "parameters"}
-    if unknown:
-        raise HarnessError(f"{where}: unknown key {sorted(unknown)[0]!r}")
-    chapters_dir = root / str(data.get("chapters", "chapters"))
+    for key in data:
+        if key not in KEYS:
+            raise HarnessError(f"{where}: unknown key {key!r}; keys: {', '.join(KEYS)}")
+    chapters_dir = _folder(where, data, "chapters", "chapters")
+    if "chapters" in data and not chapters_dir.is_dir():
+        raise HarnessError(
+            f"{where}: chapters: there is no folder {chapters_dir}; create it or mend the name"
+        )
     profiles = _read_profiles(where, data.get("profiles"))
     chapters = _read_chapters(root, chapters_dir)
     return Book(
         root=root,
         title=str(data.get("book", root.name)),
         chapters_dir=chapters_dir,
-        claims_dir=root / str(data.get("claims", "chapters/claims")),
-        packages=tuple(_list_of_names(where, data.get("packages"))),
+        claims_dir=_folder(where, data, "claims", "chapters/claims"),
+        packages=tuple(_packages(where, data.get("packages"))),
         chapters=chapters,
         profiles=profiles,
         parameters=_read_parameters(where, data.get("parameters"), chapters, profiles),
@@ -127,7 +135,7 @@ def load_book(start: Path | None = None) -> Book:
 def read_yaml(path: Path) -> Any:
     """A YAML file of the book."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}" if mark else ""
@@ -138,11 +146,46 @@ def read_yaml(path: Path) -> Any:
         raise HarnessError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _list_of_names(where: Path, value: Any) -> list[str]:
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's plain types; a key that stands twice in one mapping is an error, not overwritten."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} stands here twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _inside(name: Any) -> bool:
+    """Whether *name* is a path that stays below the book's folder."""
+    if not isinstance(name, str) or not name.strip():
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and path != PurePosixPath(".")
+
+
+def _folder(where: Path, data: Mapping[str, Any], key: str, default: str) -> Path:
+    name = data.get(key, default)
+    if not _inside(name):
+        raise HarnessError(
+            f"{where}: {key} must be a folder inside the book, such as {default}, not {name!r}"
+        )
+    folder = where.parent / name
+    if folder.exists() and not folder.is_dir():
+        raise HarnessError(f"{where}: {key}: {folder} is a file, not a folder")
+    return folder
+
+
+def _packages(where: Path, value: Any) -> list[str]:
     if value is None:
         return []
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise HarnessError(f"{where}: packages must be a list of folder names")
+    if not isinstance(value, list) or not all(map(_inside, value)):
+        raise HarnessError(f"{where}: packages must be a list of folder names inside the book, not {value!r}")
     return value
 
 
@@ -153,7 +196,11 @@ def _read_profiles(where: Path, data: Any) -> Mapping[str, Profile]:
         raise HarnessError(f"{where}: profiles must map a name to its limits")
     profiles = {}
     for name, entry in data.items():
-        entry = entry or {}
+        if not isinstance(name, str) or not _PROFILE.fullmatch(name):
+            raise HarnessError(
+                f"{where}: a profile's name consists of letters, digits, - and _, which {name!r} does not"
+            )
+        entry = {} if entry is None else entry
         if not isinstance(entry, dict) or set(entry) - PROFILE_KEYS:
             raise HarnessError(f"{where}: profile {name!r} takes {', '.join(sorted(PROFILE_KEYS))} only")
         for flag in ("default", "network"):
@@ -175,7 +222,7 @@ def _seconds(where: Path, profile: Any, key: str, entry: Mapping[str, Any]) -> f
     value = entry.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise HarnessError(
             f"{where}: {key} of profile {profile!r} must be a number of seconds above 0, not {value!r}"
         )
@@ -209,7 +256,10 @@ def _read_chapters(root: Path, chapters_dir: Path) -> tuple[Path, ...]:
     if not toc.is_file():
         return tuple(sorted(chapters_dir.glob("*.ipynb")))
     chapters = []
-    for name in _toc_files(read_yaml(toc)):
+    tree = read_yaml(toc)
+    if not isinstance(tree, dict) or not isinstance(tree.get("root"), str):
+        raise HarnessError(f"{toc}: expected keys such as format, root (the first page) and parts")
+    for name in _toc_files(tree):
         path = root / (name if name.endswith(".ipynb") else f"{name}.ipynb")
         if path.is_file():
             chapters.append(path)

@@ -14,6 +14,7 @@ from harness.model import Job, Limits
 from harness.notebook import Notebook, read_notebook
 from harness.parameters import Parameter, read_parameters, resolve
 
+MAX_SEEDS = 1000
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -46,9 +47,11 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
         if "," in text:
             seeds = tuple(int(part) for part in text.split(",") if part.strip())
         else:
-            seeds = tuple(range(int(text)))
+            seeds = tuple(range(min(int(text), MAX_SEEDS + 1)))
     except ValueError:
         seeds = ()
+    if len(seeds) > MAX_SEEDS:
+        raise HarnessError(f"--seeds {text}: at most {MAX_SEEDS} seeds in one run")
     if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
         raise HarnessError(f"--seeds {text!r}: give a count (5 is seeds 0 to 4) or different seeds (0,3,7)")
     return seeds
@@ -87,6 +90,11 @@ def _plan_notebook(book: Book | None, path: Path, profile: Profile, request: Req
         notebook = read_notebook(path)
         given = dict(book.parameters.get(chapter, {}).get(profile.name, {})) if book and chapter else {}
         declared = _declared(notebook, strict=bool(given or request.texts or chapter or request.seeds))
+        if request.seeds is not None and "seed" not in (declared or {}):
+            known = ", ".join(declared or ()) or "none"
+            raise HarnessError(
+                f"{path} has no parameter 'seed' for --seeds to set; its parameters: {known}; leave --seeds out"
+            )
         entries = []
         for values in _per_seed(declared or {}, given, profile, request):
             parameters = resolve(notebook, declared, values, request.texts)
@@ -119,7 +127,7 @@ def _per_seed(
     for name, value in (("profile", profile.name), ("device", request.device)):
         if name in declared and name not in request.texts:
             values[name] = value
-    if request.seeds is None or "seed" not in declared:
+    if request.seeds is None:
         return [values]
     return [{**values, "seed": seed} for seed in request.seeds]
 

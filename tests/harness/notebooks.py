@@ -37,7 +37,7 @@ def write_notebook(
 
 def write_book(root: Path, chapters: Mapping[str, Path | Sequence[str]], **config: object) -> Path:
     """A book with a harness.yml and one notebook per chapter (given as its code cells)."""
-    root.mkdir(parents=True, exist_ok=True)
+    (root / "chapters").mkdir(parents=True, exist_ok=True)
     for name, cells in chapters.items():
         if not isinstance(cells, Path):
             write_notebook(root / "chapters" / f"{name}.ipynb", *cells)

@@ -73,6 +73,21 @@ def test_no_book(tmp_path):
         ("profiles: {a: {default: true}, b: {default: true}}", "more than one profile"),
         ("packages: sft", "list of folder names"),
         ("parameters: {01-a: {}}", "no chapter of this book"),
+        ("chapter: x", "keys: book, chapters, claims, packages, profiles, parameters"),
+        ("profiles: {a: {cell_timeout: .nan}}", "cell_timeout of profile 'a'"),
+        ("profiles: {a: {cell_timeout: .inf}}", "cell_timeout of profile 'a'"),
+        ("profiles: {a/b: {}}", "a profile's name consists of"),
+        ("profiles: {5: {}}", "a profile's name consists of"),
+        ("profiles: {a: []}", "profile 'a' takes"),
+        ("profiles: {a: {}}\nprofiles: {b: {}}", "line 2: .*'profiles' stands here twice"),
+        ("profiles: {a: {cell_timeout: 1, cell_timeout: 2}}", "'cell_timeout' stands here twice"),
+        ("claims: harness.yml", "is a file"),
+        ("chapters: 5", "chapters must be a folder inside the book"),
+        ("chapters: /etc", "chapters must be a folder inside the book"),
+        ("chapters: ..", "chapters must be a folder inside the book"),
+        ("chapters: kapitel", "there is no folder .*kapitel"),
+        ("packages: [../..]", "folder names inside the book"),
+        ("packages: [.]", "folder names inside the book"),
     ],
 )
 def test_mistakes_are_one_line_with_the_file(tmp_path, text, complaint):
@@ -80,6 +95,14 @@ def test_mistakes_are_one_line_with_the_file(tmp_path, text, complaint):
     with pytest.raises(HarnessError, match=complaint) as caught:
         load_book(tmp_path)
     assert "harness.yml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "- file: chapters/01-a", "root: 5", "format: jb-book"])
+def test_a_table_of_contents_without_a_first_page(tmp_path, text):
+    write_book(tmp_path, {"01-a": ["1"]})
+    (tmp_path / "_toc.yml").write_text(text)
+    with pytest.raises(HarnessError, match=r"_toc\.yml: expected keys such as format, root"):
+        load_book(tmp_path)
 
 
 def test_parameters_of_an_unknown_profile(tmp_path):

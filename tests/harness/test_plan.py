@@ -23,6 +23,7 @@ def book(tmp_path):
 def test_chapters_times_seeds(book):
     planned = plan(book, book.chapters, Request("smoke", seeds=(0, 3), device="cpu", cell_timeout=9))
     assert [p.job.id for p in planned] == ["01-a-smoke-seed0", "01-a-smoke-seed3", "02-b-smoke"]
+    assert "02-b.ipynb has no parameter 'seed'" in planned[2].problem
     assert planned[1].job.parameters == {"n": 5, "profile": "smoke", "device": "cpu", "seed": 3}
     assert planned[1].job.seed == 3 and planned[2].job.seed is None
     assert planned[0].job.limits.cell == 9 and planned[0].job.limits.notebook == 60
@@ -81,6 +82,10 @@ def test_seeds():
     assert parse_seeds("3,") == (3,)
     assert parse_seeds(" 0, 7 ") == (0, 7)
     assert parse_seeds(None) is None
+    assert len(parse_seeds("1000") or ()) == 1000
+    for text in ("1001", "99999999999999"):
+        with pytest.raises(HarnessError, match="at most 1000 seeds"):
+            parse_seeds(text)
     for text in ("0", "-1", "a", "1,1", ",", "1,-2", ""):
         with pytest.raises(HarnessError, match="--seeds"):
             parse_seeds(text)
