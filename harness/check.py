@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ from harness.wording import STATES, Text, join, one_line
 
 if TYPE_CHECKING:
     from harness.config import Book
+
+SIMILAR = 0.6
+"""From this ratio on (difflib), an unclaimed metric may be a claimed one under a new name."""
 
 
 def judge_run(book: Book, results: Sequence[JobResult], *, profile: str, hardware: str = "") -> list[Verdict]:
@@ -35,21 +39,26 @@ def judge(
 ) -> list[Verdict]:
     """Judge one chapter by all its jobs (seeds) under *profile*; *results* may hold other jobs too."""
     jobs = [r for r in results if r.chapter == claims.chapter and r.profile == profile]
+    unclaimed = _unclaimed(claims, jobs)
     verdicts: list[Verdict] = []
     for claim in claims.claims:
-        verdicts += _judge_jobs(Case(claims.chapter, claim, profile, hardware=hardware), jobs)
-    return verdicts + _unexpected(claims, jobs, profile)
+        verdicts += _judge_jobs(Case(claims.chapter, claim, profile, hardware=hardware), jobs, unclaimed)
+    return verdicts + _unexpected(claims, unclaimed, profile)
 
 
-def _judge_jobs(case: Case, jobs: Sequence[JobResult]) -> list[Verdict]:
-    """Verdicts on one claim: on the values that were recorded, and on the jobs that recorded none."""
+def _judge_jobs(case: Case, jobs: Sequence[JobResult], new: Collection[str]) -> list[Verdict]:
+    """Verdicts on one claim: on the values that were recorded, and on the jobs that recorded none.
+
+    *new* are the names of metrics that nobody claims: one of them may be the claim's under another name.
+    """
     found = [(job, metric) for job in jobs if (metric := _metric(job, case.claim.name)) is not None]
     lacking = [job for job in jobs if _metric(job, case.claim.name) is None]
     verdicts: list[Verdict] = []
     if found:
         verdicts += _judge_found(case, found)
     if lacking or not jobs:
-        verdicts.append(case.verdict(Outcome.MISSING, "recorded", _missing_text(case, lacking)))
+        text = _missing_text(case, lacking, new)
+        verdicts.append(case.verdict(Outcome.MISSING, "recorded", text))
     return verdicts
 
 
@@ -73,10 +82,18 @@ def _metric(job: JobResult, name: str) -> Metric | None:
     return next((m for m in job.metrics if m.name == name), None)
 
 
-def _missing_text(case: Case, lacking: Sequence[JobResult]) -> Text:
+def _missing_text(case: Case, lacking: Sequence[JobResult], new: Collection[str]) -> Text:
     if not lacking:
         return Text("the chapter did not run", "这一章没有运行")
+    recorded = {metric.name for job in lacking for metric in job.metrics} & set(new)
+    similar = difflib.get_close_matches(case.claim.name, sorted(recorded), 1, SIMILAR)
     finished = (JobState.COMPLETED, JobState.SKIPPED)
+    if similar:
+        hint = Text(
+            f"not recorded, but {similar[0]} was, which nobody claims: did you rename it to {similar[0]}?",
+            f"没有记录，但记录了没有声明的 {similar[0]}：是否改名为 {similar[0]} 了？",
+        )
+        return join((hint, *(_job_text(job) for job in lacking if job.state not in finished)))
     if all(job.state in finished for job in lacking):
         advice = Text(
             f"no record({case.claim.name!r}, …) was reached", f"没有执行到 record({case.claim.name!r}, …)"
@@ -94,14 +111,19 @@ def _job_text(job: JobResult) -> Text:
     )
 
 
-def _unexpected(claims: ChapterClaims, jobs: Sequence[JobResult], profile: str) -> list[Verdict]:
-    """One verdict for each metric that nobody claims."""
+def _unclaimed(claims: ChapterClaims, jobs: Sequence[JobResult]) -> dict[str, list[Metric]]:
+    """The metrics that nobody claims, by name."""
     known = {claim.name for claim in claims.claims}
     found: dict[str, list[Metric]] = {}
     for job in jobs:
         for metric in job.metrics:
             if metric.name not in known:
                 found.setdefault(metric.name, []).append(metric)
+    return found
+
+
+def _unexpected(claims: ChapterClaims, found: Mapping[str, Sequence[Metric]], profile: str) -> list[Verdict]:
+    """One verdict for each metric that nobody claims."""
     file = f"{claims.chapter}{SUFFIX}"
     text = Text(
         f"recorded, but {file} has no claim of this name; add one or stop recording it",

@@ -348,8 +348,15 @@ def _judge_bounds(case: Case, bounds: Bounds) -> Verdict:
     # an open side has no number that JSON could hold: the range stands in the message
     more = {"margin": None, "interval": (low, high) if math.isfinite(low) and math.isfinite(high) else None}
     if outside:
-        text = Text(f"{values} lies outside the bounds {range_}", f"{values} 超出取值范围 {range_}")
-        return case.verdict(Outcome.FAIL, "bounds", text, **more)
+        delta, bound = max(
+            ((v - low, low) if v < low else (v - high, high) for v in outside), key=lambda pair: abs(pair[0])
+        )
+        by = case.number(abs(delta))
+        text = Text(
+            f"{values} lies outside the bounds {range_}, by {by}" + (" at most" if len(outside) > 1 else ""),
+            f"{values} 超出取值范围 {range_}，" + ("最多" if len(outside) > 1 else "") + f"超出 {by}",
+        )
+        return case.verdict(Outcome.FAIL, "bounds", text, reference=bound, delta=delta, **more)
     text = Text(f"{values} lies in the bounds {range_}", f"{values} 在取值范围 {range_} 之内")
     return case.verdict(Outcome.PASS, "bounds", text, **more)
 

@@ -342,6 +342,28 @@ def test_the_seeds_reach_the_rules():
     assert verdict.outcome is Outcome.PASS and "identical" in verdict.message
 
 
+def test_a_renamed_metric_is_missing_under_its_old_name():
+    renamed = job(None, metrics=(Metric("acuracy", 0.8), Metric("seconds", 3.0)))
+    missing, *new = judge(claims_of(claim()), [renamed], profile="offline")
+    assert (missing.outcome, [v.claim for v in new]) == (Outcome.MISSING, ["acuracy", "seconds"])
+    assert "did you rename it to acuracy?" in missing.message and "acuracy" in missing.message_zh
+    assert "was reached" not in missing.message
+    other = job(None, metrics=(Metric("seconds", 3.0),))
+    assert "rename" not in judge(claims_of(claim()), [other], profile="offline")[0].message
+
+
+@pytest.mark.parametrize(
+    ("values", "reference", "delta"),
+    [((0.2,), 0.3, -0.1), ((0.9,), 0.8, 0.1), ((0.5, 0.25, 0.1), 0.3, -0.2), ((0.5,), None, None)],
+)
+def test_bounds_say_how_far_outside_a_value_is(values, reference, delta):
+    verdict = one(claim(bounds={"offline": Bounds(0.3, 0.8)}), *values)
+    assert verdict.reference == reference
+    assert verdict.delta == (delta if delta is None else pytest.approx(delta))
+    if delta is not None:
+        assert f"{abs(delta):.0%}"[:-1] in verdict.message.split(", by ")[1]
+
+
 def test_a_completed_chapter_that_records_nothing_is_missing():
     (verdict,) = judge(claims_of(claim()), [job(None)], profile="offline")
     assert (verdict.outcome, verdict.observed) == (Outcome.MISSING, ())
