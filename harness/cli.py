@@ -47,7 +47,17 @@ RunArgument = Annotated[
 ChaptersOption = Annotated[
     str | None, typer.Option(help="Chapters by the beginning of their names, with commas: 05,06.")
 ]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 5 if a verdict is inconclusive.")]
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Exit with 5 if a verdict is inconclusive, with 1 if a metric has no claim."
+    ),
+]
+EXIT_CODES = (
+    "Exit codes: 0 all claims hold; 1 a claim failed or its metric is missing; 2 a notebook failed;"
+    " 3 usage or configuration: what was asked for cannot be run; 4 a time limit, a kernel that died, an"
+    " interrupt or the machine; 5 inconclusive under --strict. Where several apply: 4, 3, 2, 1, 5."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -170,6 +180,13 @@ def fail(message: str, code: ExitCode) -> int:
     return int(code)
 
 
+def run_folder(root: Path, name: str) -> Path:
+    """The run called *name*; an empty name, as from an unset variable, is no run."""
+    if not name.strip():
+        raise HarnessError("the run's name is empty; give its id, the beginning of it, or latest")
+    return find_run(root, name)
+
+
 def console() -> Any:
     """Rich's console on stdout."""
     from rich.console import Console
@@ -190,12 +207,13 @@ def names(option: str | None) -> list[str] | None:
 @app.command("list")
 def list_chapters(
     profile: Annotated[str | None, typer.Option(help="Show the parameters under this profile.")] = None,
-) -> None:
-    """List the chapters with their parameters."""
+) -> int:
+    """List the chapters with their parameters, and what keeps one from running."""
     from rich.table import Table
 
     from harness.notebook import InvalidNotebook, read_notebook
     from harness.parameters import ParameterError, read_parameters
+    from harness.plan import Request, plan
 
     book = load_book()
     chosen = book.profile(profile).name
@@ -205,14 +223,23 @@ def list_chapters(
             notebook = read_notebook(chapter)
             defaults = {name: p.default for name, p in (read_parameters(notebook) or {}).items()}
             title = notebook.title
-        except (InvalidNotebook, ParameterError) as error:
-            title, defaults = f"cannot be read: {error}", {}
+        except (InvalidNotebook, ParameterError):
+            title, defaults = "cannot be read", {}
         values = defaults | dict(book.parameters.get(chapter.stem, {}).get(chosen, {}))
         table.add_row(chapter.stem, title, ", ".join(f"{n}={v!r}" for n, v in values.items()))
     console().print(table)
+    problems = dict.fromkeys(
+        entry.problem
+        for name in book.profiles
+        for entry in plan(book, book.chapters, Request(name))
+        if entry.problem
+    )
+    for problem in problems:
+        fail(problem, ExitCode.USAGE)
+    return int(ExitCode.USAGE if problems else ExitCode.OK)
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def run(
     notebooks: Annotated[
         list[Path] | None, typer.Argument(help="Notebooks to run; the book's chapters if none.")
@@ -365,7 +392,6 @@ def _report(
     interrupted: bool,
 ) -> tuple[int, list[Any]]:
     """Judge the results, write result.json and the reports; the exit code and the verdicts."""
-    from harness.model import JobState
     from harness.report import exit_code, run_document, write_reports
 
     verdicts: list[Any] = []
@@ -380,8 +406,6 @@ def _report(
         except HarnessError as error:  # the run must still be written
             problem = error
     codes = [exit_code(results, verdicts, strict=strict)]
-    if any(r.state is JobState.INVALID for r in results):
-        codes.append(ExitCode.USAGE)  # what was asked for cannot be run at all
     if problem is not None:
         codes.append(problem.exit_code)
     if interrupted:
@@ -397,14 +421,14 @@ _RANK = [ExitCode.OK, ExitCode.INCONCLUSIVE, ExitCode.CLAIM_FAILED, ExitCode.NOT
          ExitCode.INFRASTRUCTURE]  # fmt: skip
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def check(run: RunArgument = "latest", strict: StrictOption = False) -> int:
     """Judge a finished run again, for instance after a claim changed."""
     from harness.reading import read_document, read_run
     from harness.report import print_summary
 
     book = load_book()
-    run_dir = find_run(book.root, run)
+    run_dir = run_folder(book.root, run)
     recorded = read_run(run_dir, book.chapters)
     manifest, results = recorded.manifest, recorded.results
     if len(recorded.absent) == len(results):
@@ -431,7 +455,7 @@ def report(run: RunArgument = "latest") -> None:
     from harness.report import print_summary, write_reports
 
     root = find_root()
-    run_dir = find_run(root or Path.cwd(), run)
+    run_dir = run_folder(root or Path.cwd(), run)
     document, recorded = read_document(run_dir), read_run(run_dir, load_book().chapters if root else ())
     write_reports(run_dir, document)
     screen = console()
@@ -453,7 +477,7 @@ def bless(
     book = load_book()
     chosen = names(chapters)
     stems = [path.stem for path in book.select(chosen)] if chosen else None
-    written = write_references(book, find_run(book.root, run), chapters=stems, replace=replace)
+    written = write_references(book, run_folder(book.root, run), chapters=stems, replace=replace)
     for path in written:
         print(f"blessed {path}")
     if not written:
@@ -471,7 +495,7 @@ def book(
     from harness.book import build
 
     the_book = load_book()
-    page = build(the_book, find_run(the_book.root, run), warnings_are_errors=not allow_warnings)
+    page = build(the_book, run_folder(the_book.root, run), warnings_are_errors=not allow_warnings)
     print(f"open {page}")
 
 

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of ``python -m harness``; the first that applies, from 4 down to 1, wins."""
+    """Exit codes of ``python -m harness``; where several apply: 4, 3, 2, 1, 5."""
 
     OK = 0
     CLAIM_FAILED = 1

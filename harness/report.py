@@ -19,7 +19,7 @@ SCHEMA_PATH = Path(__file__).with_name("schema") / "result.schema.json"
 """JSON Schema (2020-12) of the run's result.json."""
 
 _INFRASTRUCTURE = frozenset({JobState.TIMED_OUT, JobState.DEAD, JobState.CANCELLED})
-_NOTEBOOK = frozenset({JobState.FAILED, JobState.EXITED_EARLY, JobState.INVALID})
+_NOTEBOOK = frozenset({JobState.FAILED, JobState.EXITED_EARLY})
 _BROKEN_CLAIM = frozenset({Outcome.FAIL, Outcome.MISSING})
 
 
@@ -67,16 +67,18 @@ def write_reports(run_dir: Path, document: Mapping[str, Any]) -> None:
 
 
 def exit_code(results: Sequence[JobResult], verdicts: Sequence[Verdict], *, strict: bool) -> ExitCode:
-    """The exit code of a run. Where several apply, the execution problem outranks the claim: 4, 2, 1, 5.
+    """The exit code of a run. Where several apply, the execution problem outranks the claim: 4, 3, 2, 1, 5.
 
-    4: a job timed out, died or was cancelled. 2: a notebook failed, exited early or is invalid. 1: a claim
-    failed or its metric is missing; under *strict* also a metric that nobody claims. 5: under *strict*, a
-    claim is inconclusive. 0: all held.
+    4: a job timed out, died or was cancelled. 3: a notebook is invalid: what was asked for cannot be run at
+    all. 2: a notebook failed or exited early. 1: a claim failed or its metric is missing; under *strict* also
+    a metric that nobody claims. 5: under *strict*, a claim is inconclusive. 0: all held.
     """
     states = {result.state for result in results}
     outcomes = {verdict.outcome for verdict in verdicts}
     if states & _INFRASTRUCTURE:
         return ExitCode.INFRASTRUCTURE
+    if JobState.INVALID in states:
+        return ExitCode.USAGE
     if states & _NOTEBOOK:
         return ExitCode.NOTEBOOK_FAILED
     if outcomes & _BROKEN_CLAIM or (strict and Outcome.UNEXPECTED in outcomes):

@@ -122,6 +122,8 @@ def test_seeds_become_jobs(book, capsys):
         (["report"], "no run yet"),
         (["bless"], "no run yet"),
         (["book"], "no run yet"),
+        (["check", ""], "the run's name is empty"),
+        (["run", "--seeds", "1001"], "at most 1000 seeds"),
     ],
 )
 def test_mistakes_on_the_command_line(book, capsys, arguments, words):
@@ -410,6 +412,34 @@ def test_list(book, capsys):
     assert main(["list"]) == ExitCode.OK
     out = capsys.readouterr().out
     assert "01-a" in out and "accuracy=0.5" in out
+
+
+def test_list_names_wrong_parameters_of_the_configuration(book, capsys):
+    values = {"01-a": {"smoke": {"acuracy": 1}, "offline": {"accuracy": "high"}}}
+    write_book(book, {}, parameters=values)
+    assert main(["list"]) == ExitCode.USAGE
+    captured = capsys.readouterr()
+    assert "01-a" in captured.out and captured.err.count("error: ") == 2
+    assert "no parameter 'acuracy'" in captured.err and "accuracy must be float" in captured.err
+
+
+def test_a_notebook_of_no_chapter_needs_no_claim_file(book, capsys):
+    (book / "chapters" / "claims" / "01-a.yml").write_text("claims: [")
+    write_notebook(book / "draft.ipynb", "1")
+    assert main(["run", "draft.ipynb", "--quiet"]) == ExitCode.OK
+
+
+def test_seeds_of_a_notebook_without_seed(book, capsys):
+    write_notebook(book / "draft.ipynb", "1")
+    assert main(["run", "draft.ipynb", "--seeds", "3"]) == ExitCode.USAGE
+    assert "has no parameter 'seed'" in one_error(capsys)
+
+
+def test_help_tells_the_exit_codes(capsys):
+    for command in ("run", "check"):
+        assert main([command, "--help"]) == ExitCode.OK
+        out = " ".join(capsys.readouterr().out.split())
+        assert "Exit codes: 0 all claims hold" in out and "with 1 if a metric has no claim" in out
 
 
 def test_clean_keeps_the_latest_run(book, capsys):

@@ -293,6 +293,21 @@ def printed(results, judged, width=80, **options) -> str:
     return stream.getvalue()
 
 
+def test_a_failed_cell_is_told_once():
+    """The reason names the cell; where it does not, the cell has a line of its own."""
+    error = "RuntimeError: broken"
+    cells = (CellResult(7, "c3", CellState.FAILED, 1.0, error),)
+    named = replace(BROKEN, cells=cells, reason=f"cell 8 (id c3), line 3: {error}")
+    for text in (
+        printed((named,), ()),
+        *(markdown_report(document((named,), ()), to) for to in ("zh", "en")),
+    ):
+        told = text.split("RuntimeError: broken")
+        assert len(told) == text.count("line 3: ") + 1 and "cell 9" not in text and "cell 7" not in text
+    plain = replace(BROKEN, cells=cells, reason="a cell raised")
+    assert f"cell 8 (id c3): {error}" in printed((plain,), ())
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_summary_fits_the_terminal_in_any_script(width):
     long = replace(verdicts()[0], title="很长的标题" * 12)
@@ -342,7 +357,7 @@ def test_colour_is_used_where_the_terminal_has_it():
 
 STATE_CODES = {
     JobState.COMPLETED: 0, JobState.SKIPPED: 0,
-    JobState.FAILED: 2, JobState.EXITED_EARLY: 2, JobState.INVALID: 2,
+    JobState.FAILED: 2, JobState.EXITED_EARLY: 2, JobState.INVALID: 3,
     JobState.TIMED_OUT: 4, JobState.DEAD: 4, JobState.CANCELLED: 4,
 }  # fmt: skip
 OUTCOME_CODES = {
