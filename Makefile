@@ -1,4 +1,4 @@
-# make book   set up, run the offline profile, build the site
+# make book   set up, run the chapters (PROFILE=smoke|offline|full; offline by default), build the site
 # make test   set up, run all tests
 #
 # Paths are relative and nothing is called by a script's shebang, so that a checkout in a folder with spaces and
@@ -12,7 +12,7 @@ PROFILE ?= offline
 HARNESS_FLAGS ?=
 PYTEST_FLAGS ?= -n auto
 
-.PHONY: help book test run check lint fix serve bless clean
+.PHONY: help book test run lint fix serve clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -23,7 +23,7 @@ book: $(VENV)/.site
 test: $(VENV)/.test
 	@$(RUN) -m pytest $(PYTEST_FLAGS)
 
-# make run    run the chapters only (PROFILE=smoke|offline|full)
+# make run    run the chapters only (PROFILE as above)
 run: $(VENV)/.site
 	@$(RUN) -m harness run --profile $(PROFILE) $(HARNESS_FLAGS)
 
