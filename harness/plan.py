@@ -71,7 +71,19 @@ def plan(book: Book | None, notebooks: Sequence[Path], request: Request) -> list
         for entry in _plan_notebook(book, path, profile, request):
             identity = _unique(entry.job.id, taken)
             planned.append(Planned(_with_id(entry.job, identity), entry.notebook, entry.problem))
-    return planned
+    return planned if request.seeds is None else _without_seed(planned)
+
+
+def _without_seed(planned: Sequence[Planned]) -> list[Planned]:
+    """Under --seeds: a chapter without the parameter runs once beside others that take it; else it is told."""
+    taken = any("seed" in entry.job.parameters for entry in planned)
+    checked = []
+    for entry in planned:
+        if not entry.problem and "seed" not in entry.job.parameters and not (taken and entry.job.chapter):
+            problem = f"{entry.job.notebook} has no parameter 'seed' for --seeds to set; leave --seeds out"
+            entry = Planned(entry.job, None, problem)
+        checked.append(entry)
+    return checked
 
 
 def _plan_notebook(book: Book | None, path: Path, profile: Profile, request: Request) -> list[Planned]:
@@ -90,11 +102,6 @@ def _plan_notebook(book: Book | None, path: Path, profile: Profile, request: Req
         notebook = read_notebook(path)
         given = dict(book.parameters.get(chapter, {}).get(profile.name, {})) if book and chapter else {}
         declared = _declared(notebook, strict=bool(given or request.texts or chapter or request.seeds))
-        if request.seeds is not None and "seed" not in (declared or {}):
-            known = ", ".join(declared or ()) or "none"
-            raise HarnessError(
-                f"{path} has no parameter 'seed' for --seeds to set; its parameters: {known}; leave --seeds out"
-            )
         entries = []
         for values in _per_seed(declared or {}, given, profile, request):
             parameters = resolve(notebook, declared, values, request.texts)
@@ -127,7 +134,7 @@ def _per_seed(
     for name, value in (("profile", profile.name), ("device", request.device)):
         if name in declared and name not in request.texts:
             values[name] = value
-    if request.seeds is None:
+    if request.seeds is None or "seed" not in declared:
         return [values]
     return [{**values, "seed": seed} for seed in request.seeds]
 

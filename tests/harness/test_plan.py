@@ -23,7 +23,10 @@ def book(tmp_path):
 def test_chapters_times_seeds(book):
     planned = plan(book, book.chapters, Request("smoke", seeds=(0, 3), device="cpu", cell_timeout=9))
     assert [p.job.id for p in planned] == ["01-a-smoke-seed0", "01-a-smoke-seed3", "02-b-smoke"]
-    assert "02-b.ipynb has no parameter 'seed'" in planned[2].problem
+    assert not planned[2].problem  # a chapter without a seed runs once beside others
+    assert "no parameter 'seed'" in plan(book, book.chapters[1:], Request(seeds=(0,)))[0].problem
+    other = write_notebook(book.root / "draft.ipynb", "1")
+    assert "no parameter 'seed'" in plan(book, [*book.chapters, other], Request(seeds=(0,)))[2].problem
     assert planned[1].job.parameters == {"n": 5, "profile": "smoke", "device": "cpu", "seed": 3}
     assert planned[1].job.seed == 3 and planned[2].job.seed is None
     assert planned[0].job.limits.cell == 9 and planned[0].job.limits.notebook == 60
