@@ -23,6 +23,7 @@ import typer
 from harness.config import Book, find_root, load_book
 from harness.errors import ExitCode, HarnessError, InfrastructureError
 from harness.store import (
+    LATEST,
     build_dir,
     create_run,
     create_run_at,
@@ -184,6 +185,9 @@ def run_folder(root: Path, name: str) -> Path:
     """The run called *name*; an empty name, as from an unset variable, is no run."""
     if not name.strip():
         raise HarnessError("the run's name is empty; give its id, the beginning of it, or latest")
+    runs = runs_dir(root)
+    if name == LATEST and latest_name(runs) is None and (newest := _newest(runs)):
+        return runs / newest  # the run that the link named is gone
     return find_run(root, name)
 
 
@@ -297,7 +301,12 @@ def run(
     name = planned[0].job.profile
     began = time.monotonic()
     run_dir = _new_run(out, book.root if book else Path.cwd(), name)
-    code = _execute(book, planned, run_dir, use_cache=not no_cache, strict=strict, quiet=quiet)
+    try:
+        code = _execute(book, planned, run_dir, use_cache=not no_cache, strict=strict, quiet=quiet)
+    except BaseException:
+        if out is None and not (run_dir / "manifest.json").exists():  # stopped before it began
+            shutil.rmtree(run_dir, ignore_errors=True)
+        raise
     if site and book and code != ExitCode.INFRASTRUCTURE:
         _build_site(book, run_dir, began)
     return code
@@ -438,7 +447,9 @@ def check(run: RunArgument = "latest", strict: StrictOption = False) -> int:
     else:
         seconds = sum(r.seconds for r in results)
     code, verdicts = _report(book, run_dir, manifest, results, seconds, strict, interrupted=False)
-    print_summary(console(), results, verdicts)
+    screen = console()
+    print_summary(screen, results, verdicts)
+    screen.print(f"run folder {run_dir}", markup=False, soft_wrap=True)
     if recorded.absent:
         return fail(
             f"unfinished: {len(recorded.absent)} of {len(results)} planned jobs have no result"

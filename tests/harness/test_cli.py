@@ -215,6 +215,21 @@ def test_a_typo_leaves_the_latest_run_the_latest(book, capsys):
     assert find_run(book) == good and [p.name for p in good.parent.glob("2*")] == [good.name]
 
 
+def test_a_run_that_is_stopped_before_it_began_leaves_nothing(book, monkeypatch, capsys):
+    assert main(["run", "--quiet"]) == ExitCode.OK
+    good = find_run(book)
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.run.make_manifest", interrupt)
+    assert main(["run", "--quiet"]) == ExitCode.INFRASTRUCTURE
+    assert one_error(capsys) == "error: interrupted\n"
+    assert [p.name for p in good.parent.glob("2*")] == [good.name]
+    assert main(["check"]) == ExitCode.OK
+    assert str(good) in capsys.readouterr().out
+
+
 def test_quiet_still_tells_what_failed(book, capsys):
     write_notebook(book / "chapters" / "02-b.ipynb", "raise RuntimeError('broken')")
     assert main(["run", "--quiet", "--param", "accuracy=0.9", "--chapters", "01"]) == ExitCode.CLAIM_FAILED
