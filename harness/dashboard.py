@@ -250,6 +250,8 @@ def past_runs(runs: Path, document: Mapping[str, Any]) -> list[Mapping[str, Any]
             other = read_json(path)
         except HarnessError:  # an unfinished or damaged run is no part of the history
             continue
+        if not isinstance(other, Mapping):
+            continue
         same = other.get("profile") == document.get("profile")
         if same and str(other.get("started")) <= str(document.get("started")):
             found.setdefault(str(other.get("run")), other)

@@ -185,7 +185,7 @@ class Verdict:
     rule: str  # "prediction interval", "TOST", "published", "bounds", "recorded"
     observed: tuple[float, ...] = ()
     reference: float | None = None
-    delta: float | None = None  # mean of observed minus reference
+    delta: float | None = None  # mean of observed minus reference; under bounds, how far outside
     interval: tuple[float, float] | None = None  # values that count as reproduced, in the claim's unit
     margin: float | None = None
     unit: str = ""
