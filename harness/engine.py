@@ -22,6 +22,7 @@ import nbformat
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_core.utils import ensure_async
+from nbclient.client import CellExecutionComplete
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
@@ -35,6 +36,7 @@ from harness.notebook import is_blank
 from harness.parameters import render
 from harness.process import describe_exit
 from harness.store import write_text
+from harness.streams import CellText, cut_output
 
 ENGINE = "harness"
 NATIVE_KERNEL = "python3"
@@ -118,6 +120,7 @@ class Client(PapermillNotebookClient):
         self.limit_hit = ""
         self.timeout_func = self._seconds_left
         self.exit_asked = False
+        self.text = CellText()
         self.on_cell_executed = self._note_exit
 
     # -- start ---------------------------------------------------------------------------------------
@@ -175,13 +178,39 @@ class Client(PapermillNotebookClient):
                     self.record.kernel_exit = self._kernel_returncode()
                 raise
             finally:
+                self.text.settle()
                 self.nb_man.cell_complete(self.nb.cells[index], cell_index=index)
             self.record.complete(index)
 
     def process_message(self, *args: Any, **kwargs: Any) -> Any:
         output = super().process_message(*args, **kwargs)
-        self.record.autosave(self.nb)
+        if self.record.is_save_due():
+            self.text.settle()
+            self.record.autosave(self.nb)
         return output
+
+    def output(self, outs: list[Any], msg: Mapping[str, Any], display_id: str | None, cell_index: int) -> Any:
+        """Collect text in our own way, in linear time; all else is nbclient's."""
+        if msg["msg_type"] != "stream" or self.output_hook_stack[msg["parent_header"].get("msg_id")]:
+            output = super().output(outs, msg, display_id, cell_index)
+            if output:
+                cut_output(output)
+            return output
+        if self.clear_before_next_output:
+            outs[:] = []
+            self.clear_display_id_mapping(cell_index)
+            self.clear_before_next_output = False
+        self.text.add(outs, msg["content"]["name"], msg["content"]["text"])
+        return None
+
+    async def _async_poll_output_msg(self, parent_msg_id: str, cell: Any, cell_index: int) -> None:
+        """nbclient's loop, but it leaves the limits their turn however fast the messages come."""
+        with contextlib.suppress(CellExecutionComplete):
+            while True:
+                message = await ensure_async(self.kc.iopub_channel.get_msg(timeout=None))
+                if message["parent_header"].get("msg_id") == parent_msg_id:
+                    self.process_message(message, cell, cell_index)
+                await asyncio.sleep(0)
 
     async def _note_exit(self, cell: Any, cell_index: int, execute_reply: Mapping[str, Any]) -> None:
         payload = execute_reply["content"].get("payload") or ()
@@ -272,13 +301,15 @@ class CellRecord:
     def _tell(self, event: str, index: int, **details: Any) -> None:
         self._report({"event": event, "cell": self._results[index].index, **details})
 
+    def is_save_due(self) -> bool:
+        return time.monotonic() >= self._next_save
+
     def autosave(self, nb: Any) -> None:
-        """Save now and then, rarely enough that a large notebook does not spend its time writing."""
+        """Save; the next time is far enough off that a large notebook does not spend its time writing."""
         now = time.monotonic()
-        if now >= self._next_save:
-            with contextlib.suppress(Exception):
-                self._save(nb)
-            self._next_save = time.monotonic() + max(AUTOSAVE_EVERY, 20 * (time.monotonic() - now))
+        with contextlib.suppress(Exception):
+            self._save(nb)
+        self._next_save = time.monotonic() + max(AUTOSAVE_EVERY, 20 * (time.monotonic() - now))
 
     def mark(self, nb: Any) -> None:
         """Correct papermill's account in the notebook's metadata."""
@@ -311,7 +342,7 @@ class Engine(NBClientEngine):
             timeout=START_TIMEOUT,  # of messages that belong to no cell
             startup_timeout=START_TIMEOUT,
             iopub_timeout=IOPUB_TIMEOUT,
-            coalesce_streams=True,
+            coalesce_streams=False,
             **kwargs,
         )
         return client.execute()

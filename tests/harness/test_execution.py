@@ -301,6 +301,28 @@ def test_progress_bars_and_floods_arrive_whole(run, tmp_path):
     assert text[0].count("\n") == 20000 and text[1].strip() == "4"
 
 
+def test_a_flood_is_cut_and_does_not_stop_the_clock(run, tmp_path):
+    one_line = "print('x' * 50_000_000)"
+    many = "for i in range(300_000): print(i)"
+    both = "import sys\nfor i in range(3000): print(i, flush=True); print(i, file=sys.stderr, flush=True)"
+    result = run(write_notebook(tmp_path / "a.ipynb", one_line, many, both))
+    assert result.state is JobState.COMPLETED
+    outputs = [cell.outputs for cell in saved(tmp_path).cells]
+    assert [len(o) for o in outputs] == [1, 1, 2]
+    assert outputs[0][0].text.endswith("… 40,000,001 characters left out\n")
+    assert outputs[1][0].text.count("\n") == 300_000
+    assert [o.name for o in outputs[2]] == ["stdout", "stderr"]
+    assert outputs[2][1].text.count("\n") == 3000
+
+
+@pytest.mark.parametrize("printed", ["'x' * 100_000", "1", "'x' * 1000, end=chr(13)"])
+def test_a_cell_that_floods_for_ever_is_stopped(run, tmp_path, printed):
+    path = write_notebook(tmp_path / "a.ipynb", f"while True: print({printed})", "2")
+    result = run(path, limits=Limits(2, 60))
+    assert (result.state, states(result)) == (JobState.TIMED_OUT, ["failed", "pending"])
+    assert (tmp_path / "job" / "out.ipynb").stat().st_size < 25_000_000
+
+
 def test_input_fails_fast(run, tmp_path):
     result = run(write_notebook(tmp_path / "a.ipynb", "input('name?')"))
     assert result.state is JobState.FAILED and "StdinNotImplementedError" in result.reason
