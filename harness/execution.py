@@ -54,15 +54,9 @@ def run_job(
     emit({"event": "job_start", "job": job.id, "notebook": str(job.notebook)})
     watch = _Watch(job, folder, emit, cancel)
     ending = watch.run()
-    metrics, broken = load_metrics(folder / "metrics.jsonl")
-    if broken:
-        emit(
-            {
-                "event": "warning",
-                "job": job.id,
-                "message": f"{broken} unreadable line(s) in metrics.jsonl left out",
-            }
-        )
+    metrics, warnings = load_metrics(folder / "metrics.jsonl")
+    for message in warnings:
+        emit({"event": "warning", "job": job.id, "message": message})
     if not (folder / "out.ipynb").exists():
         _write_unrun(job, folder)
     result = _result(job, ending, metrics, shown, started, time.monotonic() - clock, watch.peak_rss_mb)

@@ -6,6 +6,7 @@ these objects meet the run folder's JSON files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -205,13 +206,58 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def metric_from_json(data: Mapping[str, Any]) -> Metric:
-    """Read one metric; unknown keys are ignored so that newer files stay readable."""
-    known = {k: data[k] for k in Metric.__dataclass_fields__ if k in data}
-    for key in ("interval", "per_example"):
-        if known.get(key) is not None:
-            known[key] = tuple(known[key])
-    return Metric(**known)
+def metric_from_json(data: Any) -> Metric:
+    """Read one metric; unknown keys are ignored so that newer files stay readable.
+
+    Raises:
+        ValueError: what stands there is no metric. Any program may have written the file.
+    """
+    if not isinstance(data, Mapping):
+        raise ValueError("a metric must be a JSON object")
+    name, n, interval = data.get("name"), data.get("n"), data.get("interval")
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"a metric's name must be an identifier, not {name!r}")
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 0):
+        raise ValueError(f"{name}: n must be a whole number, not {n!r}")
+    if interval is not None and (not isinstance(interval, list | tuple) or len(interval) != 2):
+        raise ValueError(f"{name}: interval must be two numbers")
+    scores = data.get("per_example")
+    if scores is not None and not isinstance(scores, list | tuple):
+        raise ValueError(f"{name}: per_example must be a list of numbers")
+    return Metric(
+        name=name,
+        value=_finite(name, "value", data.get("value")),
+        unit=_text(name, "unit", data.get("unit", "")),
+        n=n,
+        split=None if data.get("split") is None else _text(name, "split", data["split"]),
+        interval=None
+        if interval is None
+        else (
+            _finite(name, "interval", interval[0]),
+            _finite(name, "interval", interval[1]),
+        ),
+        per_example=None if scores is None else tuple(_finite(name, "per_example", v) for v in scores),
+        time=None if data.get("time") is None else _text(name, "time", data["time"]),
+    )
+
+
+def _finite(name: str, what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name}: {what} must be a number, not {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: {what} must be finite")
+    return number
+
+
+def _text(name: str, what: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: {what} must be text, not {value!r}")
+    value.encode()  # half a surrogate pair is a UnicodeEncodeError, which is a ValueError
+    return value
 
 
 def job_result_from_json(data: Mapping[str, Any]) -> JobResult:

@@ -156,27 +156,48 @@ def load_results(run_dir: Path) -> list[JobResult]:
     """The results of all jobs that ended, in the order in which the run planned them."""
     planned = list(read_json(run_dir / "manifest.json").get("jobs", ()))
     rank = {name: i for i, name in enumerate(planned)}
-    results = [job_result_from_json(read_json(p)) for p in run_dir.glob("jobs/*/result.json")]
+    results = [_load_result(path) for path in run_dir.glob("jobs/*/result.json")]
     return sorted(results, key=lambda r: (rank.get(r.id, len(rank)), r.id))
 
 
-def load_metrics(path: Path) -> tuple[tuple[Metric, ...], int]:
-    """Metrics of a ``metrics.jsonl`` and the number of lines that could not be read.
+def _load_result(path: Path) -> JobResult:
+    try:
+        return job_result_from_json(read_json(path))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise HarnessError(f"{path} is not the result of a job ({error}); run it again") from None
 
-    A kernel that dies in the middle of a write leaves half a line: the others are kept.
+
+def load_metrics(path: Path) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
+    """Metrics of a ``metrics.jsonl``, and one warning for each kind of line that was left out.
+
+    A kernel that dies in the middle of a write leaves half a line, and nothing stops a chapter from writing to
+    the file itself: all that is right is kept, and of a repeated name the first.
     """
-    metrics: list[Metric] = []
-    broken = 0
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
-        return (), 0
+        return (), ()
+    except OSError as error:
+        return (), (f"{path.name} cannot be read: {error.strerror or error}",)
+    metrics: dict[str, Metric] = {}
+    broken = 0
+    repeated: list[str] = []
     for line in lines:
         try:
-            metrics.append(metric_from_json(json.loads(line, parse_constant=_refuse)))
-        except (ValueError, TypeError, KeyError, UnicodeDecodeError):
+            metric = metric_from_json(json.loads(line, parse_constant=_refuse))
+        except (ValueError, RecursionError):
             broken += bool(line.strip())
-    return tuple(metrics), broken
+            continue
+        if metric.name in metrics:
+            repeated.append(metric.name)
+        metrics.setdefault(metric.name, metric)
+    warnings = []
+    if broken:
+        warnings.append(f"{broken} unreadable line(s) in {path.name} left out")
+    if repeated:
+        shown = ", ".join(dict.fromkeys(repeated))
+        warnings.append(f"recorded more than once in {path.name}, the first counts: {shown}")
+    return tuple(metrics.values()), tuple(warnings)
 
 
 def _refuse(constant: str) -> float:

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+import harness.record
 from harness.record import METRICS_VARIABLE, record
 from harness.store import load_metrics
 
@@ -35,7 +36,7 @@ def test_one_strict_line_per_metric(metrics_file):
     }  # fmt: skip
     assert "准确率" in metrics_file.read_text(encoding="utf-8")
     metrics, broken = load_metrics(metrics_file)
-    assert [m.name for m in metrics] == ["acc", "准确率"] and broken == 0
+    assert [m.name for m in metrics] == ["acc", "准确率"] and broken == ()
     assert metrics[0].interval == (0.4, 0.6) and metrics[0].per_example == (1.0, 0.0)
 
 
@@ -101,12 +102,79 @@ def test_half_a_line_does_not_lose_the_others(metrics_file):
     with metrics_file.open("a") as file:
         file.write('{"schema": 1, "name": "los')
     metrics, broken = load_metrics(metrics_file)
-    assert [m.name for m in metrics] == ["acc"] and broken == 1
+    assert [m.name for m in metrics] == ["acc"]
+    assert broken == (f"1 unreadable line(s) in {metrics_file.name} left out",)
 
 
-def test_nan_written_by_hand_is_refused(metrics_file):
-    metrics_file.write_text('{"name": "acc", "value": NaN}\n')
-    assert load_metrics(metrics_file) == ((), 1)
+@pytest.mark.parametrize(
+    "line",
+    [
+        '"abc"',
+        "5",
+        "[" * 100_000,
+        '{"value": 1}',
+        '{"name": 5, "value": 1}',
+        '{"name": "a b", "value": 1}',
+        '{"name": "x"}',
+        '{"name": "x", "value": NaN}',
+        '{"name": "x", "value": null}',
+        '{"name": "x", "value": true}',
+        '{"name": "x", "value": "1"}',
+        '{"name": "x", "value": 1e999}',
+        '{"name": "x", "value": 1' + "0" * 400 + "}",
+        '{"name": "x", "value": 1, "unit": 7}',
+        '{"name": "x", "value": 1, "unit": "\\ud800"}',
+        '{"name": "x", "value": 1, "n": 1.5}',
+        '{"name": "x", "value": 1, "n": true}',
+        '{"name": "x", "value": 1, "interval": [1]}',
+        '{"name": "x", "value": 1, "interval": 3}',
+        '{"name": "x", "value": 1, "interval": [1, null]}',
+        '{"name": "x", "value": 1, "per_example": "abc"}',
+        '{"name": "x", "value": 1, "per_example": [1, null]}',
+        '{"name": "x", "value": 1, "split": []}',
+    ],
+)
+def test_a_line_that_is_no_metric_is_left_out_and_told(metrics_file, line):
+    metrics_file.write_text(line + "\n")
+    record("acc", 0.5)
+    metrics, warnings = load_metrics(metrics_file)
+    assert [m.name for m in metrics] == ["acc"]
+    assert warnings == (f"1 unreadable line(s) in {metrics_file.name} left out",)
+
+
+def test_of_a_repeated_name_the_first_counts(metrics_file):
+    metrics_file.write_text('{"name": "acc", "value": 1}\n{"name": "acc", "value": 2}\n')
+    metrics, (warning,) = load_metrics(metrics_file)
+    assert [m.value for m in metrics] == [1.0] and warning.endswith("the first counts: acc")
+
+
+def test_a_folder_in_place_of_the_file(metrics_file):
+    metrics_file.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        record("acc", 1)
+    metrics, (warning,) = load_metrics(metrics_file)
+    assert metrics == () and "cannot be read" in warning
+
+
+def test_names_that_another_process_recorded_are_seen(metrics_file):
+    record("mine", 1)
+    code = "from harness.record import record; record('theirs', 1)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(ValueError, match="recorded before"):
+        record("theirs", 2)
+    with pytest.raises(ValueError, match="recorded before"):
+        record("mine", 2)
+    metrics_file.unlink()
+    record("mine", 3)
+
+
+def test_the_file_is_read_once_not_at_every_call(metrics_file):
+    for i in range(50):
+        record(f"m{i}", i)
+    position, names = harness.record._names[str(metrics_file)]
+    last = metrics_file.read_bytes().splitlines(keepends=True)[-1]
+    assert position == metrics_file.stat().st_size - len(last)
+    assert len(names) == 49
 
 
 def test_importing_it_loads_the_standard_library_only():

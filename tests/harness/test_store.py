@@ -56,6 +56,15 @@ def test_runs_are_found_by_latest_id_beginning_and_path(tmp_path):
         store.find_run(tmp_path, "x")
 
 
+@pytest.mark.parametrize("text", ["[]", '{"state": "odd"}', '{"state": "dead", "metrics": [{"name": 5}]}'])
+def test_a_damaged_result_is_one_line(tmp_path, text):
+    store.write_json(tmp_path / "manifest.json", {})
+    (tmp_path / "jobs" / "a").mkdir(parents=True)
+    (tmp_path / "jobs" / "a" / "result.json").write_text(text)
+    with pytest.raises(HarnessError, match="is not the result of a job"):
+        store.load_results(tmp_path)
+
+
 def test_a_file_system_without_links(tmp_path, monkeypatch):
     monkeypatch.setattr(
         store.Path, "symlink_to", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.EPERM, "no"))
