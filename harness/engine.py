@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
 import time
@@ -32,7 +33,7 @@ from papermill.parameterize import parameterize_notebook
 from papermill.translators import PythonTranslator, papermill_translators
 
 from harness.model import CellResult, CellState, JobState, Limits, to_json
-from harness.notebook import is_blank
+from harness.notebook import InvalidNotebook, is_blank, read_document
 from harness.parameters import render
 from harness.process import describe_exit
 from harness.store import write_text
@@ -368,10 +369,12 @@ def run_notebook(
     *fallback* is put at the end of the kernel's ``sys.path`` where ``harness`` cannot be imported.
     """
     try:
-        nb = load_notebook_node(nbformat.reads(notebook.read_text(encoding="utf-8-sig"), as_version=4))
+        nb = _load(notebook)
+    except InvalidNotebook as error:
+        return Ending(JobState.INVALID, str(error))
     except Exception as error:
         return Ending(JobState.INVALID, f"{notebook} is not a notebook: {_first_line(error)}")
-    kernel = nb.metadata.get("kernelspec", {}).get("name") or NATIVE_KERNEL
+    kernel = (nb.metadata.get("kernelspec") or {}).get("name") or NATIVE_KERNEL
     try:
         language = OwnInterpreter().get_kernel_spec(kernel).language or "python"
     except NoSuchKernel:
@@ -407,6 +410,14 @@ def run_notebook(
         "resources": {"metadata": {"path": str(notebook.parent)}},
     }
     return _execute(nb, kernel, record, save, options)
+
+
+def _load(notebook: Path) -> Any:
+    """The notebook as papermill wants it, without what an earlier run of papermill left in it."""
+    document = read_document(notebook)
+    for part in (document, *document["cells"]):
+        part["metadata"].pop("papermill", None)
+    return load_notebook_node(nbformat.reads(json.dumps(document), as_version=4))
 
 
 def _execute(

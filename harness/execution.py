@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InfrastructureError
+from harness.errors import HarnessError, InfrastructureError
 from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, Metric, to_json
-from harness.notebook import Notebook, is_blank, read_notebook
+from harness.notebook import Notebook, is_blank, read_document, read_notebook
 from harness.process import MARKER, WorkerProcess, describe_exit
 from harness.record import METRICS_VARIABLE
 from harness.store import explain_os_error, load_metrics, write_json, write_text
@@ -270,9 +270,10 @@ def _readable(job: Job) -> Notebook | None:
 
 def _write_unrun(job: Job, folder: Path) -> None:
     """out.ipynb of a job that saved none: the source without outputs, if it is a notebook at all."""
-    if _readable(job) is None:
+    try:
+        document = read_document(job.notebook)
+    except HarnessError:
         return
-    document = json.loads(job.notebook.read_text(encoding="utf-8-sig"))
     for cell in document["cells"]:
         if cell.get("cell_type") == "code":
             cell["outputs"] = []

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.notebook import read_document
+from harness.store import write_text
 
 _METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -44,26 +45,11 @@ class Finding:
         return f"{self.notebook}: cell {self.cell}: {self.message}"
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The notebook's JSON.
-
-    Raises:
-        HarnessError: the file cannot be read or is not a notebook.
-    """
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise HarnessError(f"cannot read notebook {path}: {error}") from error
-    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise HarnessError(f"{path} is JSON but not a notebook: it has no list of cells")
-    return notebook
-
-
 def normal_form(notebook: Mapping[str, Any]) -> str:
     """The notebook as it is committed: no outputs, only tags as cell metadata, sorted keys, one-space indent."""
     cells = []
     for number, cell in enumerate(notebook["cells"]):
-        tags = cell.get("metadata", {}).get("tags", [])
+        tags = cell.get("metadata", {}).get("tags") or []
         plain = {
             "cell_type": cell["cell_type"],
             "id": cell.get("id") or f"cell-{number}",
@@ -78,23 +64,27 @@ def normal_form(notebook: Mapping[str, Any]) -> str:
 
 
 def lint(path: Path) -> list[Finding]:
-    """All findings of one notebook, in cell order."""
-    notebook = read(path)
+    """All findings of one notebook, in cell order.
+
+    Raises:
+        HarnessError: the file cannot be read or is not a notebook.
+    """
+    notebook = read_document(path)
     return [Finding(path, cell, message) for cell, message in _findings(notebook, path)]
 
 
 def fix(path: Path) -> bool:
     """Write the normal form; True when the file changed."""
-    wanted = normal_form(read(path))
+    wanted = normal_form(read_document(path))
     if path.read_text(encoding="utf-8") == wanted:
         return False
-    path.write_text(wanted, encoding="utf-8")
+    write_text(path.resolve(), wanted)
     return True
 
 
 def _findings(notebook: Mapping[str, Any], path: Path) -> Iterator[tuple[str, str]]:
     cells = notebook["cells"]
-    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+    tagged = [c for c in cells if "parameters" in (c["metadata"].get("tags") or ())]
     if len(tagged) != 1:
         yield "-", f"{len(tagged)} cells are tagged parameters; exactly one must be"
     ids = [c.get("id") for c in cells]

@@ -51,6 +51,52 @@ class Notebook:
 
 def read_notebook(path: Path) -> Notebook:
     """Read *path*; raises InvalidNotebook with one clear line if that is not possible."""
+    document = read_document(path)
+    metadata = document["metadata"]
+    spec = metadata.get("kernelspec") or {}
+    language = (metadata.get("language_info") or {}).get("name") or spec.get("language") or "python"
+    cells = (
+        Cell(
+            index=index,
+            id=cell.get("id", str(index)),
+            type=cell["cell_type"],
+            source="".join(cell["source"]),
+            tags=tuple(cell["metadata"].get("tags") or ()),
+        )
+        for index, cell in enumerate(document["cells"])
+    )
+    return Notebook(path, tuple(cells), spec.get("name") or None, language.lower())
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The JSON of *path*, with its types checked and the fields that may be missing filled in.
+
+    Raises:
+        InvalidNotebook: it cannot be read or is no notebook of format 4; cells are counted from 1.
+    """
+    document = _load(path)
+    if not isinstance(document, dict) or "nbformat" not in document:
+        raise InvalidNotebook(f"{path} is not a notebook: it has no nbformat field")
+    version, minor = document["nbformat"], document.setdefault("nbformat_minor", 4)
+    if type(version) is not int or version != 4:
+        raise InvalidNotebook(
+            f"{path} has notebook format {version!r:.40}; save it in format 4, as JupyterLab does"
+        )
+    if type(minor) is not int:
+        raise InvalidNotebook(f"{path} is not a valid notebook: nbformat_minor must be a whole number")
+    if not isinstance(document.get("cells"), list):
+        raise InvalidNotebook(f"{path} is not a notebook: it has no list of cells")
+    problem = _metadata_problem(document.setdefault("metadata", {}))
+    if problem:
+        raise InvalidNotebook(f"{path} is not a valid notebook: {problem}")
+    for number, cell in enumerate(document["cells"], 1):
+        problem = _cell_problem(cell)
+        if problem:
+            raise InvalidNotebook(f"{path} is not a valid notebook: cell {number}: {problem}")
+    return document
+
+
+def _load(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -61,46 +107,65 @@ def read_notebook(path: Path) -> Notebook:
         raise InvalidNotebook(f"cannot read {path}: {error.strerror or error}") from None
     try:
         document = json.loads(text)
+        if "\\ud" in text.lower():  # half a surrogate pair is valid JSON but no text
+            json.dumps(document, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise InvalidNotebook(
             f"{path} is not a notebook: broken JSON in line {error.lineno} ({error.msg})"
         ) from None
-    return _parse(path, document)
+    except RecursionError:
+        raise InvalidNotebook(f"{path} is not a notebook: its JSON is nested too deep") from None
+    except UnicodeEncodeError:
+        raise InvalidNotebook(f"{path} is not a valid notebook: it holds half a surrogate pair") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise InvalidNotebook(f"{path} is not a notebook: {error}") from None
+    return document
 
 
-def _parse(path: Path, document: Any) -> Notebook:
-    if not isinstance(document, dict) or "nbformat" not in document:
-        raise InvalidNotebook(f"{path} is not a notebook: it has no nbformat field")
-    if document["nbformat"] != 4:
-        raise InvalidNotebook(
-            f"{path} has notebook format {document['nbformat']}; save it in format 4, as JupyterLab does"
-        )
-    if not isinstance(document.get("cells"), list):
-        raise InvalidNotebook(f"{path} is not a notebook: it has no list of cells")
-    metadata = document.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    spec = metadata.get("kernelspec") or {}
-    language = (metadata.get("language_info") or {}).get("name") or spec.get("language") or "python"
-    return Notebook(
-        path=path,
-        cells=tuple(_parse_cell(path, i, cell) for i, cell in enumerate(document["cells"])),
-        kernel=spec.get("name") or None,
-        language=str(language).lower(),
-    )
+def _metadata_problem(metadata: Any) -> str:
+    """What is wrong with the notebook's metadata; empty if nothing."""
+    if not isinstance(metadata, dict):
+        return f"metadata must be an object, not {_kind(metadata)}"
+    for field in ("kernelspec", "language_info"):
+        entry = metadata.get(field) or {}
+        if not isinstance(entry, dict):
+            return f"metadata.{field} must be an object, not {_kind(entry)}"
+        for key in ("name", "language", "display_name"):
+            if not isinstance(entry.get(key) or "", str):
+                return f"metadata.{field}.{key} must be text, not {_kind(entry[key])}"
+    return ""
 
 
-def _parse_cell(path: Path, index: int, cell: Any) -> Cell:
-    if not isinstance(cell, dict) or "cell_type" not in cell:
-        raise InvalidNotebook(f"{path} is not a valid notebook: cell {index} has no cell_type")
-    source = cell.get("source", "")
-    tags = (cell.get("metadata") or {}).get("tags") or ()
-    return Cell(
-        index=index,
-        id=str(cell.get("id", index)),
-        type=str(cell["cell_type"]),
-        source="".join(source) if isinstance(source, list) else str(source),
-        tags=tuple(str(tag) for tag in tags),
-    )
+def _cell_problem(cell: Any) -> str:
+    """What is wrong with one cell; empty if nothing. Missing fields are filled in."""
+    if not isinstance(cell, dict) or not isinstance(cell.get("cell_type"), str):
+        return "it has no cell_type"
+    source = cell.setdefault("source", "")
+    if not isinstance(source, str) and not _is_texts(source):
+        return f"source must be text or a list of lines, not {_kind(source)}"
+    metadata = cell.setdefault("metadata", {})
+    if not isinstance(metadata, dict):
+        return f"metadata must be an object, not {_kind(metadata)}"
+    if not _is_texts(metadata.get("tags") or []):
+        return f"tags must be a list of texts, not {_kind(metadata['tags'])}"
+    if not isinstance(cell.get("id", ""), str):
+        return f"id must be text, not {_kind(cell['id'])}"
+    if cell["cell_type"] == "code":
+        cell.setdefault("execution_count", None)
+        if not isinstance(cell.setdefault("outputs", []), list):
+            return f"outputs must be a list, not {_kind(cell['outputs'])}"
+    return ""
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    if isinstance(value, list) and any(not isinstance(part, str) for part in value):
+        return "a list that holds something else"
+    return names.get(type(value), "a number")
 
 
 def is_blank(source: str) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from test_notebook import BROKEN
 
 from harness.errors import HarnessError
-from harness.lint import fix, lint, normal_form, read
+from harness.lint import fix, lint, normal_form
 
 
 def cell(kind="markdown", source="文字", **more):
@@ -72,12 +73,12 @@ def test_a_wide_line_counts_chinese_twice(notebook):
 def test_outputs_are_found_and_removed(tmp_path):
     path = tmp_path / "a.ipynb"
     ran = cell("code", "1 + 1", execution_count=3, outputs=[{"output_type": "stream", "text": "x"}])
-    path.write_text(json.dumps({"cells": [PARAMETERS, ran]}), encoding="utf-8")
+    path.write_text(json.dumps({"nbformat": 4, "cells": [PARAMETERS, ran]}), encoding="utf-8")
     assert any("carries outputs" in message for message in messages(path))
     assert fix(path)
     assert messages(path) == []
     assert not fix(path)
-    assert read(path)["cells"][1]["source"] == ["1 + 1"]
+    assert json.loads(path.read_text(encoding="utf-8"))["cells"][1]["source"] == ["1 + 1"]
 
 
 def test_ids_and_the_parameters_cell(tmp_path):
@@ -88,9 +89,27 @@ def test_ids_and_the_parameters_cell(tmp_path):
     assert found.count("no id, or one that is not unique") == 2
 
 
-@pytest.mark.parametrize("text", ["not json", "[]", '{"cells": 3}'])
-def test_what_is_no_notebook_is_said(tmp_path, text):
+@pytest.mark.parametrize("text", BROKEN)
+@pytest.mark.parametrize("act", [lint, fix])
+def test_what_is_no_notebook_is_said_and_left_alone(tmp_path, text, act):
     path = tmp_path / "a.ipynb"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(HarnessError, match=r"a\.ipynb"):
-        lint(path)
+    with pytest.raises(HarnessError, match=r"a\.ipynb") as caught:
+        act(path)
+    assert "\n" not in str(caught.value) and "Errno" not in str(caught.value)
+    assert str(caught.value).count("a.ipynb") == 1
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_file_that_is_not_there_is_one_clean_line(tmp_path):
+    with pytest.raises(HarnessError) as caught:
+        lint(tmp_path / "a.ipynb")
+    assert str(caught.value) == f"notebook not found: {tmp_path / 'a.ipynb'}; check the path"
+
+
+def test_a_link_is_followed(tmp_path, notebook):
+    real = notebook().rename(tmp_path / "real.ipynb")
+    real.write_text(real.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    link = tmp_path / "link.ipynb"
+    link.symlink_to(real)
+    assert fix(link) and link.is_symlink() and messages(real) == []

@@ -1,0 +1,86 @@
+"""Files that are no notebooks, or broken ones: one clear line for each."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from harness.execution import run_job
+from harness.model import Job, JobState, Limits
+from harness.notebook import InvalidNotebook, read_document, read_notebook
+
+
+def document(cell=None, **more):
+    plain = {"cell_type": "code", "id": "one", "metadata": {}, "source": "1", "outputs": []}
+    return json.dumps(
+        {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{**plain, **(cell or {})}], **more}
+    )
+
+
+PROBLEMS = {
+    "not json": "broken JSON in line 1",
+    "[]": "no nbformat field",
+    "[" * 100_000: "nested too deep",
+    '{"nbformat": 4, "cells": 3}': "no list of cells",
+    '{"cells": []}': "no nbformat field",
+    document(nbformat=3): "notebook format 3; save it in format 4",
+    document(nbformat="4"): "notebook format '4'; save it in format 4",
+    document(nbformat_minor="5"): "nbformat_minor must be a whole number",
+    document(metadata=[]): "metadata must be an object, not a list",
+    document(metadata={"kernelspec": "python3"}): "metadata.kernelspec must be an object, not text",
+    document(metadata={"kernelspec": {"name": ["x"]}}): "metadata.kernelspec.name must be text, not a list",
+    document(metadata={"kernelspec": {"language": 5}}): "metadata.kernelspec.language must be text",
+    document(metadata={"language_info": "python"}): "metadata.language_info must be an object, not text",
+    document(metadata={"language_info": {"name": 3}}): "metadata.language_info.name must be text",
+    document({"cell_type": 5}): "cell 1: it has no cell_type",
+    document({"source": 5}): "cell 1: source must be text or a list of lines, not a number",
+    document({"source": [1, 2]}): "cell 1: source must be text or a list of lines, not a list that holds",
+    document({"metadata": []}): "cell 1: metadata must be an object, not a list",
+    document({"metadata": {"tags": 5}}): "cell 1: tags must be a list of texts, not a number",
+    document({"metadata": {"tags": "x"}}): "cell 1: tags must be a list of texts, not text",
+    document({"id": 5}): "cell 1: id must be text",
+    document({"outputs": 5}): "cell 1: outputs must be a list",
+    document({"source": "'\ud800'"}): "half a surrogate pair",
+}
+BROKEN = list(PROBLEMS)
+
+
+@pytest.mark.parametrize(("text", "problem"), PROBLEMS.items(), ids=range(len(PROBLEMS)))
+def test_what_is_wrong_is_said(tmp_path, text, problem):
+    path = tmp_path / "a.ipynb"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidNotebook) as caught:
+        read_notebook(path)
+    assert problem in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_may_be_missing_is_filled_in(tmp_path):
+    path = tmp_path / "a.ipynb"
+    path.write_text('{"nbformat": 4, "cells": [{"cell_type": "code"}]}', encoding="utf-8")
+    (cell,) = read_document(path)["cells"]
+    assert (cell["source"], cell["metadata"], cell["outputs"]) == ("", {}, [])
+    assert read_notebook(path).language == "python"
+
+
+def end_of(tmp_path, text):
+    path = tmp_path / "a.ipynb"
+    path.write_text(text, encoding="utf-8")
+    job = Job("job", path, None, "offline", None, {}, Limits(30, 30))
+    return run_job(job, tmp_path / "job", emit=lambda event: None, cancel=threading.Event())
+
+
+@pytest.mark.parametrize("text", [document({"metadata": {"tags": 5}}), document(nbformat="4")])
+def test_a_broken_notebook_ends_as_invalid(tmp_path, text):
+    result = end_of(tmp_path, text)
+    assert result.state is JobState.INVALID and "\n" not in result.reason
+    assert "a.ipynb" in result.reason
+
+
+def test_a_sparse_notebook_runs_whatever_papermill_left_in_it(tmp_path):
+    cells = [{"cell_type": "code", "source": ["1"]}, {"cell_type": "code"}]
+    cells[0]["metadata"] = {"papermill": 5}
+    text = json.dumps({"nbformat": 4, "metadata": {"papermill": [1]}, "cells": cells})
+    result = end_of(tmp_path, text)
+    assert (result.state, result.reason) == (JobState.COMPLETED, "")
