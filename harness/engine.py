@@ -32,6 +32,7 @@ from papermill.log import logger
 from papermill.parameterize import parameterize_notebook
 from papermill.translators import PythonTranslator, papermill_translators
 
+from harness.errors import HarnessError
 from harness.model import CellResult, CellState, JobState, Limits, to_json
 from harness.notebook import InvalidNotebook, is_blank, read_document
 from harness.parameters import render
@@ -399,6 +400,8 @@ def run_notebook(
     nb.metadata.papermill["output_path"] = output.name
 
     def save(current: Any) -> None:
+        with contextlib.suppress(OSError):
+            output.parent.mkdir(parents=True, exist_ok=True)  # a notebook can remove any folder
         write_text(output, nbformat.writes(current))
 
     record = CellRecord(nb, injected, report, save)
@@ -438,7 +441,7 @@ def _execute(
         record.mark(nb)
         save(nb)
     except Exception as trouble:
-        ending.trouble = _first_line(trouble)
+        ending.trouble = str(trouble) if isinstance(trouble, HarnessError) else _first_line(trouble)
     return ending
 
 

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ OVERRUN_GRACE = 15.0  # seconds past the notebook's limit before the worker itse
 EXIT_GRACE = 15.0  # seconds for a worker to exit after its last report
 MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 
+NOT_SAVED = "the notebook could not be saved"
+
 Emit = Callable[[Mapping[str, Any]], None]
 
 
@@ -45,8 +48,11 @@ def run_job(
         cancel: once set, the job is stopped and ends as cancelled.
         shown: path of the notebook as the result states it; the job's own by default.
 
+    What could not be saved once the job ran (full disk) is told by an event called ``trouble``, and such a
+    job never counts as completed.
+
     Raises:
-        InfrastructureError: the folder cannot be written (no permission, full disk).
+        InfrastructureError: the job cannot start, as its folder cannot be written.
     """
     started = datetime.now(UTC)
     clock = time.monotonic()
@@ -57,25 +63,56 @@ def run_job(
     metrics, warnings = load_metrics(folder / "metrics.jsonl")
     for message in warnings:
         emit({"event": "warning", "job": job.id, "message": message})
-    if not (folder / "out.ipynb").exists():
-        _write_unrun(job, folder)
+    ending = _with_trouble(ending, ending.get("trouble", ""), emit, job)
     result = _result(job, ending, metrics, shown, started, time.monotonic() - clock, watch.peak_rss_mb)
-    write_json(folder / "result.json", {"schema": SCHEMA, **to_json(result)})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # a notebook can remove any folder
+        if not (folder / "out.ipynb").exists():
+            _write_unrun(job, folder)
+        write_json(folder / "result.json", {"schema": SCHEMA, **to_json(result)})
+    except (OSError, InfrastructureError) as error:
+        if not ending.get("trouble"):
+            trouble = str(
+                error
+                if isinstance(error, InfrastructureError)
+                else explain_os_error(error, f"cannot write to {folder}")
+            )
+            ending = _with_trouble(ending, trouble, emit, job)
+            result = replace(result, state=JobState(ending["state"]), reason=ending["reason"])
     emit({"event": "job_end", "job": job.id, "state": result.state, "reason": result.reason,
           "seconds": result.seconds, "metrics": len(metrics)})  # fmt: skip
-    if ending.get("trouble"):
-        raise InfrastructureError(f"{job.id}: {ending['trouble']}")
     return result
 
 
-def unrun_result(job: Job, folder: Path, state: JobState, reason: str, shown: str | None = None) -> JobResult:
-    """The result of a job that never started (invalid or cancelled), written like any other."""
-    _prepare(job, folder)
-    _write_unrun(job, folder)
-    now = datetime.now(UTC)
+def _with_trouble(ending: Mapping[str, Any], trouble: str, emit: Emit, job: Job) -> Mapping[str, Any]:
+    """An ending that owns up to what could not be saved, told to the whole run by an event."""
+    if not trouble:
+        return ending
+    emit({"event": "trouble", "job": job.id, "message": f"{job.id}: {trouble}"})
+    told = f"{NOT_SAVED}: {trouble}"
+    if ending["state"] == JobState.COMPLETED:
+        return {**ending, "state": JobState.DEAD, "reason": told, "trouble": trouble}
+    return {**ending, "reason": f"{ending['reason']}; {told}", "trouble": trouble}
+
+
+def unrun_result(
+    job: Job, folder: Path, state: JobState, reason: str, shown: str | None = None, emit: Emit | None = None
+) -> JobResult:
+    """The result of a job that never started (invalid or cancelled), written like any other.
+
+    Raises:
+        InfrastructureError: the folder cannot be written; with *emit* this is told by an event instead.
+    """
     ending = {"state": state, "reason": reason, "cells": _pending_cells(job)}
-    result = _result(job, ending, (), shown, now, 0.0, None)
-    write_json(folder / "result.json", {"schema": SCHEMA, **to_json(result)})
+    result = _result(job, ending, (), shown, datetime.now(UTC), 0.0, None)
+    try:
+        _prepare(job, folder)
+        _write_unrun(job, folder)
+        write_json(folder / "result.json", {"schema": SCHEMA, **to_json(result)})
+    except InfrastructureError as error:
+        if emit is None:
+            raise
+        emit({"event": "trouble", "job": job.id, "message": f"{job.id}: {error}"})
     return result
 
 

@@ -26,7 +26,7 @@ class JobState(StrEnum):
     COMPLETED = "completed"  # every cell ran to its end
     FAILED = "failed"  # a cell raised
     TIMED_OUT = "timed_out"  # a cell, or the whole notebook, ran past its limit
-    DEAD = "dead"  # the kernel was killed or crashed
+    DEAD = "dead"  # the kernel was killed or crashed, or what it did could not be saved
     EXITED_EARLY = "exited_early"  # the kernel ended cleanly before the last cell
     INVALID = "invalid"  # never started: not a notebook, unknown parameter, no kernel
     SKIPPED = "skipped"  # nothing that could change it changed; the cached result stands

@@ -16,7 +16,7 @@ from typing import Any
 from harness import cache
 from harness.config import Book
 from harness.environment import environment, git_state, hardware_class
-from harness.errors import HarnessError
+from harness.errors import HarnessError, InfrastructureError
 from harness.execution import run_job, unrun_result
 from harness.model import SCHEMA, JobResult, JobState, to_json
 from harness.plan import Planned
@@ -34,7 +34,8 @@ class RunOutcome:
     manifest: Mapping[str, Any]
     results: list[JobResult]
     seconds: float
-    interrupted: bool
+    interrupted: bool  # not every job had its turn: stopped by a signal or by trouble
+    trouble: str = ""  # of the machine, one line: something could not be saved
 
 
 def make_manifest(
@@ -68,7 +69,8 @@ def execute(
 ) -> RunOutcome:
     """Run every job of the plan in *run_dir* and return all results, in the order of the plan.
 
-    Ctrl-C or SIGTERM cancels the running job and the rest; their results are written all the same.
+    Ctrl-C or SIGTERM cancels the running job and the rest; their results are written all the same. So does a
+    disk that is full: the rest of the jobs could not be saved either.
     """
     clock = time.monotonic()
     manifest = make_manifest(run_dir, book, planned, command)
@@ -81,8 +83,9 @@ def execute(
             room = _Room(book, run_dir, events, cancel, use_cache)
             for entry in planned:
                 results.append(room.run(entry))
-            events({"event": "run_end", "interrupted": cancel.is_set()})
-            return RunOutcome(manifest, results, time.monotonic() - clock, cancel.is_set())
+            stopped = cancel.is_set() or bool(room.trouble)
+            events({"event": "run_end", "interrupted": stopped, "trouble": room.trouble})
+            return RunOutcome(manifest, results, time.monotonic() - clock, stopped, room.trouble)
     finally:
         events.close()
 
@@ -96,6 +99,18 @@ class _Room:
     events: EventLog
     cancel: threading.Event
     use_cache: bool
+    _trouble: str = ""
+
+    @property
+    def trouble(self) -> str:
+        """The first thing that could not be saved; nothing more is started after it."""
+        return self._trouble or self.events.trouble
+
+    def emit(self, event: Mapping[str, Any]) -> None:
+        """Write and show an event; remember the first one of trouble."""
+        if event["event"] == "trouble":
+            self._trouble = self._trouble or event["message"]
+        self.events(event)
 
     def run(self, entry: Planned) -> JobResult:
         """One job to its end, whatever that is."""
@@ -105,14 +120,27 @@ class _Room:
             return self._unrun(entry, folder, JobState.INVALID, entry.problem)
         if self.cancel.is_set():
             return self._unrun(entry, folder, JobState.CANCELLED, "the run was interrupted before it started")
+        if self.trouble:
+            return self._unrun(entry, folder, JobState.CANCELLED, f"not started: {self.trouble}")
+        try:
+            return self._run(entry, folder, shown)
+        except InfrastructureError as error:
+            self.emit({"event": "trouble", "job": job.id, "message": f"{job.id}: {error}"})
+            return self._unrun(entry, folder, JobState.CANCELLED, f"could not start: {error}")
+
+    def _run(self, entry: Planned, folder: Path, shown: str) -> JobResult:
+        job = entry.job
         cacheable = self._key(entry)
         if cacheable:
             job = replace(job, key=cacheable)
             if self.use_cache and (kept := self._cached(job, folder, shown)) is not None:
                 return kept
-        result = run_job(job, folder, emit=self.events, cancel=self.cancel, shown=shown)
+        result = run_job(job, folder, emit=self.emit, cancel=self.cancel, shown=shown)
         if cacheable and self.book and result.state is JobState.COMPLETED:
-            cache.keep(self.book.root, job, folder, self.run_dir.name)
+            try:
+                cache.keep(self.book.root, job, folder, self.run_dir.name)
+            except InfrastructureError as error:
+                self.emit({"event": "trouble", "job": job.id, "message": f"{job.id}: {error}"})
         return result
 
     def _key(self, entry: Planned) -> str:
@@ -138,7 +166,8 @@ class _Room:
         return result
 
     def _unrun(self, entry: Planned, folder: Path, state: JobState, reason: str) -> JobResult:
-        result = unrun_result(entry.job, folder, state, reason, shown_path(entry.job.notebook, self.book))
+        shown = shown_path(entry.job.notebook, self.book)
+        result = unrun_result(entry.job, folder, state, reason, shown, self.emit)
         self._ended(result)
         return result
 

@@ -205,12 +205,16 @@ def _refuse(constant: str) -> float:
 
 
 class EventLog:
-    """Append every event of a run to ``events.jsonl`` and hand it on; safe from several threads."""
+    """Append every event of a run to ``events.jsonl`` and hand it on; safe from several threads.
+
+    A file that cannot be written any more (full disk) stops nothing: ``trouble`` says what happened.
+    """
 
     def __init__(self, path: Path, *listeners: Callable[[Mapping[str, Any]], None]) -> None:
         self._lock = threading.Lock()
         self._listeners = listeners
         self._path = path
+        self.trouble = ""
         try:
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
@@ -223,7 +227,7 @@ class EventLog:
                 self._file.write(json.dumps(to_json(event), ensure_ascii=False, allow_nan=False) + "\n")
                 self._file.flush()
             except OSError as error:
-                raise explain_os_error(error, f"cannot write {self._path}") from None
+                self._note(error)
             for listener in self._listeners:
                 listener(event)
 
@@ -231,4 +235,7 @@ class EventLog:
         try:
             self._file.close()
         except OSError as error:
-            raise explain_os_error(error, f"cannot write {self._path}") from None
+            self._note(error)
+
+    def _note(self, error: OSError) -> None:
+        self.trouble = self.trouble or str(explain_os_error(error, f"cannot write {self._path}"))

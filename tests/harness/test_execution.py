@@ -357,9 +357,34 @@ def test_an_output_that_cannot_be_written_is_told(run, tmp_path):
         tmp_path / "a.ipynb",
         "import os; os.mkdir(os.environ['HARNESS_METRICS'].replace('metrics.jsonl', 'out.ipynb'))",
     )
-    with pytest.raises(InfrastructureError, match=r"job: .*cannot write .*out\.ipynb"):
-        run(path)
-    assert read_json(tmp_path / "job" / "result.json")["state"] == "completed"
+    events = []
+    result = run(path, emit=events.append)
+    assert result.state is JobState.DEAD
+    assert result.reason.startswith("the notebook could not be saved: cannot write ")
+    assert "InfrastructureError" not in result.reason and result.reason.endswith("out.ipynb: Is a directory")
+    assert job_result_from_json(read_json(tmp_path / "job" / "result.json")) == result
+    (trouble,) = [e for e in events if e["event"] == "trouble"]
+    assert trouble["message"].startswith("job: cannot write ")
+
+
+def test_a_failure_that_cannot_be_written_stays_a_failure(run, tmp_path):
+    source = "import os; os.mkdir(os.environ['HARNESS_METRICS'].replace('metrics.jsonl', 'out.ipynb')); 1/0"
+    result = run(write_notebook(tmp_path / "a.ipynb", source))
+    assert result.state is JobState.FAILED
+    assert "ZeroDivisionError" in result.reason and "; the notebook could not be saved: " in result.reason
+
+
+def test_a_result_that_cannot_be_written_is_returned_all_the_same(run, tmp_path):
+    source = "import os; os.mkdir(os.environ['HARNESS_METRICS'].replace('metrics.jsonl', 'result.json'))"
+    result = run(write_notebook(tmp_path / "a.ipynb", source))
+    assert result.state is JobState.DEAD and "result.json: Is a directory" in result.reason
+
+
+def test_a_notebook_that_removes_its_folder_still_has_a_result(run, tmp_path):
+    source = "import os, shutil; shutil.rmtree(os.path.dirname(os.environ['HARNESS_METRICS']))"
+    result = run(write_notebook(tmp_path / "a.ipynb", source))
+    assert result.state is JobState.COMPLETED and len(saved(tmp_path).cells) == 1
+    assert job_result_from_json(read_json(tmp_path / "job" / "result.json")) == result
 
 
 def test_an_unrun_job_leaves_the_same_files(tmp_path):

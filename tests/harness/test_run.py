@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from notebooks import RECORD, write_book, write_notebook
@@ -46,8 +47,6 @@ def go(book, *, seeds=None, chapters=None, events=None, **options):
 @pytest.fixture
 def harness_importable(monkeypatch):
     """Chapters find the harness beside them; these books lie elsewhere."""
-    from pathlib import Path
-
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
 
@@ -110,6 +109,40 @@ def test_a_problem_in_the_plan_ends_that_job_alone(book, tmp_path):
     outcome = execute(planned, create_run(book.root, "offline"), book=book, command=[])
     assert [r.state for r in outcome.results] == [JobState.INVALID, JobState.COMPLETED]
     assert "not found" in outcome.results[0].reason
+
+
+SPOIL = "import os; os.mkdir(os.environ['HARNESS_METRICS'].replace('metrics.jsonl', 'out.ipynb'))"
+
+
+def test_nothing_is_started_once_something_could_not_be_saved(book, tmp_path):
+    paths = [write_notebook(tmp_path / "a.ipynb", SPOIL), write_notebook(tmp_path / "b.ipynb", "1")]
+    run_dir = create_run(book.root, "offline")
+    outcome = execute(plan(book, paths, Request()), run_dir, book=book, command=[])
+    assert [r.state for r in outcome.results] == [JobState.DEAD, JobState.CANCELLED]
+    assert outcome.interrupted and "out.ipynb" in outcome.trouble
+    assert outcome.results[1].reason == f"not started: {outcome.trouble}"
+    assert load_results(run_dir) == outcome.results
+
+
+def test_a_job_that_cannot_start_stops_the_run_in_order(book, tmp_path):
+    paths = [write_notebook(tmp_path / f"{n}.ipynb", "1") for n in "ab"]
+    planned = plan(book, paths, Request())
+    run_dir = create_run(book.root, "offline")
+    (run_dir / "jobs" / planned[0].job.id).write_text("in the way")
+    outcome = execute(planned, run_dir, book=book, command=[])
+    assert [r.state for r in outcome.results] == [JobState.CANCELLED, JobState.CANCELLED]
+    assert "cannot write to" in outcome.trouble and outcome.results[0].reason.startswith("could not start: ")
+
+
+def test_an_event_log_on_a_full_disk_stops_the_run_in_order(book, tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    run_dir = create_run(book.root, "offline")
+    (run_dir / "events.jsonl").symlink_to("/dev/full")
+    planned = plan(book, [write_notebook(tmp_path / "a.ipynb", "1")], Request())
+    outcome = execute(planned, run_dir, book=book, command=[])
+    assert [r.state for r in outcome.results] == [JobState.CANCELLED]
+    assert "the disk is full" in outcome.trouble
 
 
 def test_paths_are_shown_relative_to_the_book(book, tmp_path):
