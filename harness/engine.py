@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import sys
 import time
@@ -46,6 +47,10 @@ START_TIMEOUT = 60  # seconds for the kernel to start
 INTERRUPT_GRACE = 3.0  # seconds for a cell to end after its time-out's KeyboardInterrupt
 IOPUB_TIMEOUT = 60  # seconds for outputs to arrive once a cell has ended
 AUTOSAVE_EVERY = 30.0  # seconds; only a killed worker needs it
+
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CELL_FRAME = re.compile(r"^ *(?:Cell|Input) In ?\[(?P<count>\d+)\], line (?P<line>\d+)", re.M)
 
 KERNEL_SETUP = """
 def _set_up(fallback):
@@ -175,7 +180,7 @@ class Client(PapermillNotebookClient):
                     raise _ExitedEarly
             except BaseException as error:
                 self.nb_man.cell_exception(self.nb.cells[index], cell_index=index, exception=error)
-                self.record.fail(index, _describe(error, self.limit_hit))
+                self.record.fail(index, _describe(error, self.limit_hit), failed_line(self.nb.cells[index]))
                 if isinstance(error, DeadKernelError):
                     self.record.kernel_exit = self._kernel_returncode()
                 raise
@@ -288,17 +293,17 @@ class CellRecord:
             self._tell("cell_start", index, number=place, total=len(self._order))
 
     def complete(self, index: int) -> None:
-        self._end(index, CellState.COMPLETED, None)
+        self._end(index, CellState.COMPLETED)
 
-    def fail(self, index: int, error: str) -> None:
-        self._end(index, CellState.FAILED, error)
+    def fail(self, index: int, error: str, line: int | None) -> None:
+        self._end(index, CellState.FAILED, error, line)
 
-    def _end(self, index: int, state: CellState, error: str | None) -> None:
+    def _end(self, index: int, state: CellState, error: str | None = None, line: int | None = None) -> None:
         old = self._results[index]
         seconds = round(time.monotonic() - self._started.get(index, time.monotonic()), 3)
-        self._results[index] = CellResult(old.index, old.id, state, seconds, error)
+        self._results[index] = CellResult(old.index, old.id, state, seconds, error, line)
         if index != self.injected:
-            self._tell("cell_end", index, state=state.value, seconds=seconds, error=error)
+            self._tell("cell_end", index, state=state.value, seconds=seconds, error=error, line=line)
 
     def _tell(self, event: str, index: int, **details: Any) -> None:
         self._report({"event": event, "cell": self._results[index].index, **details})
@@ -450,7 +455,9 @@ def _judge(error: BaseException | None, record: CellRecord, kernel: str) -> Endi
     if error is None:
         return Ending(JobState.COMPLETED)
     cell = record.last_failed()
-    where = f"cell {cell.index}" if cell else "before the first cell"
+    where = f"cell {cell.index + 1} (id {cell.id})" if cell else "before the first cell"
+    if cell and cell.line:
+        where += f", line {cell.line}"
     what = (cell.error if cell else None) or _first_line(error)
     if isinstance(error, Cancelled):
         return Ending(JobState.CANCELLED, f"interrupted in {where}" if cell else "interrupted")
@@ -487,11 +494,27 @@ def _describe(error: BaseException, limit: str) -> str:
     return _first_line(error)
 
 
+def failed_line(cell: Any) -> int | None:
+    """The line of the cell, from 1, where its last error came from, if IPython's traceback tells."""
+    errors = [output for output in cell.get("outputs", ()) if output.get("output_type") == "error"]
+    if not errors:
+        return None
+    text = plain("\n".join(errors[-1].get("traceback", ())))
+    count = cell.get("execution_count")
+    frames = [int(m["line"]) for m in _CELL_FRAME.finditer(text) if int(m["count"]) == count]
+    return frames[-1] if frames and 0 < frames[-1] <= cell.source.count("\n") + 1 else None
+
+
+def plain(text: str) -> str:
+    """*text* without terminal escapes and control characters other than white space."""
+    return _CONTROL.sub("", _ESCAPE.sub("", text))
+
+
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return _shorten(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
 
 
 def _shorten(text: str) -> str:
-    text = " ".join(text.split())
+    text = " ".join(plain(text[:100_000]).split())
     return text if len(text) <= 300 else text[:299] + "…"

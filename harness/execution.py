@@ -267,7 +267,7 @@ class _Watch:
             self._cells[event["cell"]] = {"state": CellState.FAILED}
             self._place = {"number": event["number"], "total": event["total"]}
         elif event["event"] == "cell_end":
-            self._cells[event["cell"]] = {k: event[k] for k in ("state", "seconds", "error")}
+            self._cells[event["cell"]] = {k: event[k] for k in ("state", "seconds", "error", "line")}
         self._emit({**event, "job": self._job.id})
 
     def _ending_of_lost_worker(self, code: int | None) -> Mapping[str, Any]:

@@ -85,6 +85,7 @@ class CellResult:
     state: CellState
     seconds: float | None = None
     error: str | None = None  # "ValueError: …", one line
+    line: int | None = None  # of the cell, from 1, where the error came from
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,12 @@ def states(result):
     return [cell.state.value for cell in result.cells]
 
 
+def place(result, number, line=None):
+    """The one way to name a cell: its number from 1 and its id."""
+    named = f"cell {number} (id {result.cells[number - 1].id})"
+    return f"{named}, line {line}" if line else named
+
+
 def saved(tmp_path):
     return nbformat.read(tmp_path / "job" / "out.ipynb", as_version=4)
 
@@ -135,7 +141,8 @@ def test_a_cell_that_raises(run, tmp_path):
     )
     result = run(path)
     assert result.state is JobState.FAILED
-    assert result.reason == "cell 1: ZeroDivisionError: division by zero"
+    assert result.reason == f"{place(result, 2, 2)}: ZeroDivisionError: division by zero"
+    assert result.cells[1].line == 2
     assert states(result) == ["completed", "failed", "pending"]
     assert result.cells[1].error == "ZeroDivisionError: division by zero"
     assert [m.name for m in result.metrics] == ["acc"]
@@ -156,7 +163,7 @@ def test_a_kernel_that_dies(run, tmp_path, source, reason):
         tmp_path / "a.ipynb", f"{RECORD}\nrecord('acc', 1)\nprint('so far')", f"import os\n{source}", "2"
     )
     result = run(path)
-    assert (result.state, result.reason) == (JobState.DEAD, f"cell 1: {reason}")
+    assert (result.state, result.reason) == (JobState.DEAD, f"{place(result, 2)}: {reason}")
     assert states(result) == ["completed", "failed", "pending"]
     assert [m.name for m in result.metrics] == ["acc"]
     assert "so far" in outputs_of(tmp_path / "job" / "out.ipynb")[0]
@@ -167,14 +174,28 @@ def test_a_kernel_that_dies(run, tmp_path, source, reason):
 )
 def test_a_kernel_that_ends_before_the_last_cell(run, tmp_path, source):
     result = run(write_notebook(tmp_path / "a.ipynb", "1", source, "print('unreached')"))
-    assert result.state is JobState.EXITED_EARLY and result.reason.startswith("cell 1 ")
+    assert result.state is JobState.EXITED_EARLY and result.reason.startswith(place(result, 2))
     assert states(result) == ["completed", "failed", "pending"]
     assert "unreached" not in "".join(outputs_of(tmp_path / "job" / "out.ipynb"))
 
 
+def test_a_mistake_of_syntax_and_an_error_in_an_imported_module_name_the_line_of_the_cell(run, tmp_path):
+    (tmp_path / "helper.py").write_text("def f(x):\n    pass\n\n\n    return 1 / x\n")
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", "x = 1\ny = (", "2"))
+    assert result.reason.startswith(f"{place(result, 2, 2)}: SyntaxError")
+    result = run(write_notebook(tmp_path / "a.ipynb", "import helper\n\nhelper.f(0)"))
+    assert result.reason.startswith(f"{place(result, 1, 3)}: ZeroDivisionError")
+
+
+def test_control_characters_do_not_reach_the_reason(run, tmp_path):
+    source = "raise ValueError('\\x1b[31mred\\x1b[0m\\x07\\x1b]0;title\\x07 a\\tb\\u202ec')"
+    result = run(write_notebook(tmp_path / "a.ipynb", source))
+    assert result.cells[0].error == "ValueError: red a bc"
+
+
 def test_exit_with_an_error_code_is_a_failure(run, tmp_path):
     result = run(write_notebook(tmp_path / "a.ipynb", "import sys; sys.exit(3)", "2"))
-    assert (result.state, result.reason) == (JobState.FAILED, "cell 0: SystemExit: 3")
+    assert (result.state, result.reason) == (JobState.FAILED, f"{place(result, 1)}: SystemExit: 3")
 
 
 def test_a_cell_past_its_limit_shows_where_it_hung(run, tmp_path):
@@ -182,7 +203,8 @@ def test_a_cell_past_its_limit_shows_where_it_hung(run, tmp_path):
         tmp_path / "a.ipynb", f"{RECORD}\nrecord('acc', 1)", "import time\nprint('a')\ntime.sleep(600)", "2"
     )
     result = run(path, limits=Limits(1, 60))
-    assert (result.state, result.reason) == (JobState.TIMED_OUT, "cell 1: ran past the cell's limit of 1 s")
+    assert result.state is JobState.TIMED_OUT
+    assert result.reason == f"{place(result, 2, 3)}: ran past the cell's limit of 1 s"
     assert states(result) == ["completed", "failed", "pending"]
     assert [m.name for m in result.metrics] == ["acc"]
     text = outputs_of(tmp_path / "job" / "out.ipynb")[1]
@@ -254,7 +276,11 @@ def alive(pid: int) -> bool:
 )
 def test_a_failing_command_fails_the_cell_and_is_named(run, tmp_path, source):
     result = run(write_notebook(tmp_path / "a.ipynb", "!echo fine", source, "2"))
-    assert result.state is JobState.FAILED and result.reason.startswith("cell 1: CalledProcessError")
+    assert (
+        result.state is JobState.FAILED
+        and result.reason.startswith(place(result, 2))
+        and "CalledProcessError" in result.reason
+    )
     assert states(result) == ["completed", "failed", "pending"]
     assert "ls /no/such/folder" in result.reason + outputs_of(tmp_path / "job" / "out.ipynb")[1]
     assert [c.source for c in saved(tmp_path).cells] == ["!echo fine", source, "2"]
@@ -339,7 +365,9 @@ def test_cancelled_while_running(run, tmp_path):
             cancel.set()
 
     result = run(path, cancel=cancel, emit=emit)
-    assert (result.state, result.reason) == (JobState.CANCELLED, "interrupted in cell 1")
+    assert result.state is JobState.CANCELLED and result.reason.startswith(
+        f"interrupted in {place(result, 2)}"
+    )
     assert states(result) == ["completed", "failed", "pending"]
     assert [m.name for m in result.metrics] == ["acc"]
     assert "acc = 1" in outputs_of(tmp_path / "job" / "out.ipynb")[0]
