@@ -113,12 +113,13 @@ def kill_all(processes: Sequence[psutil.Process], wait: float = 5.0) -> None:
             alive.append(process)
     deadline = time.monotonic() + wait
     while alive and time.monotonic() < deadline:
-        alive = [p for p in alive if _is_running(p)]
+        alive = [p for p in alive if is_alive(p)]
         if alive:
             time.sleep(0.02)
 
 
-def _is_running(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
+    """It runs; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

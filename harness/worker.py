@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -20,11 +21,15 @@ from pathlib import Path
 from typing import Any
 
 PARENT_CHECK_EVERY = 1.0  # seconds
+GUARD_GRACE = 12.0  # seconds for a worker to end in order after its harness was killed
+PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
 
 
 def main(arguments: list[str]) -> int:
     folder, sockets, descriptor = Path(arguments[0]), Path(arguments[1]), int(arguments[2])
     os.set_inheritable(descriptor, False)
+    start_guard(descriptor, sockets)
+    adopt_orphans()
     pipe = os.fdopen(descriptor, "w", encoding="utf-8")
 
     def report(event: Mapping[str, Any]) -> None:
@@ -39,9 +44,72 @@ def main(arguments: list[str]) -> int:
     ending = run(folder, sockets, report, stopping)
     with contextlib.suppress(BrokenPipeError):  # the harness is gone
         report(ending)
+    kill_children()
     if os.getppid() != parent:
         tidy_up(sockets)
     return 0
+
+
+def start_guard(descriptor: int, sockets: Path) -> None:
+    """A process that ends the job when the harness is gone and this worker is too busy to notice.
+
+    The thread of :func:`stop_with_parent` needs the interpreter lock, which a single call may hold for long.
+    The guard is forked before anything is loaded, so it costs a few megabytes; it ends with its worker.
+    """
+    worker, harness = os.getpid(), os.getppid()
+    if os.fork():
+        return
+    try:
+        os.close(descriptor)  # the harness sees at once when the worker is gone
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        guard(worker, harness)
+        tidy_up(sockets)
+    finally:
+        os._exit(0)  # never into the worker's own code
+
+
+def guard(worker: int, harness: int) -> None:
+    """Wait until the worker is gone, or make it so once its harness is."""
+    while os.getppid() == worker and _parent_of(worker) == harness:
+        time.sleep(PARENT_CHECK_EVERY)
+    deadline = time.monotonic() + GUARD_GRACE  # for the worker to save and to stop by itself
+    while os.getppid() == worker and time.monotonic() < deadline:
+        time.sleep(PARENT_CHECK_EVERY / 4)
+    if os.getppid() == worker:
+        os.kill(worker, signal.SIGKILL)
+
+
+def _parent_of(pid: int) -> int | None:
+    import psutil
+
+    try:
+        return psutil.Process(pid).ppid()
+    except psutil.Error:
+        return None
+
+
+def adopt_orphans() -> None:
+    """On Linux, a process whose parent ends becomes a child of this worker, which can then find it.
+
+    Without that a detached process with a cleared environment belongs to nobody.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def kill_children() -> None:
+    """End everything that the notebook started and that still runs; the kernel is gone by now."""
+    import psutil
+
+    from harness.process import is_alive, kill_all
+
+    for _ in range(5):  # killing a parent brings its children here
+        running = [child for child in psutil.Process().children(recursive=True) if is_alive(child)]
+        if not running:
+            return
+        kill_all(running)
 
 
 def stop_with_parent(parent: int) -> None:

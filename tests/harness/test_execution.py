@@ -264,6 +264,58 @@ def test_grandchildren_do_not_outlive_the_job(run, tmp_path):
     assert len(pids) == 3 and not [pid for pid in pids if alive(pid)]
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a subreaper")
+def test_a_process_without_parent_and_environment_does_not_outlive_the_job(run, tmp_path):
+    source = (
+        "import subprocess\n"
+        "script = '(sleep 1002 >/dev/null 2>&1 & echo $!)'\n"
+        "done = subprocess.run(['/usr/bin/env', '-i', 'setsid', 'bash', '-c', script], capture_output=True)\n"
+        "print(done.stdout.decode())"
+    )
+    result = run(write_notebook(tmp_path / "a.ipynb", source))
+    assert result.state is JobState.COMPLETED
+    assert not alive(int(outputs_of(tmp_path / "job" / "out.ipynb")[0]))
+
+
+BUSY = """
+import sys, threading
+from pathlib import Path
+from harness.execution import run_job
+from harness.model import Job, Limits
+
+job = Job("job", Path(sys.argv[1]), None, "offline", None, {}, Limits())
+run_job(job, Path(sys.argv[2]), emit=lambda e: print(e["event"], flush=True), cancel=threading.Event())
+"""
+
+
+def test_a_killed_harness_leaves_no_worker_that_cannot_hear(tmp_path):
+    """The worker is stopped here, which is even deafer than busy in one long call."""
+    notebook = write_notebook(
+        tmp_path / "a.ipynb",
+        "import os, signal, time\nprint(os.getppid(), os.getpid())\n"
+        "open('pids', 'w').write(f'{os.getppid()} {os.getpid()}')\n"
+        "os.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(600)",
+    )
+    command = [sys.executable, "-c", BUSY, str(notebook), str(tmp_path / "job")]
+    harness = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    pids = tmp_path / "pids"
+    try:
+        wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        wait_for(lambda: psutil.Process(int(pids.read_text().split()[0])).status() == psutil.STATUS_STOPPED)
+    finally:
+        harness.kill()
+        harness.wait()
+    worker, kernel = map(int, pids.read_text().split())
+    wait_for(lambda: not alive(worker) and not alive(kernel))
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def alive(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
