@@ -373,6 +373,8 @@ def _execute(
         print_summary(screen, outcome.results, verdicts)
         wall = f"wall time {format_seconds(outcome.seconds)}; run folder {run_dir}"
         screen.print(wall, markup=False, soft_wrap=True)
+    if outcome.trouble:
+        return fail(outcome.trouble, ExitCode.INFRASTRUCTURE)
     if outcome.interrupted:
         return fail(f"interrupted; what was recorded is in {run_dir}", ExitCode.INFRASTRUCTURE)
     return code
