@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import struct
 import zlib
@@ -234,7 +235,9 @@ def write_book(root: Path) -> Path:
     chapters = root / "chapters"
     (chapters / "claims").mkdir(parents=True)
     for name in PAGES:
-        shutil.copy2(REPOSITORY / "chapters" / name, chapters / name)
+        text = (REPOSITORY / "chapters" / name).read_text(encoding="utf-8")
+        text = re.sub(r"\(\d\d-[\w-]+\.ipynb\)", f"({CHAPTER}.ipynb)", text)  # its only chapter
+        (chapters / name).write_text(text, encoding="utf-8")
     write_notebook(chapters / f"{CHAPTER}.ipynb", chapter(with_outputs=False))
     (chapters / "claims" / f"{CHAPTER}.yml").write_text("claims: []\n", encoding="utf-8")
     (root / "_toc.yml").write_text(_TOC, encoding="utf-8")
