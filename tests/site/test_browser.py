@@ -87,7 +87,7 @@ def test_the_chapter_draws_maths_diagram_figure_and_box(browser, site):
     with page_of(browser) as (page, faults):
         page.goto(f"{site.address}/{CHAPTER}.html")
         page.wait_for_selector("mjx-container[display='true'] mjx-mo")
-        assert page.locator("pre.mermaid svg[role]").first.locator("text=分类头").count() >= 1
+        page.wait_for_selector("pre.mermaid svg[role] :text('分类头')")  # drawn some time after the page
         assert "从分词到评估" in page.locator("pre.mermaid svg title").first.text_content()
         assert page.locator(".cell_output img").get_attribute("alt").startswith("损失曲线")
         assert page.locator(".run-card").get_by_text("✗ 未通过 1").is_visible()
