@@ -1,0 +1,176 @@
+"""The folder of a long training run: what it was, how it went, and all that it needs to go on after a stop.
+
+::
+
+    FOLDER/config.json      settings, fingerprints of the data, hardware, versions
+    FOLDER/log.jsonl        one strict JSON object a line, the progress of the losses
+    FOLDER/checkpoint.pt    everything a resumed run needs; written to a neighbour and renamed
+
+A run resumed from its checkpoint ends with the same weights and the same log as one that was never stopped, on the
+same machine with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class RunError(Exception):
+    """A run folder cannot be used as it is. The message says what to do."""
+
+
+class RunFolder:
+    """One run on disk.
+
+    Args:
+        path: the folder; made if absent.
+        config: JSON values that decide the result (settings, data fingerprints). A folder that holds a run with other
+            values is refused, so that no checkpoint is ever continued with other data.
+
+    Raises:
+        RunError: the folder belongs to another run, or its config cannot be read.
+    """
+
+    def __init__(self, path: str | Path, config: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._checkpoint = self.path / "checkpoint.pt"
+        self._log = self.path / "log.jsonl"
+        described = self.path / "config.json"
+        config = json.loads(json.dumps(config))  # tuples become lists, as they will be read back
+        if described.is_file():
+            _refuse_other(described, config)
+        else:
+            _write(described, json.dumps({"decides": config, "machine": machine()}, ensure_ascii=False, indent=1))
+
+    def log(self, step: int, **values: float | int | str) -> None:
+        """Append one line; numbers must be finite."""
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Every line so far, in order."""
+        if not self._log.is_file():
+            return []
+        return [json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines()]
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the checkpoint; ``torch``'s random state goes in by itself."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        whole = {"step": step, "state": state, "torch": torch.get_rng_state(), "cuda": cuda}
+        partial = self._checkpoint.with_name("checkpoint.pt.partial")
+        torch.save(whole, partial)
+        partial.replace(self._checkpoint)
+
+    def load(self) -> tuple[int, dict[str, Any]] | None:
+        """(step, state) of the checkpoint, random state restored, later log lines dropped; None for a new run.
+
+        Raises:
+            RunError: the checkpoint is cut short.
+        """
+        if not self._checkpoint.is_file():
+            self._log.unlink(missing_ok=True)
+            return None
+        try:
+            whole = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises half a dozen kinds for a damaged file
+            raise RunError(
+                f"checkpoint {self._checkpoint} cannot be read ({type(error).__name__}: it may be cut short); "
+                "delete it to start the run again from its beginning"
+            ) from error
+        torch.set_rng_state(whole["torch"])
+        if whole["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(whole["cuda"])
+        kept = [line for line in self.read_log() if line["step"] <= whole["step"]]
+        _write(self._log, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+        return whole["step"], whole["state"]
+
+    def finish(self) -> None:
+        """Drop the checkpoint: the weights stand elsewhere now, config and log stay."""
+        self._checkpoint.unlink(missing_ok=True)
+
+
+def machine() -> dict[str, Any]:
+    """Hardware and versions, without names that would tell whose machine it is."""
+    cuda = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if cuda else _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "datasets")},
+    }
+
+
+def measure_peak_flops(device: torch.device, dtype: torch.dtype = torch.bfloat16, seconds: float = 1.0) -> float:
+    """Floating-point operations a second of a large matrix product: the machine's practical peak.
+
+    The denominator of :func:`model_flops_utilisation`. Measured rather than looked up, because it also holds for a
+    CPU, a shared machine or a card that is capped.
+    """
+    n = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    a @ b
+    _synchronise(device)
+    began, products = time.perf_counter(), 0
+    while (spent := time.perf_counter() - began) < seconds:
+        a @ b
+        _synchronise(device)
+        products += 1
+    return 2 * n**3 * products / spent
+
+
+def training_flops(parameters: int, tokens: int) -> float:
+    """Forward and backward passes, 6 operations a weight and token (Kaplan et al. 2020, arXiv:2001.08361).
+
+    Args:
+        parameters: those that multiply every token: no embedding tables.
+    """
+    return 6.0 * parameters * tokens
+
+
+def model_flops_utilisation(parameters: int, tokens_per_second: float, peak_flops: float) -> float:
+    """Fraction of the peak that the model's own arithmetic uses (Chowdhery et al. 2022, arXiv:2204.02311, appendix B)."""
+    return training_flops(parameters, 1) * tokens_per_second / peak_flops
+
+
+def _refuse_other(described: Path, config: dict[str, Any]) -> None:
+    try:
+        found = json.loads(described.read_text(encoding="utf-8"))["decides"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{described} cannot be read ({error}); delete the folder or name another") from None
+    different = sorted(key for key in {*found, *config} if found.get(key) != config.get(key))
+    if different:
+        raise RunError(
+            f"{described.parent} holds a run with other {', '.join(different)}; name another folder, or restore "
+            "these values to go on with it"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text + ("" if text.endswith("\n") or not text else "\n"), encoding="utf-8")
+    partial.replace(path)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
