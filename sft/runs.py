@@ -49,7 +49,9 @@ class RunFolder:
         if described.is_file():
             _refuse_other(described, config)
         else:
-            _write(described, json.dumps({"decides": config, "machine": machine()}, ensure_ascii=False, indent=1))
+            _write(
+                described, json.dumps({"decides": config, "machine": machine()}, ensure_ascii=False, indent=1)
+            )
 
     def log(self, step: int, **values: float | int | str) -> None:
         """Append one line; numbers must be finite."""
@@ -110,7 +112,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def measure_peak_flops(device: torch.device, dtype: torch.dtype = torch.bfloat16, seconds: float = 1.0) -> float:
+def measure_peak_flops(
+    device: torch.device, dtype: torch.dtype = torch.bfloat16, seconds: float = 1.0
+) -> float:
     """Floating-point operations a second of a large matrix product: the machine's practical peak.
 
     The denominator of :func:`model_flops_utilisation`. Measured rather than looked up, because it also holds for a
@@ -138,7 +142,7 @@ def training_flops(parameters: int, tokens: int) -> float:
 
 
 def model_flops_utilisation(parameters: int, tokens_per_second: float, peak_flops: float) -> float:
-    """Fraction of the peak that the model's own arithmetic uses (Chowdhery et al. 2022, arXiv:2204.02311, appendix B)."""
+    """Fraction of the peak that the model's own arithmetic uses (Chowdhery et al. 2022, arXiv:2204.02311, app. B)."""
     return training_flops(parameters, 1) * tokens_per_second / peak_flops
 
 

@@ -11,6 +11,7 @@ import io
 import struct
 import zipfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,9 @@ def _read_q4(path: Path) -> bytes:
 def _parse_q4(raw: bytes, origin: str) -> tuple[BertModel, PreTrainedTokenizerFast]:
     """Model and tokenizer out of one ``E5S1`` file (little endian: header, tokenizer, directory, tensors)."""
     if raw[:4] != _MAGIC:
-        raise TeacherError(f"{origin} is not a 4-bit copy of {HUB_TEACHER}: it begins with {raw[:4]!r}, not {_MAGIC!r}")
+        raise TeacherError(
+            f"{origin} is not a 4-bit copy of {HUB_TEACHER}: it begins with {raw[:4]!r}, not {_MAGIC!r}"
+        )
     stream = io.BytesIO(raw)
     stream.seek(4)
     try:
@@ -114,7 +117,9 @@ def _parse_q4(raw: bytes, origin: str) -> tuple[BertModel, PreTrainedTokenizerFa
     weights = {}
     for name, (quantised, count, offset, size) in directory.items():
         if offset + size > len(raw):
-            raise TeacherError(f"{origin} is cut short: {name} ends at {offset + size}, the file at {len(raw)}; fetch it again")
+            raise TeacherError(
+                f"{origin} is cut short: {name} ends at {offset + size}, the file at {len(raw)}; fetch it again"
+            )
         part = raw[offset : offset + size]
         values = _dequantise(part) if quantised else np.frombuffer(part, "<f4").copy()
         target = _target(name)
@@ -144,7 +149,7 @@ def _read_tokenizer(stream: io.BytesIO, positions: int) -> PreTrainedTokenizerFa
     stream.seek(map_size, io.SEEK_CUR)
     if len(blob) < blob_size:
         raise struct.error
-    words = [blob[a:b].decode("utf-8") for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    words = [blob[a:b].decode("utf-8") for a, b in pairwise(offsets)]
     inner = Tokenizer(models.Unigram(list(zip(words, scores.tolist(), strict=True)), unk_id=3))
     inner.normalizer = normalizers.NFKC()
     inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")

