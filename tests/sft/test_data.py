@@ -41,12 +41,6 @@ def test_packaged_reviews_are_those_the_book_was_measured_on():
     assert len({data.normalise(t) for t in cleaned["text"]}) == len(cleaned)
 
 
-def test_another_package_version_is_named(monkeypatch):
-    monkeypatch.setattr(data, "_REVIEW_FILES", {"pos.txt": (1, "0" * 12)})
-    with pytest.raises(data.DataError, match=r"fingerprint .* constraints\.txt"):
-        data.read_packaged_reviews()
-
-
 def test_near_duplicates_share_a_group():
     long = "这家酒店的房间宽敞明亮，早餐种类也丰富，服务员态度热情周到，下次一定再来住"
     texts = [long, "转：" + long + "！！", long[:30], "完全不同的一句话", "完全不同的一句话。", "短"]

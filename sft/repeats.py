@@ -1,0 +1,86 @@
+"""Repeats and near repeats: which texts say the same, and splits that never part them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+from sft.packaged import DataError
+
+SPLITS = ("train", "validation", "test")
+WINDOW = 24
+"""Two texts that share a run of so many normalised characters nearly repeat each other."""
+
+
+def normalise(text: str) -> str:
+    """The text as compared for repeats: NFKC, lower case, letters and digits only."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).lower())
+
+
+def runs(text: str, window: int = WINDOW) -> Iterator[str]:
+    """Every run of ``window`` normalised characters of a text; the whole of a shorter one."""
+    key = normalise(text)
+    return (key[start : start + window] for start in range(max(1, len(key) - window + 1)))
+
+
+def near_duplicate_groups(texts: Sequence[str], window: int = WINDOW) -> np.ndarray:
+    """Group number of each text; texts that share a run of ``window`` normalised characters share a group.
+
+    Exact-substring linking, the idea of Lee et al. 2022, arXiv:2107.06499, at the size of a review: quoted,
+    truncated and extended copies fall into one group. Texts shorter than the window group only when equal.
+
+    Returns:
+        int array of shape ``(len(texts),)``; numbers are dense and start at 0.
+    """
+    return linked_groups(runs(text, window) for text in texts)
+
+
+def linked_groups(keys_of_rows: Iterable[Iterable[str]]) -> np.ndarray:
+    """Group number of each row; rows that share a key share a group, and so do those linked through others.
+
+    Returns:
+        int array of shape ``(rows,)``; numbers are dense and start at 0.
+    """
+    parent: list[int] = []
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    seen: dict[str, int] = {}
+    for i, keys in enumerate(keys_of_rows):
+        parent.append(i)
+        for key in keys:
+            j = seen.setdefault(key, i)
+            if j != i:
+                parent[root(i)] = root(j)
+    return np.unique([root(i) for i in range(len(parent))], return_inverse=True)[1]
+
+
+def split_by_group(dataset: Dataset, groups: np.ndarray, *, test_size: int, seed: int) -> DatasetDict:
+    """Shuffled train / validation / test split that never parts a group.
+
+    Args:
+        groups: int array of shape ``(len(dataset),)``, dense from 0.
+        test_size: rows of the test split, and again of the validation split (a group may overshoot it).
+        seed: of the split alone; it has nothing to do with the seed of a training run.
+    """
+    if 2 * test_size >= len(dataset):
+        raise DataError(f"test_size {test_size} leaves no training rows of {len(dataset)}")
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(groups.max() + 1)
+    size_in_order = np.bincount(groups)[order].cumsum()
+    split_of_group = np.empty(len(order), dtype=int)
+    split_of_group[order] = np.searchsorted([test_size, 2 * test_size], size_in_order - 1, side="right")
+    split_of_row = split_of_group[groups]
+    shuffled = rng.permutation(len(dataset))  # a source is often sorted; a slice of a split must not be
+    rows = {
+        name: shuffled[split_of_row[shuffled] == i] for i, name in enumerate(("test", "validation", "train"))
+    }
+    return DatasetDict({name: dataset.select(rows[name]) for name in SPLITS})
