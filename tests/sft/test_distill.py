@@ -94,7 +94,7 @@ def test_every_character_lies_in_the_piece_that_holds_it(corpus):
 
 def test_targets_of_other_texts_are_refused(teacher, corpus, tmp_path):
     distill.compute_targets(teacher, TEXTS[:3], tmp_path / "targets", CPU)
-    with pytest.raises(RunError, match="delete the folder"):
+    with pytest.raises(RunError, match="other texts"):
         distill.compute_targets(teacher, TEXTS[:4], tmp_path / "targets", CPU)
 
 

@@ -1,0 +1,445 @@
+"""What mini-bert-zh is worth: against TF-IDF, against the same network from scratch, and without any fine-tuning.
+
+Run as ``python -m benchmarks.mini_bert [--tasks sentiment,entities,…] [--seeds 5] [--out FILE]``.
+
+* ``sentiment``: test accuracy on chapter 5's split with 100, 1,000 and all training rows. Seed *s* draws the rows,
+  the same for every method, and the initial weights. Paired: McNemar for each seed, a t interval over the seeds.
+* ``entities``: strict entity F1 (people, places, organisations) on the last week of people_daily.
+* ``similarity``: of two answers, which one belongs to the same held-out riddle? Cosine of frozen vectors against the
+  overlap of characters.
+* ``dictionary``: held-out definition → its word among all held-out words, recall at 1 and 10, frozen vectors against
+  BM25 and against overlap of characters.
+* ``masked``: share of masked characters filled right on held-out text, against the most frequent character.
+
+Every finished part is written at once; started again, the script does only what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+from sft import data, metrics
+from sft.distill import mean_pool, split_text
+from sft.metrics.significance import mcnemar
+from sft.pretrain import mask_tokens
+from sft.runs import machine
+from sft.tokenization import encode
+from sft.training import (
+    Classifier,
+    Encoded,
+    autocast,
+    collate,
+    find_device,
+    length_buckets,
+    make_optimizer,
+    predict_logits,
+    set_seed,
+    train_step,
+    warmup_linear,
+)
+
+MODEL = Path(__file__).parents[1] / "sft" / "pretrained" / "mini-bert-zh"
+MAX_LENGTH = 256  # of reviews
+SIZES = (100, 1000, None)  # training rows; None: all
+RECIPES = {  # method -> training rows up to -> (epochs, batch size, learning rate)
+    "mini-bert": {100: (15, 16, 1e-4), 1000: (5, 32, 1e-4), math.inf: (2, 32, 1e-4)},
+    "scratch": {100: (40, 16, 3e-4), 1000: (15, 32, 3e-4), math.inf: (5, 32, 3e-4)},
+}
+
+
+class Workbench:
+    """Model, tokenizer, device: loaded once, copied for each run."""
+
+    def __init__(self, model: Path) -> None:
+        self.device = find_device()
+        self.path = model
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.encoder = AutoModel.from_pretrained(
+            model, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+
+    def fresh(self, method: str) -> nn.Module:
+        """A copy of the encoder, or the same network with random weights."""
+        if method == "mini-bert":
+            return copy.deepcopy(self.encoder)
+        return AutoModel.from_config(self.encoder.config, attn_implementation="eager")
+
+    @torch.inference_mode()
+    def vectors(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+        """Mean-pooled last layer of each text, centred and scaled to length 1, shape (texts, H)."""
+        ids = encode(self.tokenizer, texts, MAX_LENGTH)
+        order = np.argsort([len(x) for x in ids], kind="stable")
+        encoded = Encoded(ids, [0] * len(ids))
+        self.encoder.to(self.device).eval()
+        parts = []
+        for start in range(0, len(order), batch_size):
+            batch = collate(
+                encoded, order[start : start + batch_size], self.tokenizer.pad_token_id, self.device
+            )
+            with autocast(self.device):
+                hidden = self.encoder(input_ids=batch[0], attention_mask=batch[1]).last_hidden_state
+            parts.append(mean_pool(hidden.float(), batch[1]).cpu().numpy())
+        vectors = np.concatenate(parts)[np.argsort(order)]
+        vectors -= vectors.mean(axis=0)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+# --- sentiment -----------------------------------------------------------------------------------------
+
+
+def sentiment(bench: Workbench, method: str, rows: int | None, seed: int) -> dict[str, Any]:
+    """Train on ``rows`` rows drawn by ``seed``; returns the test accuracy and what was right, as a bit string."""
+    splits = data.load_reviews()
+    count = len(splits["train"]) if rows is None else rows
+    chosen = np.random.default_rng(seed).permutation(len(splits["train"]))[:count]
+    texts = [splits["train"]["text"][:][i] for i in chosen]
+    labels = np.array(splits["train"]["label"])[chosen]
+    truth = np.array(splits["test"]["label"])
+    began = time.perf_counter()
+    if method == "tfidf":
+        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), min_df=2, sublinear_tf=True)
+        model = LogisticRegression(C=10, solver="liblinear", max_iter=1000)
+        model.fit(vectorizer.fit_transform(texts), labels)
+        seconds = time.perf_counter() - began
+        guesses = model.predict(vectorizer.transform(splits["test"]["text"]))
+    else:
+        guesses, seconds = _fine_tune(bench, method, texts, labels, splits["test"]["text"], seed)
+    correct = guesses == truth
+    return {
+        "accuracy": float(correct.mean()),
+        "seconds": round(seconds, 1),
+        "correct": np.packbits(correct).tobytes().hex(),
+    }
+
+
+def _fine_tune(
+    bench: Workbench, method: str, texts: Sequence[str], labels: np.ndarray, test: Sequence[str], seed: int
+) -> tuple[np.ndarray, float]:
+    recipe = RECIPES[method]
+    num_epochs, batch_size, lr = recipe[min(limit for limit in recipe if len(texts) <= limit)]
+    set_seed(seed)
+    model = Classifier(bench.fresh(method)).to(bench.device)
+    train = Encoded(encode(bench.tokenizer, texts, MAX_LENGTH), labels.tolist())
+    held_out = Encoded(encode(bench.tokenizer, test, MAX_LENGTH), [0] * len(test))
+    began = time.perf_counter()
+    fit_fixed(model, train, num_epochs, batch_size, lr, seed, bench)
+    seconds = time.perf_counter() - began
+    logits = predict_logits(model, held_out, bench.tokenizer.pad_token_id, bench.device)
+    return logits.argmax(-1).numpy(), seconds
+
+
+def fit_fixed(
+    model: nn.Module, train: Encoded, num_epochs: int, batch_size: int, lr: float, seed: int, bench: Workbench
+) -> None:
+    """A fixed number of epochs, the last weights kept: nothing is chosen on held-out data."""
+    lengths, rng = np.array([len(ids) for ids in train.input_ids]), np.random.default_rng(seed)
+    total, step = num_epochs * math.ceil(len(train) / batch_size), 0
+    optimizer = make_optimizer(model, lr)
+    model.train()
+    for _ in range(num_epochs):
+        for indices in length_buckets(lengths, batch_size, rng):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * warmup_linear(step, total)
+            batch = collate(train, indices, bench.tokenizer.pad_token_id, bench.device)
+            train_step(model, batch, optimizer, bench.device)
+            step += 1
+
+
+# --- entities ------------------------------------------------------------------------------------------
+
+
+class Tagger(nn.Module):
+    """A label for each character: encoder, dropout, linear."""
+
+    def __init__(self, encoder: nn.Module, num_labels: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.config.hidden_size, num_labels)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits, shape (batch, n, num_labels)."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.head(self.dropout(hidden))
+
+
+def entities(
+    bench: Workbench, method: str, seed: int, num_epochs: int = 3, lr: float = 3e-4
+) -> dict[str, Any]:
+    """Fine-tune on the papers of 1 to 22 January, score the last week: strict micro F1 over PER, LOC, ORG."""
+    splits = data.load_people_daily_ner()
+    names = splits["train"].features["ner_tags"].feature.names
+    train = _tagged(bench, splits["train"])
+    test = _tagged(bench, splits["test"])
+    set_seed(seed)
+    model = Tagger(bench.fresh(method), len(names)).to(bench.device)
+    lengths, rng, batch_size = (
+        np.array([len(ids) for ids in train.input_ids]),
+        np.random.default_rng(seed),
+        32,
+    )
+    total, step = num_epochs * math.ceil(len(train) / batch_size), 0
+    optimizer = make_optimizer(model, lr)
+    began = time.perf_counter()
+    model.train()
+    for _ in range(num_epochs):
+        for indices in length_buckets(lengths, batch_size, rng):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * warmup_linear(step, total)
+            input_ids, attention_mask, labels = _tag_batch(train, indices, bench)
+            with autocast(bench.device):
+                logits = model(input_ids, attention_mask)
+            loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+    seconds = time.perf_counter() - began
+    model.eval()
+    predicted: list[list[str]] = [[] for _ in range(len(test))]
+    with torch.inference_mode():
+        for indices in np.array_split(np.argsort([len(x) for x in test.input_ids]), max(1, len(test) // 64)):
+            input_ids, attention_mask, _ = _tag_batch(test, indices, bench)
+            with autocast(bench.device):
+                best = model(input_ids, attention_mask).argmax(-1).cpu().tolist()
+            for row, i in zip(best, indices, strict=True):
+                predicted[i] = [names[label] for label in row[1 : len(test.input_ids[i]) - 1]]
+    truth = [[names[label] for label in row] for row in splits["test"]["ner_tags"]]
+    scores = metrics.load("entity_f1").compute(predictions=predicted, references=truth)
+    return {"scores": scores, "seconds": round(seconds, 1)}
+
+
+def _tagged(bench: Workbench, rows: Any) -> Encoded:
+    """Characters as tokens, one for one, between ``[CLS]`` and ``[SEP]``; specials carry the label −100."""
+    tokenizer = bench.tokenizer
+    ids = [
+        [
+            tokenizer.cls_token_id,
+            *tokenizer.convert_tokens_to_ids([c.lower() for c in row]),
+            tokenizer.sep_token_id,
+        ]
+        for row in rows["tokens"]
+    ]
+    return Encoded(ids, [[-100, *labels, -100] for labels in rows["ner_tags"]])
+
+
+def _tag_batch(data_: Encoded, indices: Sequence[int], bench: Workbench) -> tuple[torch.Tensor, ...]:
+    placeholder = Encoded(data_.input_ids, [0] * len(data_))
+    input_ids, attention_mask, _ = collate(placeholder, indices, bench.tokenizer.pad_token_id, bench.device)
+    labels = torch.full(input_ids.shape, -100)
+    for row, i in enumerate(indices):
+        labels[row, : len(data_.labels[i])] = torch.tensor(data_.labels[i])
+    return input_ids, attention_mask, labels.to(bench.device)
+
+
+# --- frozen vectors ------------------------------------------------------------------------------------
+
+
+def similarity(bench: Workbench) -> dict[str, Any]:
+    """Held-out riddles with several answers: is one answer nearer to another of its riddle than to a stranger's?"""
+    splits = data.load_xiehouyu()
+    answers: dict[str, list[str]] = {}
+    for name in ("validation", "test"):
+        for riddle, answer in zip(splits[name]["riddle"], splits[name]["answer"], strict=True):
+            answers.setdefault(riddle, []).append(answer)
+    groups = [group for group in answers.values() if len(group) > 1]
+    rng = np.random.default_rng(0)
+    triples = []
+    for i, group in enumerate(groups):
+        for a in range(len(group) - 1):
+            j = int(rng.integers(len(groups) - 1))
+            other = groups[j + (j >= i)]
+            triples.append((group[a], group[a + 1], other[int(rng.integers(len(other)))]))
+    texts = [text for triple in triples for text in triple]
+    overlap = _character_vectors(texts)
+    return {
+        "triples": len(triples),
+        "mini-bert": _nearer(bench.vectors(texts)),
+        "characters": _nearer(overlap),
+    }
+
+
+def _nearer(vectors: np.ndarray) -> float:
+    """Share of triples whose second is nearer to the first than the third is; a tie counts half."""
+    first, second, third = vectors[0::3], vectors[1::3], vectors[2::3]
+    gap = (first * second).sum(1) - (first * third).sum(1)
+    return float((gap > 1e-9).mean() + (np.abs(gap) <= 1e-9).mean() / 2)
+
+
+def _character_vectors(texts: Sequence[str], vocabulary: Iterable[str] | None = None) -> np.ndarray:
+    """TF-IDF over characters and pairs of them, each of length 1."""
+    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True)
+    vectorizer.fit(texts if vocabulary is None else vocabulary)
+    return vectorizer.transform(texts).toarray()
+
+
+def reverse_dictionary(bench: Workbench) -> dict[str, Any]:
+    """Held-out definition → its word among all held-out words: recall at 1 and at 10."""
+    rows = data.load_dictionary()["test"]
+    words, definitions = list(rows["word"]), list(rows["definition"])
+    vectors = bench.vectors([*words, *definitions])
+    scores = {"mini-bert": vectors[len(words) :] @ vectors[: len(words)].T}
+    overlap = _character_vectors([*words, *definitions])
+    scores["characters"] = overlap[len(words) :] @ overlap[: len(words)].T
+    scores["bm25"] = _bm25(definitions, words)
+    return {"words": len(words)} | {
+        name: {f"recall@{k}": _recall(table, k) for k in (1, 10)} for name, table in scores.items()
+    }
+
+
+def _recall(scores: np.ndarray, k: int) -> float:
+    """Share of rows whose own column is among the k best; ties share their places."""
+    own = scores.diagonal()[:, None]
+    better, equal = (scores > own).sum(1), (scores == own).sum(1)  # `equal` counts the own column too
+    return float(np.clip((k - better) / equal, 0, 1).mean())
+
+
+def _bm25(queries: Sequence[str], documents: Sequence[str], k1: float = 1.2, b: float = 0.75) -> np.ndarray:
+    """BM25 over single characters (Robertson & Zaragoza 2009), shape (queries, documents)."""
+    counter = CountVectorizer(analyzer="char", lowercase=True)
+    counts = counter.fit_transform(documents).toarray().astype(np.float64)
+    present = counts > 0
+    idf = np.log(1 + (len(documents) - present.sum(0) + 0.5) / (present.sum(0) + 0.5))
+    length = counts.sum(1, keepdims=True)
+    weights = idf * counts * (k1 + 1) / (counts + k1 * (1 - b + b * length / length.mean()))
+    return (counter.transform(queries) > 0).astype(np.float64) @ weights.T
+
+
+# --- masked characters ---------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def masked(bench: Workbench, fraction: float = 0.15) -> dict[str, Any]:
+    """Masked characters of held-out text that are filled right, and the loss in nats, for each corpus."""
+    model = AutoModelForMaskedLM.from_pretrained(bench.path, dtype=torch.float32, attn_implementation="eager")
+    model.to(bench.device).eval()
+    sources = {
+        "reviews": data.load_reviews()["test"]["text"],
+        "people_daily": data.load_people_daily()["test"]["text"],
+    }
+    results = {}
+    for name, texts in sources.items():
+        pieces = [piece for text in texts for piece in split_text(text, 126)]
+        ids = encode(bench.tokenizer, pieces, 128)
+        encoded, generator = Encoded(ids, [0] * len(ids)), torch.Generator().manual_seed(0)
+        right = loss = count = 0.0
+        for indices in np.array_split(np.argsort([len(x) for x in ids]), math.ceil(len(ids) / 64)):
+            input_ids, mask, _ = collate(encoded, indices, bench.tokenizer.pad_token_id, bench.device)
+            masked_ids, chosen = mask_tokens(input_ids, bench.tokenizer, fraction, generator)
+            with autocast(bench.device):
+                hidden = model.bert(input_ids=masked_ids, attention_mask=mask).last_hidden_state
+                logits = model.cls(hidden[chosen]).float()
+            right += (logits.argmax(-1) == input_ids[chosen]).sum().item()
+            loss += F.cross_entropy(logits, input_ids[chosen], reduction="sum").item()
+            count += len(logits)
+        common = np.bincount(np.concatenate([row[1:-1] for row in ids]))
+        results[name] = {
+            "accuracy": right / count,
+            "loss": loss / count,
+            "most_frequent_character": float(common.max() / common.sum()),
+        }
+    return results
+
+
+# --- run -----------------------------------------------------------------------------------------------
+
+
+def plan(tasks: Sequence[str], seeds: int) -> dict[str, Callable[[Workbench], dict[str, Any]]]:
+    """Name of each part -> how to measure it, the cheap ones first."""
+    parts: dict[str, Callable[[Workbench], dict[str, Any]]] = {}
+    if "masked" in tasks:
+        parts["masked"] = masked
+    if "similarity" in tasks:
+        parts["similarity"] = similarity
+    if "dictionary" in tasks:
+        parts["dictionary"] = reverse_dictionary
+    if "sentiment" in tasks:
+        for rows in SIZES:
+            for seed in range(seeds):
+                for method in ("tfidf", "mini-bert", "scratch"):
+                    parts[f"sentiment/{rows or 'all'}/{seed}/{method}"] = (
+                        lambda bench, m=method, r=rows, s=seed: sentiment(bench, m, r, s)
+                    )
+    if "entities" in tasks:
+        parts["entities/mini-bert/0"] = lambda bench: entities(bench, "mini-bert", 0)
+    return parts
+
+
+def summarise(results: dict[str, Any], seeds: int) -> str:
+    """A Markdown table: accuracies, gains with a 95 % t interval over the seeds, significant McNemar tests."""
+    lines = [
+        "| rows | TF-IDF | scratch | mini-bert | − TF-IDF | − scratch |",
+        "|--:|--:|--:|--:|--:|--:|",
+    ]
+    for rows in SIZES:
+        runs = {
+            method: [results.get(f"sentiment/{rows or 'all'}/{seed}/{method}") for seed in range(seeds)]
+            for method in ("tfidf", "scratch", "mini-bert")
+        }
+        if any(run is None for each in runs.values() for run in each):
+            continue
+        cells = [f"{np.mean([run['accuracy'] for run in each]):.4f}" for each in runs.values()]
+        for other in ("tfidf", "scratch"):
+            gains = [
+                a["accuracy"] - b["accuracy"] for a, b in zip(runs["mini-bert"], runs[other], strict=True)
+            ]
+            half = (
+                stats.t.ppf(0.975, seeds - 1) * np.std(gains, ddof=1) / math.sqrt(seeds)
+                if seeds > 1
+                else math.nan
+            )
+            sure = sum(
+                mcnemar(_bits(a), _bits(b)).p_value < 0.05
+                for a, b in zip(runs["mini-bert"], runs[other], strict=True)
+            )
+            cells.append(
+                f"{100 * np.mean(gains):+.2f} ± {100 * half:.2f} points, p < 0.05 in {sure} of {seeds}"
+            )
+        lines.append(f"| {rows or 'all'} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _bits(run: dict[str, Any]) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(bytes.fromhex(run["correct"]), np.uint8)).astype(bool)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", default="masked,similarity,dictionary,sentiment,entities")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "mini_bert.json")
+    arguments = parser.parse_args()
+    found = json.loads(arguments.out.read_text("utf-8")) if arguments.out.is_file() else {"results": {}}
+    bench = Workbench(arguments.model)
+    for name, measure in plan(arguments.tasks.split(","), arguments.seeds).items():
+        if name in found["results"]:
+            continue
+        found["results"][name] = result = measure(bench)
+        found["machine"] = machine()
+        partial = arguments.out.with_suffix(".partial")
+        partial.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        partial.replace(arguments.out)
+        print(name, {key: value for key, value in result.items() if key != "correct"}, flush=True)
+    print(summarise(found["results"], arguments.seeds))
+
+
+if __name__ == "__main__":
+    main()
