@@ -52,6 +52,7 @@ $(VENV)/bin/python:
 $(VENV)/.site: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing the book into $(VENV) (the first time takes some minutes) …"
 	@$(PIP) --editable '.[site]'
+	@$(PIP) --no-deps jionlp
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.site

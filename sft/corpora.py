@@ -237,7 +237,7 @@ def load_people_daily_ner(*, max_chars: int | None = 126) -> DatasetDict:
 def character_labels(tokens: list[str], tags: list[str]) -> list[str]:
     """BIO labels of a paragraph's characters, one for each character of the joined tokens.
 
-    Neighbouring tokens of one kind are names of their own (北京 海淀区: two places), but for the parts of a person's
+    Neighbouring tokens of one kind are names of their own (河北省 张家口: two places), but for the parts of a person's
     name.
     """
     labels: list[str] = []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib.machinery
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,22 @@ def test_setup_cell_names_this_repository_and_the_pinned_versions():
     for name, version in re.findall(r'"([\w-]+)==([\w.]+)"', setup):
         assert pins[name] == version, f"{name}: set-up cell {version}, constraints.txt {pins[name]}"
     assert not re.search(r'"(torch|numpy|datasets|transformers)==', setup), "Colab's own stack must stay"
+
+
+@pytest.mark.parametrize("absent", [set(), {"jionlp"}, {"peft"}, {"evaluate", "snownlp", "peft", "jionlp"}])
+def test_setup_cell_installs_what_is_missing_and_jionlp_without_its_dependencies(absent, monkeypatch):
+    commands = []
+    present = importlib.machinery.ModuleSpec("present", loader=None)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in absent else present)
+    monkeypatch.setattr("subprocess.run", lambda command, **_: commands.append(command))
+    exec(tagged(CHAPTERS[0], "setup")[0], {})
+    installed = [{word.split("==")[0] for word in command if "==" in word} for command in commands]
+    assert set().union(*installed) == absent
+    assert all(
+        ("--no-deps" in c) == (names == {"jionlp"}) for c, names in zip(commands, installed, strict=True)
+    )
 
 
 @each_chapter
