@@ -159,7 +159,7 @@ def saying_text(riddle: str, answer: str) -> str:
     return f"{riddle}——{answer}"
 
 
-def definition_keys(word: str, definition: str) -> set[str]:
+def definition_keys(word: str, definition: str) -> list[str]:
     """Two entries repeat each other when they share one of these keys.
 
     Definitions are shorter than the window of 24 characters (half of them have at most 22), so a shared run is not
@@ -167,14 +167,14 @@ def definition_keys(word: str, definition: str) -> set[str]:
     it is long) and the runs of the entry.
     """
     senses = (sense for sense in re.split(r"\d+\.", definition) if normalise(sense))
-    return {
+    return [
         normalise(word),
         *runs(definition_text(word, definition)),
         *(key for sense in senses for key in runs(sense)),
-    }
+    ]
 
 
-def saying_keys(riddle: str, answer: str) -> set[str]:
+def saying_keys(riddle: str, answer: str) -> list[str]:
     """Two sayings repeat each other when they share one of these keys.
 
     Riddles have five or six characters, and many differ in one alone (十五个吊桶打水, 十五只吊桶打水). Riddles of five
@@ -182,8 +182,8 @@ def saying_keys(riddle: str, answer: str) -> set[str]:
     does not count: 没什么两样 answers many riddles, and to find it is the task.
     """
     key = normalise(riddle)
-    nearly = {key[:i] + key[i + 1 :] for i in range(len(key))} if len(key) >= 5 else set()
-    return {key, *nearly, *runs(saying_text(riddle, answer))}
+    nearly = [key[:i] + key[i + 1 :] for i in range(len(key))] if len(key) >= 5 else []
+    return [key, *nearly, *runs(saying_text(riddle, answer))]
 
 
 # --- names in the newspaper ------------------------------------------------------------------------------

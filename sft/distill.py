@@ -139,7 +139,7 @@ class Targets:
 
 
 def compute_targets(
-    teacher: Teacher, texts: Sequence[str], folder: Path, device: torch.device, batch_size: int = 64
+    teacher: Teacher, texts: Sequence[str], folder: Path, device: torch.device, tokens_per_batch: int = 4096
 ) -> Targets:
     """Run the teacher once over all texts; a second call reads what the first one wrote.
 
@@ -148,7 +148,7 @@ def compute_targets(
     """
     key = hashlib.sha256("\n".join((teacher.origin, *texts)).encode()).hexdigest()
     if not folder.is_dir():
-        _write_targets(teacher, texts, folder, key, device, batch_size)
+        _write_targets(teacher, texts, folder, key, device, tokens_per_batch)
     elif (folder / "key.txt").read_text(encoding="utf-8") != key:
         raise RunError(
             f"{folder} holds the targets of other texts or another teacher; delete it or name another"
@@ -162,7 +162,12 @@ def compute_targets(
 
 @torch.inference_mode()
 def _write_targets(
-    teacher: Teacher, texts: Sequence[str], folder: Path, key: str, device: torch.device, batch_size: int
+    teacher: Teacher,
+    texts: Sequence[str],
+    folder: Path,
+    key: str,
+    device: torch.device,
+    tokens_per_batch: int,
 ) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -179,11 +184,9 @@ def _write_targets(
     hidden = np.lib.format.open_memmap(partial / "hidden.npy", "w+", np.float16, (int(starts[-1]), width))
     vectors = np.empty((len(texts), width), np.float32)
     model = teacher.model.to(device, torch.bfloat16 if has_bf16(device) else torch.float32)
-    order = np.argsort(lengths, kind="stable")
-    began = time.perf_counter()
-    for number, start in enumerate(range(0, len(order), batch_size)):
-        rows = order[start : start + batch_size]
-        n = int(lengths[rows].max())
+    began, done = time.perf_counter(), 0
+    for number, rows in enumerate(batch_plan(lengths, tokens_per_batch, np.random.default_rng(0))):
+        n = math.ceil(lengths[rows].max() / 16) * 16
         input_ids = torch.full((len(rows), n), teacher.tokenizer.pad_token_id)
         for row, i in enumerate(rows):
             input_ids[row, : lengths[i]] = torch.tensor(encoded["input_ids"][i])
@@ -193,10 +196,10 @@ def _write_targets(
         states = output.half().cpu().numpy()
         for row, i in enumerate(rows):
             hidden[starts[i] : starts[i + 1]] = states[row, : lengths[i]]
-        if number % 50 == 0:
+        done += len(rows)
+        if number % 100 == 0:
             print(
-                f"teacher: {start + len(rows):,} of {len(texts):,} texts, {time.perf_counter() - began:.0f} s",
-                flush=True,
+                f"teacher: {done:,} of {len(texts):,} texts, {time.perf_counter() - began:.0f} s", flush=True
             )
     spans = np.array([span for spans in encoded["offset_mapping"] for span in spans], np.int64) - len(PREFIX)
     np.save(partial / "spans.npy", spans.astype(np.int16))

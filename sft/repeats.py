@@ -42,6 +42,9 @@ def near_duplicate_groups(texts: Sequence[str], window: int = WINDOW) -> np.ndar
 def linked_groups(keys_of_rows: Iterable[Iterable[str]]) -> np.ndarray:
     """Group number of each row; rows that share a key share a group, and so do those linked through others.
 
+    Args:
+        keys_of_rows: each row's keys in an order of their own (no set): the numbers of the groups depend on it.
+
     Returns:
         int array of shape ``(rows,)``; numbers are dense and start at 0.
     """
