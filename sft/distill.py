@@ -63,13 +63,13 @@ class DistillConfig:
     intermediate_size: int | None = (
         None  # neurons kept in each feed-forward network; None: all of the teacher's
     )
-    epochs: tuple[tuple[str, int], ...] = (
-        ("reviews", 4),
-        ("people_daily", 2),
+    epochs: tuple[tuple[str, int], ...] = (  # how often each corpus is read
+        ("reviews", 6),
+        ("people_daily", 3),
         ("dictionary", 2),
         ("xiehouyu", 2),
     )
-    lr: float = 4e-4
+    lr: float = 8e-4
     warmup_fraction: float = 0.05
     weight_decay: float = 0.01
     tokens_per_batch: int = 4096  # padding included
@@ -78,7 +78,7 @@ class DistillConfig:
     hidden_weight: float = 1.0
     sentence_weight: float = 1.0
     pooler_weight: float = 1.0
-    masked_lm_weight: float = 0.2
+    masked_lm_weight: float = 0.3
     seed: int = 0
 
 

@@ -18,7 +18,9 @@ from tests.sft import tiny_teacher
 
 CPU = torch.device("cpu")
 TEXTS = ["房间干净，服务很好。", "电脑坏了", "我喜欢吃苹果", "书不太好", "房间太坏了，我不喜欢"] * 6
-CONFIG = DistillConfig(layers=(1, 3), epochs=(("reviews", 2),), tokens_per_batch=256, max_length=32)
+CONFIG = DistillConfig(
+    layers=(1, 3), intermediate_size=None, epochs=(("reviews", 2),), tokens_per_batch=256, max_length=32
+)
 
 
 @pytest.fixture(scope="module")
