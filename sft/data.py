@@ -121,7 +121,7 @@ def clean(dataset: Dataset) -> tuple[Dataset, Cleaning]:
     first: dict[str, tuple[str, int]] = {}
     labels_of: dict[str, set[int]] = {}
     empty = 0
-    for text, label in zip(dataset["text"], dataset["label"], strict=True):
+    for text, label in zip(dataset["text"][:], dataset["label"][:], strict=True):
         key = normalise(text)
         if not key:
             empty += 1
@@ -129,7 +129,7 @@ def clean(dataset: Dataset) -> tuple[Dataset, Cleaning]:
         first.setdefault(key, (text.strip(), label))
         labels_of.setdefault(key, set()).add(label)
     kept = [pair for key, pair in first.items() if len(labels_of[key]) == 1]
-    contradictory = sum(len(labels_of[key]) > 1 for text in dataset["text"] if (key := normalise(text)))
+    contradictory = sum(len(labels_of[key]) > 1 for text in dataset["text"][:] if (key := normalise(text)))
     texts, labels = zip(*kept, strict=True) if kept else ((), ())
     report = Cleaning(
         lines=len(dataset),
@@ -147,7 +147,7 @@ def grouped_split(dataset: Dataset, *, test_size: int, seed: int, window: int = 
         test_size: rows of the test split, and again of the validation split (a group may overshoot it).
         seed: of the split alone; it has nothing to do with the seed of a training run.
     """
-    groups = near_duplicate_groups(list(dataset["text"]), window)
+    groups = near_duplicate_groups(dataset["text"][:], window)
     return split_by_group(dataset, groups, test_size=test_size, seed=seed)
 
 
@@ -373,6 +373,9 @@ def _texts_and_keys(
 ) -> dict[str, Iterator[tuple[str, Iterable[str]]]]:
     """For each split, its rows' texts and the keys by which a row repeats another, made when asked for."""
     return {
-        name: ((text_of(*row), keys_of(*row)) for row in zip(*(table[c] for c in columns), strict=True))
+        name: (
+            (text_of(*row), keys_of(*row))
+            for row in zip(*(table[:][column] for column in columns), strict=True)
+        )
         for name, table in splits.items()
     }

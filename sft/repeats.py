@@ -43,7 +43,7 @@ def linked_groups(keys_of_rows: Iterable[Iterable[str]]) -> np.ndarray:
     """Group number of each row; rows that share a key share a group, and so do those linked through others.
 
     Args:
-        keys_of_rows: each row's keys in an order of their own (no set): the numbers of the groups depend on it.
+        keys_of_rows: keys in a fixed order (a list, not a set): the numbering of the groups depends on it.
 
     Returns:
         int array of shape ``(rows,)``; numbers are dense and start at 0.
