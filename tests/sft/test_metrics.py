@@ -35,6 +35,11 @@ def calibration_error():
     return metrics.load("calibration_error")
 
 
+@pytest.fixture(scope="module")
+def entity_f1():
+    return metrics.load("entity_f1")
+
+
 def some_labels(classes: int, n: int = 300, seed: int = 0) -> tuple[list[int], list[int]]:
     """References and predictions of a classifier that is right about 7 times in 10."""
     rng = np.random.default_rng(seed)
@@ -216,6 +221,104 @@ def test_a_calibrated_classifier_has_a_small_error_and_an_overconfident_one_its_
 def test_bad_probabilities_are_one_clear_error(calibration_error, predictions, references, options, message):
     with pytest.raises(ValueError, match=message):
         calibration_error.compute(predictions=predictions, references=references, **options)
+
+
+# --- entity F1 -----------------------------------------------------------------------------------------
+
+
+def labels_of(text: str) -> list[str]:
+    """P, L, O begin a person, place, organisation; lower case continues; a dot is outside."""
+    kinds = {"P": "PER", "L": "LOC", "O": "ORG"}
+    return ["O" if c == "." else f"{'B' if c.isupper() else 'I'}-{kinds[c.upper()]}" for c in text]
+
+
+@pytest.mark.parametrize(
+    ("references", "predictions", "precision", "recall"),
+    [
+        (["Pp.L"], ["Pp.L"], 1, 1),
+        (["Pp.L"], ["Pp.."], 1, 1 / 2),
+        (["Pp.L"], ["P..L"], 1 / 2, 1 / 2),  # a span too short is wrong
+        (["Pp.L"], ["Ll.L"], 1 / 2, 1 / 2),  # so is a wrong type
+        (["PpPp"], ["Pppp"], 0, 0),  # two persons are not one
+        (["PpPp"], ["PpPp"], 1, 1),
+        (["Ppll"], ["PpLl"], 1, 1),  # I- of another type begins an entity
+        ([".pp."], [".Pp."], 1, 1),  # and so does I- after O
+        (["..", "P."], ["P.", ".."], 0, 0),  # the sequence counts
+        (["Pp"], [".."], 0, 0),
+        ([".."], ["Pp"], 0, 0),
+    ],
+)
+def test_entity_f1_of_hand_made_cases(entity_f1, references, predictions, precision, recall):
+    result = entity_f1.compute(
+        references=[labels_of(text) for text in references],
+        predictions=[labels_of(text) for text in predictions],
+    )
+    assert (result["precision"], result["recall"]) == (precision, recall)
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0
+    assert result["f1"] == pytest.approx(f1)
+
+
+def test_entity_f1_by_type(entity_f1):
+    result = entity_f1.compute(references=[labels_of("Pp.L.P")], predictions=[labels_of("Pp.O.L")])
+    assert result["per_type"] == {
+        "LOC": {"precision": 0, "recall": 0, "f1": 0, "support": 1},
+        "ORG": {"precision": 0, "recall": 0, "f1": 0, "support": 0},
+        "PER": {"precision": 1, "recall": 1 / 2, "f1": 2 / 3, "support": 2},
+    }
+    assert result["f1"] == 2 * 1 / (3 + 3)
+
+
+def plain_entities(labels: list[str]) -> set[tuple[int, int, str]]:
+    """Every span tried: one type throughout, no B- inside, and neither end could be moved outwards."""
+    n = len(labels)
+
+    def inside(i: int, kind: str) -> bool:
+        return i < n and labels[i] == f"I-{kind}"
+
+    found = set()
+    for start in range(n):
+        kind = labels[start][2:]
+        before = labels[start - 1][2:] if start else ""
+        if kind and (labels[start][0] == "B" or before != kind):
+            for stop in range(start + 1, n + 1):
+                if all(inside(i, kind) for i in range(start + 1, stop)) and not inside(stop, kind):
+                    found.add((start, stop, kind))
+    return found
+
+
+def test_entity_f1_equals_trying_every_span_on_random_labels(entity_f1):
+    rng = np.random.default_rng(0)
+    kinds = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"]
+    references, predictions = [], []
+    for _ in range(200):
+        truth = rng.choice(kinds, size=rng.integers(1, 15))
+        guess = np.where(rng.random(len(truth)) < 0.8, truth, rng.choice(kinds, size=len(truth)))
+        references.append(truth.tolist())
+        predictions.append(guess.tolist())
+    result = entity_f1.compute(references=references, predictions=predictions)
+    pairs = [(plain_entities(g), plain_entities(t)) for g, t in zip(predictions, references, strict=True)]
+    hits, guessed, true = (
+        sum(map(len, sets)) for sets in zip(*((g & t, g, t) for g, t in pairs), strict=True)
+    )
+    assert 0 < hits < min(guessed, true)
+    assert (result["precision"], result["recall"]) == (hits / guessed, hits / true)
+    assert result["f1"] == pytest.approx(2 * hits / (guessed + true))
+    assert sum(one["support"] for one in result["per_type"].values()) == true
+
+
+@pytest.mark.parametrize(
+    ("references", "predictions", "message"),
+    [
+        ([], [], "at least one sequence"),
+        ([["O"]], [["O"]], "0/0"),
+        ([["O", "O"]], [["O"]], "sequence 0 has 1 predicted and 2 true labels"),
+        ([["B-PER"]], [["PER"]], "sequence 0: 'PER' is not a BIO label"),
+        ([["B-PER"]], [["B-"]], "'B-' is not a BIO label"),
+    ],
+)
+def test_bad_entity_labels_are_one_clear_error(entity_f1, references, predictions, message):
+    with pytest.raises(ValueError, match=message):
+        entity_f1.compute(references=references, predictions=predictions)
 
 
 # --- loading -------------------------------------------------------------------------------------------
