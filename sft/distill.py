@@ -17,16 +17,15 @@ The student starts from some of the teacher's layers and from the teacher's embe
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -40,7 +39,7 @@ from transformers.models.bert.modeling_bert import BertPooler
 from sft import data
 from sft.data import DataError
 from sft.hub import HubError
-from sft.pretrain import mask_tokens
+from sft.pretrain import mask_tokens, parse_settings
 from sft.runs import RunError, RunFolder, measure_peak_flops, model_flops_utilisation
 from sft.teacher import HUB_TEACHER, PREFIX, Teacher, TeacherError, load_teacher
 from sft.tokenization import build_char_tokenizer, common_characters
@@ -633,7 +632,7 @@ def main(
 ) -> None:
     """Distil mini-bert-zh. Started again with the same options, an interrupted run goes on where it stopped."""
     try:
-        config = replace(DistillConfig(), **_parse_settings(settings or []))
+        config = replace(DistillConfig(), **parse_settings(DistillConfig, settings or []))
         chosen_device = find_device(device)
         loaded = load_teacher(teacher)
         texts = data.load_pretraining_texts()
@@ -651,27 +650,7 @@ def main(
     except (DataError, HubError, RunError, TeacherError, ValueError) as error:
         typer.echo(f"distill: {error}", err=True)
         raise typer.Exit(3) from None
-    folder.finish()
-    shutil.copyfile(folder.path / "config.json", out / "training_config.json")
-    shutil.copyfile(folder.path / "log.jsonl", out / "training_log.jsonl")
-
-
-def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """``["lr=2e-4", "layers=[1,12]"]`` as arguments of :class:`DistillConfig`."""
-    known = {field.name for field in fields(DistillConfig)}
-    values: dict[str, Any] = {}
-    for setting in settings:
-        name, _, value = setting.partition("=")
-        if name not in known:
-            raise ValueError(f"--set {setting}: no setting {name!r}; there are {', '.join(sorted(known))}")
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            raise ValueError(f"--set {setting}: {value!r} is not JSON") from None
-        if name == "epochs":
-            parsed = tuple(parsed.items())
-        values[name] = tuple(parsed) if isinstance(parsed, list) else parsed
-    return values
+    folder.publish(out)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -95,8 +96,10 @@ class RunFolder:
         _write(self._log, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
         return whole["step"], whole["state"]
 
-    def finish(self) -> None:
-        """Drop the checkpoint: the weights stand elsewhere now, config and log stay."""
+    def publish(self, folder: Path) -> None:
+        """Lay config and log beside the finished model; the checkpoint has served."""
+        shutil.copyfile(self.path / "config.json", folder / "training_config.json")
+        shutil.copyfile(self._log, folder / "training_log.jsonl")
         self._checkpoint.unlink(missing_ok=True)
 
 

@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from sft import distill
 from sft.distill import DistillConfig
+from sft.pretrain import parse_settings
 from sft.runs import RunError, RunFolder
 from sft.teacher import load_teacher
 from sft.tokenization import build_char_tokenizer
@@ -38,7 +39,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def corpus(teacher, tokenizer, tmp_path_factory):
     targets = distill.compute_targets(
-        teacher, TEXTS, tmp_path_factory.mktemp("run") / "targets", CPU, batch_size=7
+        teacher, TEXTS, tmp_path_factory.mktemp("run") / "targets", CPU, tokens_per_batch=100
     )
     return distill.Corpus(TEXTS, ["reviews"] * len(TEXTS), targets, tokenizer, CONFIG.max_length)
 
@@ -217,11 +218,11 @@ def test_the_exported_model_loads_whole(teacher, tokenizer, tmp_path):
 )
 def test_a_wrong_setting_is_named(settings, words):
     with pytest.raises(ValueError, match=words):
-        distill._parse_settings(settings)
+        parse_settings(DistillConfig, settings)
 
 
 def test_settings_become_the_configuration():
-    values = distill._parse_settings(['epochs={"reviews": 1}', "layers=[1, 12]", "lr=2e-4"])
+    values = parse_settings(DistillConfig, ['epochs={"reviews": 1}', "layers=[1, 12]", "lr=2e-4"])
     assert replace(DistillConfig(), **values) == DistillConfig(
         epochs=(("reviews", 1),), layers=(1, 12), lr=2e-4
     )

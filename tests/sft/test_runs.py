@@ -63,13 +63,15 @@ def test_what_is_not_a_number_never_enters_the_log(tmp_path):
         run.log(1, loss=float("nan"))
 
 
-def test_finish_leaves_config_and_log(tmp_path):
-    run = RunFolder(tmp_path, {"seed": 1})
+def test_publish_lays_config_and_log_beside_the_model(tmp_path):
+    (tmp_path / "model").mkdir()
+    run = RunFolder(tmp_path / "run", {"seed": 1})
     run.log(1, loss=2.0)
     run.save(1, {})
-    run.finish()
-    assert {p.name for p in tmp_path.iterdir()} == {"config.json", "log.jsonl"}
-    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["decides"] == {"seed": 1}
+    run.publish(tmp_path / "model")
+    assert {p.name for p in (tmp_path / "model").iterdir()} == {"training_config.json", "training_log.jsonl"}
+    published = json.loads((tmp_path / "model" / "training_config.json").read_text(encoding="utf-8"))
+    assert published["decides"] == {"seed": 1} and not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
 def test_utilisation_is_arithmetic_over_peak():

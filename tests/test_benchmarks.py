@@ -1,0 +1,48 @@
+"""The measures that the benchmarks compute themselves, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import mini_bert
+
+
+def test_nearer_counts_a_tie_as_half():
+    first, near, far = [1.0, 0.0], [0.8, 0.6], [0.0, 1.0]
+    triples = np.array([first, near, far, first, far, near, first, near, near])
+    assert mini_bert._nearer(triples) == pytest.approx(0.5)  # right, wrong, tie
+
+
+def test_recall_shares_places_among_ties():
+    scores = np.array([[3.0, 1.0, 2.0], [5.0, 4.0, 4.0], [0.0, 0.0, 0.0]])
+    # row 0: first; row 1: second or third; row 2: one of three
+    assert mini_bert._recall(scores, 1) == pytest.approx((1 + 0 + 1 / 3) / 3)
+    assert mini_bert._recall(scores, 2) == pytest.approx((1 + 1 / 2 + 2 / 3) / 3)
+
+
+def test_bm25_by_hand():
+    scores = mini_bert._bm25(["甲", "丙"], ["甲乙", "乙乙"])
+    idf = np.log(1 + (2 - 1 + 0.5) / (1 + 0.5))
+    assert scores[0] == pytest.approx([idf * 2.2 / 2.2, 0.0])
+    assert scores[1] == pytest.approx([0.0, 0.0])
+
+
+def test_gain_counts_significant_seeds():
+    def run(bits):
+        return {"accuracy": float(np.mean(bits)), "correct": np.packbits(bits).tobytes().hex()}
+
+    good, bad = run([1] * 16), run([0] * 16)
+    assert mini_bert._gain([good, good], [bad, bad]) == "+100.0 ± 0.0（2/2）"
+    assert mini_bert._gain([good], [good]) == "+0.0（0/1）"
+
+
+def test_the_card_keeps_what_is_outside_its_marks(tmp_path):
+    card = tmp_path / "README.md"
+    card.write_text(f"前\n{mini_bert._BEGIN}\n旧\n{mini_bert._END}\n后\n", encoding="utf-8")
+    mini_bert.write_card(card, "新")
+    text = card.read_text(encoding="utf-8")
+    assert "旧" not in text and text.startswith("前\n") and text.endswith("后\n") and "\n新\n" in text
+    card.write_text("没有记号", encoding="utf-8")
+    with pytest.raises(SystemExit, match="lacks the marks"):
+        mini_bert.write_card(card, "新")
