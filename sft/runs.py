@@ -124,7 +124,8 @@ def measure_peak_flops(
     CPU, a shared machine or a card that is capped.
     """
     n = 8192 if device.type == "cuda" else 2048
-    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    generator = torch.Generator(device).manual_seed(0)  # the run's own random state is not touched
+    a, b = (torch.randn(n, n, device=device, generator=generator).to(dtype) for _ in range(2))
     a @ b
     _synchronise(device)
     began, products = time.perf_counter(), 0
