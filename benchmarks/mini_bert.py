@@ -55,7 +55,7 @@ from sft.training import (
 )
 
 MODEL = Path(__file__).parents[1] / "sft" / "pretrained" / "mini-bert-zh"
-_BEGIN, _END = "<!-- results: python -m benchmarks.mini_bert --card -->", "<!-- /results -->"
+MARKS = ("<!-- results: python -m benchmarks.mini_bert --card -->", "<!-- /results -->")
 MAX_LENGTH = 256  # of reviews
 SIZES = (100, 1000, None)  # training rows; None: all
 RECIPES = {  # method -> training rows up to -> (epochs, batch size, learning rate)
@@ -456,12 +456,12 @@ def _bits(run: dict[str, Any]) -> np.ndarray:
     return np.unpackbits(np.frombuffer(bytes.fromhex(run["correct"]), np.uint8)).astype(bool)
 
 
-def write_card(card: Path, text: str) -> None:
-    """Put the results between the two marks of the model card."""
-    before, begin, rest = card.read_text(encoding="utf-8").partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+def write_card(card: Path, text: str, marks: tuple[str, str] = MARKS) -> None:
+    """Put the results between the two marks of a model card."""
+    before, begin, rest = card.read_text(encoding="utf-8").partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not (begin and end):
-        raise SystemExit(f"{card} lacks the marks {_BEGIN} and {_END}")
+        raise SystemExit(f"{card} lacks the marks {marks[0]} and {marks[1]}")
     card.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 

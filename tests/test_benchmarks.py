@@ -39,7 +39,7 @@ def test_gain_counts_significant_seeds():
 
 def test_the_card_keeps_what_is_outside_its_marks(tmp_path):
     card = tmp_path / "README.md"
-    card.write_text(f"前\n{mini_bert._BEGIN}\n旧\n{mini_bert._END}\n后\n", encoding="utf-8")
+    card.write_text(f"前\n{mini_bert.MARKS[0]}\n旧\n{mini_bert.MARKS[1]}\n后\n", encoding="utf-8")
     mini_bert.write_card(card, "新")
     text = card.read_text(encoding="utf-8")
     assert "旧" not in text and text.startswith("前\n") and text.endswith("后\n") and "\n新\n" in text
