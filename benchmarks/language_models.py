@@ -23,12 +23,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.mini_bert import write_card
 from sft import data
+from sft.hub import PRETRAINED
 from sft.ngram import KneserNey
 from sft.pretrain import bits_per_character, tokenise
 from sft.runs import machine
 from sft.training import find_device
 
-MODEL = Path(__file__).parents[1] / "sft" / "pretrained" / "mini-gpt-zh"
+MODEL = PRETRAINED / "mini-gpt-zh"
 MARKS = ("<!-- results: python -m benchmarks.language_models --card -->", "<!-- /results -->")
 PROMPTS = ("房间很", "新华社北京", "什么是", "这台电脑", "改革开放")
 

@@ -36,6 +36,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from sft import data, metrics
 from sft.distill import mean_pool, split_text
+from sft.hub import PRETRAINED
 from sft.metrics.significance import mcnemar
 from sft.pretrain import mask_tokens
 from sft.runs import machine
@@ -54,7 +55,7 @@ from sft.training import (
     warmup_linear,
 )
 
-MODEL = Path(__file__).parents[1] / "sft" / "pretrained" / "mini-bert-zh"
+MODEL = PRETRAINED / "mini-bert-zh"
 MARKS = ("<!-- results: python -m benchmarks.mini_bert --card -->", "<!-- /results -->")
 MAX_LENGTH = 256  # of reviews
 SIZES = (100, 1000, None)  # training rows; None: all

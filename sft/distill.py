@@ -53,20 +53,16 @@ _SENTENCE = re.compile(r"[^。！？；!?;]*[。！？；!?;]+|[^。！？；!?;
 class DistillConfig:
     """Everything that decides a run besides teacher, texts and tokenizer."""
 
-    layers: tuple[int, ...] = (
-        1,
-        4,
-        8,
-        12,
-    )  # the teacher's layers that the student starts from, counted from 1
-    intermediate_size: int | None = (
-        None  # neurons kept in each feed-forward network; None: all of the teacher's
-    )
-    epochs: tuple[tuple[str, int], ...] = (  # how often each corpus is read
-        ("reviews", 6),
-        ("people_daily", 3),
-        ("dictionary", 2),
-        ("xiehouyu", 2),
+    # the teacher's layers that the student starts from, counted from 1
+    layers: tuple[int, ...] = (1, 2, 4, 7, 10, 12)
+    # neurons kept in each feed-forward network; None: all of the teacher's
+    intermediate_size: int | None = 1024
+    # how often each corpus is read
+    epochs: tuple[tuple[str, int], ...] = (
+        ("reviews", 10),
+        ("people_daily", 5),
+        ("dictionary", 3),
+        ("xiehouyu", 3),
     )
     lr: float = 8e-4
     warmup_fraction: float = 0.05

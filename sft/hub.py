@@ -1,4 +1,6 @@
-"""Ask whether the hub answers before the libraries wait for one that does not.
+"""Where a model is: with the book, in a folder, or on the hub; and whether the hub answers at all.
+
+A hub is asked before the libraries wait for one that does not answer.
 
 `huggingface_hub` sets no limit of its own on some requests: measured with version 2.4, `load_dataset` waits over six
 minutes for a hub that accepts and never answers, and `from_pretrained` does not return at all.
@@ -12,9 +14,28 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""The models that come with the book: mini-bert-zh, mini-gpt-zh."""
+
 
 class HubError(Exception):
     """The hub does not answer. The message says which one, why, and what to do."""
+
+
+def locate_model(name: str) -> str:
+    """What ``from_pretrained`` is to be given: the folder of a model that comes with the book, or the name itself.
+
+    Args:
+        name: ``"mini-bert-zh"``, ``"mini-gpt-zh"``, a local folder, or a hub id.
+
+    Raises:
+        HubError: a hub id, and the hub does not answer.
+    """
+    shipped = PRETRAINED / name
+    if shipped.is_dir():
+        return str(shipped)
+    require_hub(name)
+    return name
 
 
 def require_hub(repository: str, kind: str = "models", timeout: float = 10) -> None:

@@ -36,11 +36,11 @@ from transformers import (
 
 from sft import data
 from sft.data import DataError
+from sft.hub import PRETRAINED
 from sft.runs import RunError, RunFolder, measure_peak_flops, model_flops_utilisation
 from sft.tokenization import build_char_tokenizer
 from sft.training import autocast, find_device, set_seed, warmup_linear
 
-MINI_BERT = Path(__file__).parent / "pretrained" / "mini-bert-zh"
 _UNSEEN_BITS = 16.0
 """Charged for each character outside the vocabulary: it must be named among the 2¹⁶ of Unicode's first plane."""
 
@@ -447,10 +447,8 @@ def main(
         set_seed(config.seed)
         model = build_model(config, tokenizer)
         if config.embeddings_from:
-            source = Path(config.embeddings_from)
-            start_embeddings(
-                model, tokenizer, source if source.is_dir() else MINI_BERT.with_name(source.name)
-            )
+            shipped = PRETRAINED / config.embeddings_from
+            start_embeddings(model, tokenizer, shipped if shipped.is_dir() else Path(config.embeddings_from))
         batches = plan_blocks(documents, config)
         count = sum(p.numel() for p in model.parameters())
         print(f"{count:,} weights, {len(batches):,} steps of {config.tokens_per_batch:,} tokens", flush=True)
