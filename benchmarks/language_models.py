@@ -14,18 +14,19 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from benchmarks.mini_bert import write_card
 from sft import data
 from sft.hub import PRETRAINED
 from sft.ngram import KneserNey
-from sft.pretrain import bits_per_character, tokenise
+from sft.pretrain import UNSEEN_BITS, bits_per_character, tokenise
 from sft.runs import machine
 from sft.training import find_device
 
@@ -34,10 +35,18 @@ MARKS = ("<!-- results: python -m benchmarks.language_models --card -->", "<!-- 
 PROMPTS = ("房间很", "新华社北京", "什么是", "这台电脑", "改革开放")
 
 
-def ngram_bits(train: np.ndarray, tokens: np.ndarray, vocabulary: int, unk: int, order: int) -> float:
-    """Total bits of the held-out tokens under a Kneser–Ney model."""
-    probabilities = KneserNey(train, vocabulary, order).probabilities(tokens)
-    return float(-np.log2(probabilities).sum() + 16 * (tokens == unk).sum())
+def stream(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """The texts' tokens one after another, each text closed by ``[SEP]``, without ``[CLS]``; shape (tokens,)."""
+    return np.array([token for ids in tokenise(texts, tokenizer) for token in ids[1:]])
+
+
+def bits_of(model: KneserNey, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> float:
+    """Bits a character (white space apart) under an n-gram model, as :func:`sft.pretrain.bits_per_character` counts."""
+    tokens = stream(texts, tokenizer)
+    bits = (
+        -np.log2(model.probabilities(tokens)).sum() + UNSEEN_BITS * (tokens == tokenizer.unk_token_id).sum()
+    )
+    return float(bits / sum(not character.isspace() for text in texts for character in text))
 
 
 def measure(folder: Path, split: str) -> dict[str, Any]:
@@ -45,18 +54,12 @@ def measure(folder: Path, split: str) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     model.to(find_device()).eval()
     texts = list(data.load_people_daily()[split]["text"])
-    characters = sum(not character.isspace() for text in texts for character in text)
     corpora = data.load_pretraining_texts()
-
-    def stream(rows: list[str]) -> np.ndarray:
-        return np.array([token for ids in tokenise(rows, tokenizer) for token in ids[1:]])  # no [CLS]
-
     by_corpus: dict[str, list[str]] = {}
     for text, name in zip(corpora["text"], corpora["corpus"], strict=True):
         by_corpus.setdefault(name, []).append(text)
-    newspaper = stream(by_corpus.pop("people_daily"))
-    everything = np.concatenate([*map(stream, by_corpus.values()), newspaper])
-    held_out = stream(texts)
+    newspaper = stream(by_corpus.pop("people_daily"), tokenizer)
+    everything = np.concatenate([*(stream(rows, tokenizer) for rows in by_corpus.values()), newspaper])
     bits: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for name, train, order in (
@@ -65,8 +68,8 @@ def measure(folder: Path, split: str) -> dict[str, Any]:
         ("kneser_ney_5_everything", everything, 5),
     ):
         began = time.perf_counter()
-        total = ngram_bits(train, held_out, len(tokenizer), tokenizer.unk_token_id, order)
-        bits[name], seconds[name] = total / characters, time.perf_counter() - began
+        bits[name] = bits_of(KneserNey(train, len(tokenizer), order), texts, tokenizer)
+        seconds[name] = time.perf_counter() - began
         print(f"{name}: {bits[name]:.3f} bits a character", flush=True)
     began = time.perf_counter()
     bits["mini_gpt"] = bits_per_character(model, texts, tokenizer)
@@ -75,8 +78,8 @@ def measure(folder: Path, split: str) -> dict[str, Any]:
     baseline = min(value for name, value in bits.items() if name.startswith("kneser"))
     return {
         "split": split,
-        "characters": characters,
-        "unknown": float((held_out == tokenizer.unk_token_id).mean()),
+        "characters": sum(not character.isspace() for text in texts for character in text),
+        "unknown": float((stream(texts, tokenizer) == tokenizer.unk_token_id).mean()),
         "bits_per_character": bits,
         "ratio_to_kneser_ney": bits["mini_gpt"] / baseline,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},

@@ -384,8 +384,9 @@ def plan(tasks: Sequence[str], seeds: int) -> dict[str, Callable[[Workbench], di
     return parts
 
 
-def summarise(results: dict[str, Any], seeds: int) -> str:
+def summarise(found: dict[str, Any], seeds: int = 5) -> str:
     """What is known so far as Markdown, in the language of the model card."""
+    results = found["results"]
     tables = [_sentiment_table(results, seeds), *_other_lines(results)]
     return "\n\n".join(table for table in tables if table)
 
@@ -476,7 +477,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = json.loads(arguments.out.read_text("utf-8")) if arguments.out.is_file() else {"results": {}}
     if arguments.card:
-        return write_card(arguments.model / "README.md", summarise(found["results"], arguments.seeds))
+        return write_card(arguments.model / "README.md", summarise(found, arguments.seeds))
     bench = Workbench(arguments.model)
     for name, measure in plan(arguments.tasks.split(","), arguments.seeds).items():
         if name in found["results"]:
@@ -487,7 +488,7 @@ def main() -> None:
         partial.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         partial.replace(arguments.out)
         print(name, {key: value for key, value in result.items() if key != "correct"}, flush=True)
-    print(summarise(found["results"], arguments.seeds))
+    print(summarise(found, arguments.seeds))
     return None
 
 

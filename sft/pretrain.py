@@ -41,7 +41,7 @@ from sft.runs import RunError, RunFolder, measure_peak_flops, model_flops_utilis
 from sft.tokenization import build_char_tokenizer
 from sft.training import autocast, find_device, set_seed, warmup_linear
 
-_UNSEEN_BITS = 16.0
+UNSEEN_BITS = 16.0
 """Charged for each character outside the vocabulary: it must be named among the 2¹⁶ of Unicode's first plane."""
 
 
@@ -398,7 +398,7 @@ def bits_per_character(
         nats += losses[counted].double().sum().item()
     unseen = int((stream == tokenizer.unk_token_id).sum())
     characters = sum(not character.isspace() for text in texts for character in text)
-    return (nats / math.log(2) + _UNSEEN_BITS * unseen) / characters
+    return (nats / math.log(2) + UNSEEN_BITS * unseen) / characters
 
 
 # --- result --------------------------------------------------------------------------------------------

@@ -63,7 +63,8 @@ def test_nothing_generated_large_or_private_is_committed():
     for file in tracked():
         if not file.is_file():
             continue
-        assert file.stat().st_size < 10_000_000, file
+        limit = 25_000_000 if file.parent.name == "mini-bert-zh" else 10_000_000
+        assert file.stat().st_size < limit, file
         assert not {"_build", ".venv", "__pycache__"} & set(file.relative_to(ROOT).parts)
         if (
             file.suffix in {".py", ".md", ".yml", ".toml", ".txt", ".ipynb", ""}

@@ -10,14 +10,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
-from benchmarks import mini_bert
+from benchmarks import language_models, mini_bert
 from sft import data
 from sft.distill import mean_pool
+from sft.hub import PRETRAINED
+from sft.instruction import dictionary_question, encode_example, mean_answer_loss, tune
+from sft.ngram import KneserNey
+from sft.pretrain import bits_per_character
 
-ROOT = Path(__file__).parents[2]
-BERT = ROOT / "sft" / "pretrained" / "mini-bert-zh"
+BERT, GPT = PRETRAINED / "mini-bert-zh", PRETRAINED / "mini-gpt-zh"
+RESULTS = Path(mini_bert.__file__).parent / "results"
+CPU = torch.device("cpu")
+each_model = pytest.mark.parametrize(("folder", "limit"), [(BERT, 25), (GPT, 10)], ids=["bert", "gpt"])
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +52,54 @@ def vectors(encoder, tokenizer, texts):
     return torch.nn.functional.normalize(mean_pool(hidden, encoded["attention_mask"]), dim=-1).numpy()
 
 
-def test_the_weights_are_small_and_half_precision():
-    weights = BERT / "model.safetensors"
-    assert weights.stat().st_size <= 25_000_000
+@pytest.fixture(scope="module")
+def gpt_tokenizer():
+    return AutoTokenizer.from_pretrained(GPT)
+
+
+@pytest.fixture
+def gpt():
+    model, report = AutoModelForCausalLM.from_pretrained(GPT, dtype=torch.float32, output_loading_info=True)
+    assert not report["missing_keys"]
+    return model.eval()
+
+
+# --- files ---------------------------------------------------------------------------------------------
+
+
+@each_model
+def test_the_weights_are_small_and_half_precision(folder, limit):
+    weights = folder / "model.safetensors"
+    assert weights.stat().st_size <= limit * 1_000_000
     with safe_open(weights, "pt") as file:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
         assert all(torch.isfinite(file.get_tensor(name)).all() for name in file.keys())  # noqa: SIM118
+
+
+@each_model
+def test_the_training_record_names_today_s_texts(folder, limit):
+    decides = json.loads((folder / "training_config.json").read_text(encoding="utf-8"))["decides"]
+    assert decides["texts"] == data.fingerprint(data.load_pretraining_texts())
+    assert decides["limit"] is None
+    lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
+    first, *_, last = map(json.loads, lines)
+    for name in first.keys() & {"loss", "hidden", "sentence", "pooler", "masked_lm"}:
+        assert last[name] < first[name], name
+
+
+@each_model
+def test_no_machine_path_is_published(folder, limit):
+    for file in folder.glob("*.json*"):
+        assert not re.search(r'"(/|[A-Z]:\\\\)[A-Za-z]', file.read_text(encoding="utf-8")), file.name
+
+
+def test_the_cards_say_what_was_measured():
+    for folder, module in ((BERT, mini_bert), (GPT, language_models)):
+        found = json.loads((RESULTS / f"{module.__name__.split('.')[1]}.json").read_text(encoding="utf-8"))
+        assert module.summarise(found) in (folder / "README.md").read_text(encoding="utf-8")
+
+
+# --- mini-bert-zh --------------------------------------------------------------------------------------
 
 
 def test_the_tokenizer_follows_bert(tokenizer):
@@ -92,22 +140,35 @@ def test_padding_changes_nothing(encoder, tokenizer):
     np.testing.assert_allclose(alone[0], beside[0], atol=1e-5)
 
 
-def test_the_training_record_names_today_s_texts():
-    decides = json.loads((BERT / "training_config.json").read_text(encoding="utf-8"))["decides"]
-    assert decides["texts"] == data.fingerprint(data.load_pretraining_texts())
-    assert decides["limit"] is None
-    log = [
-        json.loads(line) for line in (BERT / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    assert log[-1]["hidden"] < log[0]["hidden"] and log[-1]["masked_lm"] < log[0]["masked_lm"]
+# --- mini-gpt-zh ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", sorted(p.name for p in BERT.glob("*.json*")))
-def test_no_machine_path_is_published(file):
-    assert not re.search(r'"(/|[A-Z]:\\\\)[A-Za-z]', (BERT / file).read_text(encoding="utf-8"))
+def test_mini_gpt_needs_fewer_bits_than_five_characters_of_context(gpt, gpt_tokenizer):
+    """On a slice of the held-out week; the whole of it is measured in `benchmarks/language_models.py`."""
+    train, held_out = (data.load_people_daily()[name]["text"][:] for name in ("train", "test"))
+    held_out = held_out[:120]
+    ours = bits_per_character(gpt, held_out, gpt_tokenizer)
+    counts = KneserNey(language_models.stream(train, gpt_tokenizer), len(gpt_tokenizer), 5)
+    theirs = language_models.bits_of(counts, held_out, gpt_tokenizer)
+    assert ours < 0.9 * theirs
 
 
-def test_the_card_says_what_was_measured():
-    results = json.loads((ROOT / "benchmarks" / "results" / "mini_bert.json").read_text(encoding="utf-8"))
-    card = (BERT / "README.md").read_text(encoding="utf-8")
-    assert mini_bert.summarise(results["results"], 5) in card
+def test_mini_gpt_ends_its_texts(gpt, gpt_tokenizer):
+    torch.manual_seed(0)
+    ids = torch.tensor([gpt_tokenizer("房间很", return_attention_mask=False)["input_ids"][:-1]])
+    written = gpt.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=300, do_sample=True, num_return_sequences=8
+    )
+    assert (written == gpt_tokenizer.sep_token_id).any(dim=1).float().mean() >= 0.5
+
+
+def test_mini_gpt_learns_to_answer_from_a_handful_of_dictionary_questions(gpt, gpt_tokenizer):
+    splits = data.load_dictionary()
+    train, test = (
+        [encode_example(gpt_tokenizer, dictionary_question(word), meaning, 64)
+         for word, meaning in zip(*splits[name][:rows].values(), strict=True)]
+        for name, rows in (("train", 256), ("test", 64))
+    )  # fmt: skip
+    before = mean_answer_loss(gpt, test, gpt_tokenizer.pad_token_id, CPU)
+    tune(gpt, train, gpt_tokenizer.pad_token_id, CPU)
+    assert mean_answer_loss(gpt, test, gpt_tokenizer.pad_token_id, CPU) < 0.95 * before
