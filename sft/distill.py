@@ -40,7 +40,7 @@ from sft import data
 from sft.data import DataError
 from sft.hub import HubError
 from sft.pretrain import mask_tokens, parse_settings
-from sft.runs import RunError, RunFolder, measure_peak_flops, model_flops_utilisation
+from sft.runs import Meter, RunError, RunFolder
 from sft.teacher import HUB_TEACHER, PREFIX, Teacher, TeacherError, load_teacher
 from sft.tokenization import build_char_tokenizer, common_characters
 from sft.training import autocast, find_device, has_bf16, set_seed, warmup_linear
@@ -59,10 +59,10 @@ class DistillConfig:
     intermediate_size: int | None = 1024
     # how often each corpus is read
     epochs: tuple[tuple[str, int], ...] = (
-        ("reviews", 10),
-        ("people_daily", 5),
-        ("dictionary", 3),
-        ("xiehouyu", 3),
+        ("reviews", 8),
+        ("people_daily", 3),
+        ("dictionary", 2),
+        ("xiehouyu", 2),
     )
     lr: float = 8e-4
     warmup_fraction: float = 0.05
@@ -501,11 +501,16 @@ def distill(
     *,
     device: torch.device | None = None,
     save_every: float = 300.0,
+    log_every: int = 50,
 ) -> BertForMaskedLM:
     """Train the student; go on from the run's checkpoint if it has one.
 
     Args:
         save_every: seconds between checkpoints.
+        log_every: steps between lines of the log.
+
+    Raises:
+        FloatingPointError: a loss is no longer finite.
     """
     device = device or find_device()
     student.to(device).train()
@@ -525,7 +530,8 @@ def distill(
         student.load_state_dict(state["student"])
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
-    meter = _Meter(student, device, len(plan), run)
+    weights = sum(p.numel() for p in student.bert.encoder.parameters())
+    meter = Meter(run, len(plan), weights, device, every=log_every)
     saved = time.perf_counter()
     while step < len(plan):
         batch = corpus.batch(plan[step], config.mask_fraction, generator, device)
@@ -538,8 +544,9 @@ def distill(
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         step += 1
-        meter.add(step, parts, int(batch.attention_mask.sum()))
-        if time.perf_counter() - saved > save_every and step < len(plan):
+        values = {name: part.item() for name, part in parts.items()}
+        closed = meter.add(step, values, int(batch.attention_mask.sum()))
+        if closed and time.perf_counter() - saved > save_every and step < len(plan):
             state = {
                 "student": student.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -548,39 +555,6 @@ def distill(
             run.save(step, state)
             saved = time.perf_counter()
     return student.eval()
-
-
-class _Meter:
-    """Means of the losses over the last steps, printed and logged with the throughput."""
-
-    def __init__(
-        self, student: BertForMaskedLM, device: torch.device, steps: int, run: RunFolder, every: int = 50
-    ) -> None:
-        self.steps, self.run, self.every = steps, run, every
-        self.weights = sum(p.numel() for p in student.bert.encoder.parameters())
-        self.peak = measure_peak_flops(device)
-        self._restart()
-
-    def _restart(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.count, self.tokens, self.began = 0, 0, time.perf_counter()
-
-    def add(self, step: int, parts: dict[str, torch.Tensor], tokens: int) -> None:
-        for name, part in parts.items():
-            self.sums[name] = self.sums.get(name, 0.0) + part.item()
-        self.count += 1
-        self.tokens += tokens
-        if step % self.every and step != self.steps:
-            return
-        speed = self.tokens / (time.perf_counter() - self.began)
-        values = {name: round(value / self.count, 4) for name, value in self.sums.items()}
-        if not all(map(math.isfinite, values.values())):
-            raise FloatingPointError(f"a loss is no longer finite at step {step}: {values}; lower lr")
-        utilisation = round(model_flops_utilisation(self.weights, speed, self.peak), 3)
-        self.run.log(step, **values, tokens_per_second=round(speed), mfu=utilisation)
-        text = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
-        print(f"{step:,}/{self.steps:,}  {text}  {speed:,.0f} tokens/s  MFU {utilisation:.0%}", flush=True)
-        self._restart()
 
 
 # --- result --------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from transformers import (
 from sft import data
 from sft.data import DataError
 from sft.hub import PRETRAINED
-from sft.runs import RunError, RunFolder, measure_peak_flops, model_flops_utilisation
+from sft.runs import Meter, RunError, RunFolder
 from sft.tokenization import build_char_tokenizer
 from sft.training import autocast, find_device, set_seed, warmup_linear
 
@@ -321,9 +321,8 @@ def pretrain(
     weights = sum(
         p.numel() for p in model.parameters() if p.ndim >= 2
     )  # the tied table multiplies as the head
-    peak = measure_peak_flops(device)
-    total, tokens, began = 0.0, 0, time.perf_counter()
-    saved = began
+    meter = Meter(run, len(batches), weights, device, every=log_every)
+    saved = time.perf_counter()
     while step < len(batches):
         batch = batches[step].to(device)
         for group in optimizer.param_groups:
@@ -334,29 +333,15 @@ def pretrain(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
-        total, tokens = total + loss.item(), tokens + batch.numel()
-        if step % log_every == 0 or step == len(batches):
-            if not math.isfinite(total):
-                raise FloatingPointError(f"the loss is no longer finite at step {step}; lower lr={config.lr}")
-            speed = tokens / (time.perf_counter() - began)
-            steps = (step - 1) % log_every + 1
-            utilisation = model_flops_utilisation(weights, speed, peak)
-            run.log(
-                step, loss=round(total / steps, 4), tokens_per_second=round(speed), mfu=round(utilisation, 3)
-            )
-            print(
-                f"{step:,}/{len(batches):,}  loss {total / steps:.3f}  {speed:,.0f} tokens/s  MFU {utilisation:.0%}",
-                flush=True,
-            )
-            total, tokens, began = 0.0, 0, time.perf_counter()
-            if time.perf_counter() - saved > save_every and step < len(batches):
-                state = {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "generator": generator.get_state(),
-                }
-                run.save(step, state)
-                saved = time.perf_counter()
+        closed = meter.add(step, {"loss": loss.item()}, batch.numel())
+        if closed and time.perf_counter() - saved > save_every and step < len(batches):
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "generator": generator.get_state(),
+            }
+            run.save(step, state)
+            saved = time.perf_counter()
     return model.eval()
 
 

@@ -13,10 +13,12 @@ same machine with the same number of threads.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,57 @@ class RunFolder:
         shutil.copyfile(self.path / "config.json", folder / "training_config.json")
         shutil.copyfile(self._log, folder / "training_log.jsonl")
         self._checkpoint.unlink(missing_ok=True)
+
+
+class Meter:
+    """Means of the losses over the last steps, printed and logged with time, throughput and utilisation.
+
+    Args:
+        steps: of the whole run.
+        weights: those that multiply every token, see :func:`training_flops`.
+        every: steps between lines.
+    """
+
+    def __init__(
+        self, run: RunFolder, steps: int, weights: int, device: torch.device, every: int = 50
+    ) -> None:
+        self._run, self._steps, self._weights, self._every = run, steps, weights, every
+        self._peak = measure_peak_flops(device)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._count, self._tokens, self._began = 0, 0, time.perf_counter()
+
+    def add(self, step: int, losses: Mapping[str, float], tokens: int) -> bool:
+        """Take in one step, counted from 1; true when it closed a line, the only places for a checkpoint.
+
+        Raises:
+            FloatingPointError: the mean of a loss over the last steps is no longer finite.
+        """
+        for name, loss in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + loss
+        self._count += 1
+        self._tokens += tokens
+        if step % self._every and step != self._steps:
+            return False
+        seconds = time.perf_counter() - self._began
+        means = {name: round(total / self._count, 4) for name, total in self._sums.items()}
+        if not all(map(math.isfinite, means.values())):
+            raise FloatingPointError(f"a loss is no longer finite at step {step}: {means}; lower lr")
+        speed = self._tokens / seconds
+        utilisation = model_flops_utilisation(self._weights, speed, self._peak)
+        self._run.log(
+            step,
+            **means,
+            seconds=round(seconds, 1),
+            tokens_per_second=round(speed),
+            mfu=round(utilisation, 3),
+        )
+        text = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        print(f"{step:,}/{self._steps:,}  {text}  {speed:,.0f} tokens/s  MFU {utilisation:.0%}", flush=True)
+        self._restart()
+        return True
 
 
 def machine() -> dict[str, Any]:

@@ -173,7 +173,7 @@ def test_a_stopped_run_ends_with_the_same_weights(teacher, tokenizer, corpus, tm
     with monkeypatch.context() as patch:
         patch.setattr(distill, "losses", stop_in_the_middle)
         with pytest.raises(KeyboardInterrupt):
-            run(teacher, tokenizer, corpus, tmp_path / "stopped", save_every=0.0)
+            run(teacher, tokenizer, corpus, tmp_path / "stopped", save_every=0.0, log_every=1)
     assert (tmp_path / "stopped" / "checkpoint.pt").is_file()
     resumed = run(teacher, tokenizer, corpus, tmp_path / "stopped")
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
