@@ -259,7 +259,9 @@ def run(
     notebook_timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Limit of one notebook.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; _build/runs/<id> by default.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Run folder; _build/runs/<id> by default.")
+    ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run even what has not changed.")] = False,
     strict: StrictOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
@@ -272,6 +274,8 @@ def run(
     book = load_book() if not notebooks or find_root() else None
     if notebooks and chapters:
         raise HarnessError("give notebooks or --chapters, not both")
+    if out is not None and not out.strip():
+        raise HarnessError("--out is empty; name a folder, or leave it out")
     texts: dict[str, str] = {}
     for option in param or ():
         name, text = split_option(option)
@@ -312,15 +316,10 @@ def run(
     return code
 
 
-def _new_run(out: Path | None, root: Path, profile: str) -> Path:
+def _new_run(out: str | None, root: Path, profile: str) -> Path:
     """An empty run folder, at *out* where the user named one."""
     if out is not None:
-        place = next((p for p in (out.absolute(), *out.absolute().parents) if p.exists()), out)
-        if not place.is_dir():
-            raise InfrastructureError(
-                f"cannot create {out}: {place} is a file; name another folder with --out"
-            )
-        return create_run_at(out.absolute())
+        return create_run_at(Path(out).absolute())
     latest = runs_dir(root) / "latest"
     if latest.is_dir() and not latest.is_symlink():
         raise HarnessError(f"{latest} is a folder where the harness keeps a link; rename or remove it")

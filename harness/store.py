@@ -15,21 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, InfrastructureError
-from harness.model import JobResult, Metric, job_result_from_json, metric_from_json, to_json
+from harness.model import Metric, metric_from_json, to_json
 
 LATEST = "latest"
 _OWN_FILES = ("manifest.json", "events.jsonl", "result.json", "junit.xml", "report.md", "report.en.md")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def explain_os_error(error: OSError, doing: str) -> InfrastructureError:
-    """One clear line for what the operating system refused."""
+_ELSEWHERE = "name another folder with --out"
+
+
+def explain_os_error(
+    error: OSError, doing: str, remedy: str = "change its permissions"
+) -> InfrastructureError:
+    """One clear line for what the operating system refused; *remedy* helps where a right to write lacks."""
     if error.errno in _FULL:
         return InfrastructureError(
             f"{doing}: the disk is full; free some space (`harness clean` removes old runs)"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return InfrastructureError(f"{doing}: no permission to write there; choose another folder with --out")
+        return InfrastructureError(f"{doing}: no permission to write there; {remedy}")
     return InfrastructureError(f"{doing}: {error.strerror or error}")
 
 
@@ -81,33 +86,53 @@ def create_run(root: Path, profile: str) -> Path:
     runs = runs_dir(root)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     folder = runs / f"{stamp}-{profile}-{secrets.token_hex(2)}"
-    _make_folder(folder / "jobs")
+    _make_folder(folder / "jobs", "move it away")
     _point_latest(runs, folder.name)
     return folder
 
 
 def create_run_at(folder: Path) -> Path:
-    """A run folder at a place the user chose; what an earlier run left there is replaced."""
-    _make_folder(folder)
+    """A run folder at a place the user chose; what an earlier run left there is replaced.
+
+    Raises:
+        HarnessError: files in the way that no run left; the message names one.
+        InfrastructureError: the folder cannot be made or written.
+    """
+    _make_folder(folder, _ELSEWHERE)
     try:
-        if (folder / "manifest.json").exists():
+        found = [name for name in _OWN_FILES if (folder / name).exists()]
+        if found and not _is_of_run(folder / "manifest.json"):
+            raise HarnessError(f"{folder} holds {found[0]}, which no run of the harness left; {_ELSEWHERE}")
+        if found:
             shutil.rmtree(folder / "jobs", ignore_errors=True)
-            for name in _OWN_FILES:
-                (folder / name).unlink(missing_ok=True)
+        for name in found:
+            (folder / name).unlink()
         (folder / "jobs").mkdir(exist_ok=True)
         probe = folder / "jobs" / f".{secrets.token_hex(4)}"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise explain_os_error(error, f"cannot write to {folder}") from None
+        raise explain_os_error(error, f"cannot write to {folder}", _ELSEWHERE) from None
     return folder
 
 
-def _make_folder(folder: Path) -> None:
+def _is_of_run(manifest: Path) -> bool:
+    """Whether it is the manifest of a run: other programs have a manifest.json, too."""
     try:
+        data = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and {"schema", "run", "jobs"} <= data.keys()
+
+
+def _make_folder(folder: Path, remedy: str) -> None:
+    try:
+        place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if not place.is_dir():
+            raise InfrastructureError(f"cannot create {folder}: {place} is a file; {remedy}")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise explain_os_error(error, f"cannot create {folder}") from None
+        raise explain_os_error(error, f"cannot create {folder}", _ELSEWHERE) from None
 
 
 def _point_latest(runs: Path, name: str) -> None:
@@ -140,11 +165,10 @@ def find_run(root: Path, name: str = LATEST) -> Path:
             raise HarnessError(f"no run yet under {runs}; start one with `harness run`")
         return runs / newest
     for folder in (runs / name, Path(name)):
-        if (folder / "manifest.json").is_file():
+        if _holds_run(folder):
             return folder
-    found = (
-        sorted(p for p in runs.glob(f"{name}*") if (p / "manifest.json").is_file()) if "/" not in name else []
-    )
+    names = (path.name for path in runs.glob("*"))
+    found = sorted(runs / full for full in names if full.startswith(name) and _holds_run(runs / full))
     if len(found) == 1:
         return found[0]
     if found:
@@ -152,19 +176,11 @@ def find_run(root: Path, name: str = LATEST) -> Path:
     raise HarnessError(f"no run {name!r} under {runs}; see the folder, or use latest")
 
 
-def load_results(run_dir: Path) -> list[JobResult]:
-    """The results of all jobs that ended, in the order in which the run planned them."""
-    planned = list(read_json(run_dir / "manifest.json").get("jobs", ()))
-    rank = {name: i for i, name in enumerate(planned)}
-    results = [_load_result(path) for path in run_dir.glob("jobs/*/result.json")]
-    return sorted(results, key=lambda r: (rank.get(r.id, len(rank)), r.id))
-
-
-def _load_result(path: Path) -> JobResult:
+def _holds_run(folder: Path) -> bool:
     try:
-        return job_result_from_json(read_json(path))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise HarnessError(f"{path} is not the result of a job ({error}); run it again") from None
+        return (folder / "manifest.json").is_file()
+    except (OSError, ValueError):  # no file can have such a name
+        return False
 
 
 def load_metrics(path: Path) -> tuple[tuple[Metric, ...], tuple[str, ...]]:

@@ -124,6 +124,7 @@ def test_seeds_become_jobs(book, capsys):
         (["book"], "no run yet"),
         (["check", ""], "the run's name is empty"),
         (["run", "--seeds", "1001"], "at most 1000 seeds"),
+        (["run", "--out", ""], "--out is empty"),
     ],
 )
 def test_mistakes_on_the_command_line(book, capsys, arguments, words):
@@ -339,6 +340,8 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     assert main(["run", "--out", "file/run", "a.ipynb"]) == ExitCode.INFRASTRUCTURE
     assert "cannot create" in (err := one_error(capsys)) and "file is a file; name another folder" in err
+    assert main(["run", "--out", "x" * 300, "a.ipynb"]) == ExitCode.INFRASTRUCTURE
+    assert "name too long" in one_error(capsys)
     if os.geteuid() != 0:
         (tmp_path / "locked").mkdir(mode=0o500)
         assert main(["run", "--out", "locked", "a.ipynb"]) == ExitCode.INFRASTRUCTURE

@@ -12,8 +12,9 @@ from harness import cache
 from harness.config import load_book
 from harness.model import JobState
 from harness.plan import Request, plan
+from harness.reading import read_run
 from harness.run import execute, shown_path
-from harness.store import create_run, load_results, read_json
+from harness.store import create_run, read_json
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_all_jobs_run_and_are_kept_in_order(book, harness_importable):
     ]
     assert [r.metrics[0].value for r in outcome.results[:2]] == [1.5, 0.5]
     assert outcome.results[0].notebook == "chapters/01-a.ipynb"
-    assert load_results(run_dir) == outcome.results
+    assert read_run(run_dir).results == tuple(outcome.results)
     manifest = read_json(run_dir / "manifest.json")
     assert manifest["profile"] == "offline" and manifest["run"] == run_dir.name
     assert {"python", "hardware", "cores", "versions"} <= set(manifest["environment"])
@@ -121,7 +122,7 @@ def test_nothing_is_started_once_something_could_not_be_saved(book, tmp_path):
     assert [r.state for r in outcome.results] == [JobState.DEAD, JobState.CANCELLED]
     assert outcome.interrupted and "out.ipynb" in outcome.trouble
     assert outcome.results[1].reason == f"not started: {outcome.trouble}"
-    assert load_results(run_dir) == outcome.results
+    assert read_run(run_dir).results == tuple(outcome.results)
 
 
 def test_a_job_that_cannot_start_stops_the_run_in_order(book, tmp_path):

@@ -56,13 +56,13 @@ def test_runs_are_found_by_latest_id_beginning_and_path(tmp_path):
         store.find_run(tmp_path, "x")
 
 
-@pytest.mark.parametrize("text", ["[]", '{"state": "odd"}', '{"state": "dead", "metrics": [{"name": 5}]}'])
-def test_a_damaged_result_is_one_line(tmp_path, text):
-    store.write_json(tmp_path / "manifest.json", {})
-    (tmp_path / "jobs" / "a").mkdir(parents=True)
-    (tmp_path / "jobs" / "a" / "result.json").write_text(text)
-    with pytest.raises(HarnessError, match="is not the result of a job"):
-        store.load_results(tmp_path)
+@pytest.mark.parametrize("name", ["**", "2*", "?", "[", "a" * 300, "\udcff"])
+def test_a_run_by_a_name_that_no_run_can_have(tmp_path, name):
+    """A name is no pattern, and one that no file can have is no accident of the machine."""
+    store.write_json(store.create_run(tmp_path, "smoke") / "manifest.json", {})
+    with pytest.raises(HarnessError, match="no run ") as caught:
+        store.find_run(tmp_path, name)
+    assert caught.value.exit_code == 3
 
 
 def test_a_file_system_without_links(tmp_path, monkeypatch):
@@ -76,11 +76,30 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
 def test_a_chosen_folder_is_cleared_of_an_earlier_run_only(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     store.create_run_at(tmp_path)
-    store.write_json(tmp_path / "manifest.json", {})
+    store.write_json(tmp_path / "manifest.json", {"schema": 1, "run": "r", "jobs": []})
     (tmp_path / "jobs" / "old").mkdir()
     store.create_run_at(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["jobs", "mine.txt"]
     assert not list((tmp_path / "jobs").iterdir())
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "report.md", "result.json"])
+def test_files_that_no_run_left_are_not_overwritten(tmp_path, name):
+    """A browser extension has a manifest.json, too, and perhaps a folder called jobs."""
+    (tmp_path / name).write_text('{"name": "mine"}')
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "mine.txt").write_text("keep")
+    with pytest.raises(HarnessError, match=f"{name}, which no run .* name another folder with --out"):
+        store.create_run_at(tmp_path)
+    assert (tmp_path / name).read_text() == '{"name": "mine"}' and (tmp_path / "jobs" / "mine.txt").exists()
+
+
+@pytest.mark.parametrize("place", ["_build", "_build/runs"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, place):
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("")
+    with pytest.raises(InfrastructureError, match=f"/{place} is a file; move it away"):
+        store.create_run(tmp_path, "smoke")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
