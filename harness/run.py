@@ -18,7 +18,7 @@ from harness.config import Book
 from harness.environment import environment, git_state, hardware_class
 from harness.errors import HarnessError, InfrastructureError
 from harness.execution import run_job, unrun_result
-from harness.model import SCHEMA, JobResult, JobState, to_json
+from harness.model import SCHEMA, Job, JobResult, JobState, to_json
 from harness.plan import Planned
 from harness.store import EventLog, write_json
 
@@ -139,23 +139,35 @@ class _Room:
         if cacheable and self.book and result.state is JobState.COMPLETED:
             try:
                 cache.keep(self.book.root, job, folder, self.run_dir.name)
-            except InfrastructureError as error:
-                self.emit({"event": "trouble", "job": job.id, "message": f"{job.id}: {error}"})
+            except InfrastructureError as error:  # the run is whole without it
+                self._warn(job, f"not kept for the next run: {error}")
         return result
 
+    def _warn(self, job: Job, message: str) -> None:
+        self.emit({"event": "warning", "job": job.id, "message": f"{job.id}: {message}"})
+
     def _key(self, entry: Planned) -> str:
-        """The cache key of a chapter. Other notebooks may depend on anything, so they always run."""
+        """The cache key of a chapter; empty where there is none.
+
+        Notebooks outside the book may depend on anything, so they always run; so does a chapter with a file
+        that cannot be read: what that means for it, its cells say.
+        """
         if self.book is None or entry.job.chapter is None or entry.notebook is None:
             return ""
         hardware = hardware_class(entry.job.device)
-        return cache.job_key(entry.job, entry.notebook, self.book.root, self.book.packages, hardware)
+        try:
+            return cache.job_key(entry.job, entry.notebook, self.book.root, self.book.packages, hardware)
+        except OSError as error:
+            what = f"cannot read {error.filename}: {error.strerror}" if error.filename else str(error)
+            self._warn(entry.job, f"{what}; it runs without the cache")
+            return ""
 
-    def _cached(self, job: Any, folder: Path, shown: str) -> JobResult | None:
+    def _cached(self, job: Job, folder: Path, shown: str) -> JobResult | None:
         assert self.book is not None
         try:
             entry = cache.find(self.book.root, job.key)
-        except HarnessError as error:
-            self.events({"event": "warning", "job": job.id, "message": str(error)})
+        except (HarnessError, OSError) as error:
+            self._warn(job, str(error))
             return None
         if entry is None:
             return None

@@ -14,7 +14,7 @@ from harness.model import JobState
 from harness.plan import Request, plan
 from harness.reading import read_run
 from harness.run import execute, shown_path
-from harness.store import create_run, read_json
+from harness.store import create_run, create_run_at, read_json
 
 
 @pytest.fixture
@@ -102,6 +102,33 @@ def test_a_damaged_entry_is_told_and_the_job_runs_again(book, harness_importable
     (warning,) = [e["message"] for e in events if e["event"] == "warning"]
     assert "damaged (out.ipynb)" in warning
     assert go(book, chapters=["01"])[1].results[0].state is JobState.SKIPPED
+
+
+def test_a_file_that_cannot_be_read_costs_the_cache_not_the_run(book, harness_importable, monkeypatch):
+    """The fingerprint of a chapter's files is for the cache alone; the notebook says what it lacks itself."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(cache, "file_digest", refuse)
+    events = []
+    _, outcome = go(book, events=events)
+    assert [r.state.value for r in outcome.results] == ["completed", "failed"] and not outcome.trouble
+    assert outcome.results[0].key == ""
+    warnings = [e["message"] for e in events if e["event"] == "warning"]
+    assert len(warnings) == 2 and "Permission denied" in warnings[0] and "without the cache" in warnings[0]
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop_the_run(book, harness_importable, tmp_path):
+    """A book in a place that is only read, and --out elsewhere."""
+    cache.cache_dir(book.root).parent.mkdir(exist_ok=True)
+    cache.cache_dir(book.root).write_text("in the way")
+    planned = plan(book, book.select(["01"]), Request("offline", seeds=(0, 1)))
+    events = []
+    outcome = execute(planned, create_run_at(tmp_path / "out"), book=book, command=[], progress=events.append)
+    assert [r.state.value for r in outcome.results] == ["completed", "completed"] and not outcome.interrupted
+    warnings = [e["message"] for e in events if e["event"] == "warning"]
+    assert len(warnings) == 2 and "not kept for the next run: cannot write to" in warnings[0]
 
 
 def test_a_problem_in_the_plan_ends_that_job_alone(book, tmp_path):
