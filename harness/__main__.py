@@ -1,5 +1,7 @@
 """``python -m harness``."""
 
+import contextlib
+import os
 import sys
 
 try:
@@ -9,4 +11,9 @@ try:
 except KeyboardInterrupt:  # during the imports, or at the very end
     print("error: interrupted", file=sys.stderr)
     code = 4
-sys.exit(code)
+for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(Exception):
+        stream.flush()
+# sys.exit would do, but an interrupt that has passed through one of Python's exec() (the imports are full of them)
+# makes the interpreter end by SIGINT, whatever the code
+os._exit(code)

@@ -9,19 +9,18 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.config import Book, find_root, load_book
 from harness.errors import ExitCode, HarnessError, InfrastructureError
+from harness.interrupts import interruptible, stoppable
 from harness.store import (
     LATEST,
     build_dir,
@@ -33,10 +32,14 @@ from harness.store import (
     runs_dir,
 )
 
+if TYPE_CHECKING:
+    from threading import Event
+
+    from harness.plan import Planned
+
 app = typer.Typer(
     name="harness",
     help="Run the notebooks of an executable book and say whether their numbers still hold.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -66,17 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    given = list(sys.argv[1:] if arguments is None else arguments)
     with patient_stdout(), stoppable():
-        return _run_command(arguments)
+        code = _run_command(given or ["--help"])
+    return code if given else int(ExitCode.USAGE)
 
 
-def _run_command(arguments: Sequence[str] | None) -> int:
+def _run_command(arguments: list[str]) -> int:
     try:
-        code = app(
-            args=list(arguments) if arguments is not None else None,
-            prog_name="harness",
-            standalone_mode=False,
-        )
+        code = app(args=arguments, prog_name="harness", standalone_mode=False)
         if code == _TYPER_INTERRUPTED:
             raise KeyboardInterrupt
         return int(code or 0)
@@ -91,7 +92,7 @@ def _run_command(arguments: Sequence[str] | None) -> int:
         return fail("interrupted", ExitCode.INFRASTRUCTURE)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _REFUSED:
-            doing = f"cannot write {error.filename or ''}".rstrip()
+            doing = f"cannot read or write {error.filename or ''}".rstrip()
             return fail(str(explain_os_error(error, doing)), ExitCode.INFRASTRUCTURE)
         return fail(_internal(error), ExitCode.INFRASTRUCTURE)
 
@@ -113,25 +114,6 @@ def _internal(error: Exception) -> str:
     except OSError:
         return f"{what}; please report it"
     return f"{what}; the traceback is in {place}; please report it"
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """SIGTERM and a closed terminal end a command as Ctrl-C does, so that it takes its children along."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heeded = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in heeded}  # nohup stays nohup
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Patient:
@@ -268,7 +250,6 @@ def run(
     site: Annotated[bool, typer.Option("--book", help="Then build the site, whatever the verdicts.")] = False,
 ) -> int:
     """Run chapters x seeds under a profile, or any notebooks, and judge what the chapters measured."""
-    from harness.parameters import ParameterError, split_option
     from harness.plan import Request, parse_seeds, plan
 
     book = load_book() if not notebooks or find_root() else None
@@ -276,16 +257,12 @@ def run(
         raise HarnessError("give notebooks or --chapters, not both")
     if out is not None and not out.strip():
         raise HarnessError("--out is empty; name a folder, or leave it out")
-    texts: dict[str, str] = {}
-    for option in param or ():
-        name, text = split_option(option)
-        if name in texts:
-            raise ParameterError(f"--param {name} is given twice")
-        texts[name] = text
     for option, value in (("--cell-timeout", cell_timeout), ("--notebook-timeout", notebook_timeout)):
         if value is not None and not 0 < value < float("inf"):
             raise HarnessError(f"{option} must be a number of seconds above 0, not {value:g}")
-    request = Request(profile, parse_seeds(seeds), device, texts, cell_timeout, notebook_timeout)
+    request = Request(
+        profile, parse_seeds(seeds), device, _texts(param or ()), cell_timeout, notebook_timeout
+    )
     paths = notebooks or (book.select(names(chapters)) if book else ())
     planned = plan(book, paths, request)
     if not planned:
@@ -302,18 +279,34 @@ def run(
         fail(problem, ExitCode.USAGE)
     if all(entry.problem for entry in planned):
         return int(ExitCode.USAGE)  # no run folder: the latest run stays the latest
-    name = planned[0].job.profile
     began = time.monotonic()
-    run_dir = _new_run(out, book.root if book else Path.cwd(), name)
-    try:
-        code = _execute(book, planned, run_dir, use_cache=not no_cache, strict=strict, quiet=quiet)
-    except BaseException:
-        if out is None and not (run_dir / "manifest.json").exists():  # stopped before it began
-            shutil.rmtree(run_dir, ignore_errors=True)
-        raise
+    run_dir = _new_run(out, book.root if book else Path.cwd(), planned[0].job.profile)
+    with interruptible() as cancel:
+        try:
+            code = _execute(
+                book, planned, run_dir, cancel, use_cache=not no_cache, strict=strict, quiet=quiet
+            )
+        except BaseException:
+            if out is None and not (run_dir / "manifest.json").exists():  # stopped before it began
+                shutil.rmtree(run_dir, ignore_errors=True)
+            raise
     if site and book and code != ExitCode.INFRASTRUCTURE:
+        if cancel.is_set():  # while the reports were written
+            raise KeyboardInterrupt
         _build_site(book, run_dir, began)
     return code
+
+
+def _texts(options: Sequence[str]) -> dict[str, str]:
+    """``--param NAME=VALUE …`` by name."""
+    from harness.parameters import ParameterError, split_option
+
+    texts: dict[str, str] = {}
+    for name, text in map(split_option, options):
+        if name in texts:
+            raise ParameterError(f"--param {name} is given twice")
+        texts[name] = text
+    return texts
 
 
 def _new_run(out: str | None, root: Path, profile: str) -> Path:
@@ -343,8 +336,16 @@ def _check_claim_files(book: Book) -> None:
 
 
 def _execute(
-    book: Book | None, planned: Any, run_dir: Path, *, use_cache: bool, strict: bool, quiet: bool
+    book: Book | None,
+    planned: Sequence[Planned],
+    run_dir: Path,
+    cancel: Event,
+    *,
+    use_cache: bool,
+    strict: bool,
+    quiet: bool,
 ) -> int:
+    """Run the jobs, judge them and report. Once *cancel* is set no job runs on; the reports are still written."""
     from harness.progress import format_seconds, make_progress
     from harness.run import execute
 
@@ -358,6 +359,7 @@ def _execute(
             command=["harness", *sys.argv[1:]],
             use_cache=use_cache,
             progress=progress,
+            cancel=cancel,
         )
     finally:
         progress.close()
@@ -365,7 +367,8 @@ def _execute(
         book, run_dir, outcome.manifest, outcome.results, outcome.seconds, strict, outcome.interrupted
     )
     if quiet:
-        _print_failures(outcome.results, verdicts)
+        told = {entry.job.id for entry in planned if entry.problem}  # before anything ran
+        _print_failures([job for job in outcome.results if job.id not in told], verdicts)
     else:
         from harness.report import print_summary
 
@@ -384,8 +387,8 @@ def _print_failures(results: Any, verdicts: Any) -> None:
     from harness.model import JobState, Outcome
     from harness.wording import OUTCOMES, STATES
 
-    for job in results:  # what is invalid was told before anything ran
-        if job.state not in (JobState.COMPLETED, JobState.SKIPPED, JobState.INVALID):
+    for job in results:
+        if job.state not in (JobState.COMPLETED, JobState.SKIPPED):
             fail(f"{job.id}: {STATES[job.state].en}" + (f": {job.reason}" if job.reason else ""), ExitCode.OK)
     for verdict in verdicts:
         if verdict.outcome in (Outcome.FAIL, Outcome.MISSING):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +19,6 @@ from harness.execution import run_job, unrun_result
 from harness.model import SCHEMA, Job, JobResult, JobState, to_json
 from harness.plan import Planned
 from harness.store import EventLog, write_json
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a polite kill, a closed terminal
 
 Listener = Callable[[Mapping[str, Any]], None]
 
@@ -66,26 +62,32 @@ def execute(
     command: Sequence[str],
     use_cache: bool = True,
     progress: Listener = lambda event: None,
+    cancel: threading.Event | None = None,
 ) -> RunOutcome:
     """Run every job of the plan in *run_dir* and return all results, in the order of the plan.
 
-    Ctrl-C or SIGTERM cancels the running job and the rest; their results are written all the same. So does a
-    disk that is full: the rest of the jobs could not be saved either.
+    Once *cancel* is set, the running job and the rest are cancelled; their results are written all the same.
+    A disk that is full cancels the rest, too: they could not be saved either.
+
+    Raises:
+        KeyboardInterrupt: *cancel* was set before anything was written.
     """
     clock = time.monotonic()
+    cancel = cancel or threading.Event()
     manifest = make_manifest(run_dir, book, planned, command)
+    if cancel.is_set():
+        raise KeyboardInterrupt
     write_json(run_dir / "manifest.json", manifest)
     events = EventLog(run_dir / "events.jsonl", progress)
     results: list[JobResult] = []
     try:
-        with interruptible() as cancel:
-            events({"event": "run_start", "run": run_dir.name, "jobs": len(planned)})
-            room = _Room(book, run_dir, events, cancel, use_cache)
-            for entry in planned:
-                results.append(room.run(entry))
-            stopped = cancel.is_set() or bool(room.trouble)
-            events({"event": "run_end", "interrupted": stopped, "trouble": room.trouble})
-            return RunOutcome(manifest, results, time.monotonic() - clock, stopped, room.trouble)
+        events({"event": "run_start", "run": run_dir.name, "jobs": len(planned)})
+        room = _Room(book, run_dir, events, cancel, use_cache)
+        for entry in planned:
+            results.append(room.run(entry))
+        stopped = cancel.is_set() or bool(room.trouble)
+        events({"event": "run_end", "interrupted": stopped, "trouble": room.trouble})
+        return RunOutcome(manifest, results, time.monotonic() - clock, stopped, room.trouble)
     finally:
         events.close()
 
@@ -195,18 +197,3 @@ def shown_path(notebook: Path, book: Book | None) -> str:
         if not relative.startswith(".."):
             return Path(relative).as_posix()
     return notebook.as_posix()
-
-
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """An event that the stop signals set, so that everything ends in order instead of in a traceback."""
-    cancel = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield cancel
-        return
-    before = {number: signal.signal(number, lambda *_: cancel.set()) for number in STOP_SIGNALS}
-    try:
-        yield cancel
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -34,7 +34,7 @@ def explain_os_error(
             f"{doing}: the disk is full; free some space (`harness clean` removes old runs)"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return InfrastructureError(f"{doing}: no permission to write there; {remedy}")
+        return InfrastructureError(f"{doing}: no permission there; {remedy}")
     return InfrastructureError(f"{doing}: {error.strerror or error}")
 
 

@@ -239,6 +239,25 @@ def test_quiet_still_tells_what_failed(book, capsys):
     assert "02-b-offline: failed: " in (err := one_error(capsys)) and "broken" in err
 
 
+def test_quiet_tells_why_a_notebook_could_not_run(tmp_path, monkeypatch, capsys):
+    """Known only once it was tried, unlike a problem of the plan, which is told once, before."""
+    monkeypatch.chdir(tmp_path)
+    write_notebook(tmp_path / "a.ipynb", "1", kernel="julia-0.1")
+    write_notebook(tmp_path / "b.ipynb", "1")
+    assert main(["run", "--quiet", "--out", "out", "a.ipynb"]) == ExitCode.USAGE
+    assert (
+        "a-offline: invalid: " in (err := one_error(capsys)) and "'julia-0.1', which is not installed" in err
+    )
+    assert main(["run", "--quiet", "--out", "out", "b.ipynb", "missing.ipynb"]) == ExitCode.USAGE
+    assert "notebook not found" in one_error(capsys)
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert main([]) == ExitCode.USAGE
+    captured = capsys.readouterr()
+    assert "\n  run " in captured.out and captured.err == ""
+
+
 def test_what_nobody_foresaw_is_one_line_and_a_file(book, monkeypatch, capsys, tmp_path):
     import tempfile
 
@@ -246,6 +265,15 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(book, monkeypatch, capsys, t
         raise RuntimeError("two\nlines")
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied", "/book/chapters")
+
+    monkeypatch.setattr("harness.cli.load_book", refuse)
+    assert main(["list"]) == ExitCode.INFRASTRUCTURE
+    assert "cannot read or write /book/chapters: no permission there; change its permissions" in one_error(
+        capsys
+    )
     monkeypatch.setattr("harness.cli.load_book", fall)
     assert main(["list"]) == ExitCode.INFRASTRUCTURE
     assert "internal error: RuntimeError: two lines; the traceback is in" in one_error(capsys)
@@ -294,6 +322,48 @@ def test_an_interrupt_outside_a_job(book, module, number):
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert (err, process.returncode) == ("error: interrupted\n", ExitCode.INFRASTRUCTURE)
+
+
+def test_an_interrupt_inside_exec_does_not_change_the_exit_code(book):
+    """CPython notes such an interrupt for good, even where it is caught, and would end by SIGINT."""
+    code = """
+import runpy, sys
+from harness import cli
+
+def main():
+    try:
+        exec("raise KeyboardInterrupt")
+    except KeyboardInterrupt:
+        print("caught")
+        return 4
+
+cli.main = main
+runpy.run_module("harness", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("caught\n", "", 4)
+
+
+def test_an_interrupt_while_the_reports_are_written(book, monkeypatch, capsys):
+    """Nothing is left to stop: the reports are whole and say how the command ended; the site is not begun."""
+    import harness.book
+    import harness.report
+
+    write = harness.report.write_reports
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        write(*arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(harness.report, "write_reports", interrupted)
+    assert main(["run", "--quiet"]) == ExitCode.OK
+    run_dir = find_run(book)
+    assert read_json(run_dir / "result.json")["exit_code"] == 0 and (run_dir / "report.en.md").is_file()
+    monkeypatch.setattr(harness.book, "check_site", lambda book: None)
+    monkeypatch.setattr(harness.book, "build", lambda *a: pytest.fail("the site was built"))
+    assert main(["run", "--quiet", "--book"]) == ExitCode.INFRASTRUCTURE
+    assert one_error(capsys) == "error: interrupted\n"
 
 
 def test_a_broken_claim_file_is_told_before_anything_runs(book, capsys):
