@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,8 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with patient_stdout(), stoppable():
+    with patient_stdout() as stdout, stoppable():
         code = _run_command(given or ["--help"])
+    if stdout.trouble is not None:
+        return fail(str(explain_os_error(stdout.trouble, "cannot write to stdout")), ExitCode.INFRASTRUCTURE)
     return code if given else int(ExitCode.USAGE)
 
 
@@ -117,10 +119,14 @@ def _internal(error: Exception) -> str:
 
 
 class _Patient:
-    """A text stream that goes silent when its reader leaves, as in ``harness run | head``."""
+    """A text stream that goes silent when it cannot be written, as in ``harness run | head``.
+
+    A reader that leaves must not end a run that takes an hour; neither must a full disk under its log.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self.trouble: OSError | None = None  # other than a reader that left
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -128,38 +134,41 @@ class _Patient:
     def write(self, text: str) -> int:
         try:
             return int(self._stream.write(text))
-        except BrokenPipeError:
-            self._silence()
+        except OSError as error:
+            self._silence(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._silence()
+        except OSError as error:
+            self._silence(error)
 
-    def _silence(self) -> None:
+    def _silence(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            self.trouble = self.trouble or error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())  # what is still in the buffer goes there, too
         os.close(nowhere)
 
 
 @contextmanager
-def patient_stdout() -> Iterator[None]:
-    """A reader of stdout that leaves must not end a run that takes an hour."""
+def patient_stdout() -> Iterator[_Patient]:
+    """Standard output as a patient stream; nowhere, if it was closed before the start."""
     before = sys.stdout
-    patient = _Patient(before)
-    sys.stdout = patient  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        patient.flush()
-        sys.stdout = before
+    with Path(os.devnull).open("w", encoding="utf-8") if before is None else nullcontext(before) as stream:
+        sys.stdout = patient = _Patient(stream)  # type: ignore[assignment]
+        try:
+            yield patient
+        finally:
+            patient.flush()
+            sys.stdout = before
 
 
 def fail(message: str, code: ExitCode) -> int:
     """One line on stderr, whatever the message held."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    with suppress(OSError):
+        print("error: " + " ".join(message.split()), file=sys.stderr)
     return int(code)
 
 

@@ -290,6 +290,24 @@ def test_a_reader_that_leaves_does_not_end_the_run(book):
     assert read_json(find_run(book) / "result.json")["exit_code"] == 0
 
 
+@pytest.mark.parametrize("redirection", [">/dev/full", "2>/dev/full", ">&-", "2>&-"])
+def test_an_output_that_cannot_be_written_does_not_end_the_run(book, redirection):
+    """Its log is on a full disk, or nobody opened one: the run is whole, and the code says what was lost."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    command = f"{sys.executable} -m harness run {redirection}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    lost = redirection == ">/dev/full"
+    assert done.returncode == (ExitCode.INFRASTRUCTURE if lost else ExitCode.OK)
+    assert (
+        done.stderr.count("\n") == lost
+        and ("cannot write to stdout: the disk is full" in done.stderr) == lost
+    )
+    assert read_json(find_run(book) / "result.json")["exit_code"] == 0
+    done = subprocess.run(f"{sys.executable} -m harness nonsense {redirection}", shell=True)
+    assert done.returncode == ExitCode.USAGE
+
+
 SLOW_IMPORT = """\
 import runpy, sys, time
 
