@@ -159,7 +159,7 @@ def make_optimizer(model, lr, weight_decay=0.01):
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
 
 
 def warmup_linear(step, total_steps, warmup_fraction=0.1):
@@ -221,7 +221,7 @@ class History:
     train_loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
-    best_epoch: int = -1  # from 0
+    best_epoch: int = -1  # from 0; -1 without validation
     seconds: float = 0.0  # training alone
     examples: int = 0
 
@@ -234,7 +234,7 @@ class History:
 def fit(
     model: nn.Module,
     train: Encoded,
-    validation: Encoded,
+    validation: Encoded | None,
     config: TrainingConfig,
     *,
     pad_id: int = 0,
@@ -245,16 +245,20 @@ def fit(
     """Train, keep the weights of the epoch with the lowest validation loss, stop early if asked.
 
     Args:
+        validation: None saves the time and keeps the weights of the last epoch.
         checkpoint: a file written after every epoch. When it exists, training goes on from it and ends with the
             same weights as an uninterrupted run on the same machine.
         progress: one text bar that leaves one line.
 
     Raises:
-        ValueError: no training rows, or a checkpoint that is cut short or belongs to other settings.
+        ValueError: no training rows, patience without validation, or a checkpoint that is cut short or belongs to
+            other settings.
         FloatingPointError: the loss is no longer finite.
     """
     if not len(train):
         raise ValueError("no training rows")
+    if validation is None and config.patience is not None:
+        raise ValueError("patience needs a validation set")
     device = device or next(model.parameters()).device
     model.to(device)
     optimizer = make_optimizer(model, config.lr, config.weight_decay)
@@ -289,7 +293,8 @@ def fit(
         history.seconds += time.perf_counter() - began
         history.examples += len(train)
         history.train_loss.append(sum(x * n for x, n in losses) / len(train))
-        best = _validate(model, validation, config, pad_id, device, history, epoch, best)
+        if validation is not None:
+            best = _validate(model, validation, config, pad_id, device, history, epoch, best)
         state.save(model, optimizer, scheduler, rng, history, best, epoch + 1)
     if progress and history.train_loss:
         _finish_bar(history)
@@ -377,10 +382,14 @@ def _bar(epoch: int, num_epochs: int, step: int, steps: int, loss: float, width:
 
 def _finish_bar(history: History) -> None:
     """Replace the bar by the one line that stays."""
-    i = history.best_epoch
-    sys.stdout.write(
-        f"\r{len(history.train_loss)} epochs, {history.seconds:.0f} s, best epoch {i + 1}: train loss "
-        f"{history.train_loss[i]:.3f}, validation loss {history.validation_loss[i]:.3f}, "
-        f"accuracy {history.validation_accuracy[i]:.4f}{' ' * 8}\n"
-    )
+    line = f"{len(history.train_loss)} epochs, {history.seconds:.0f} s, "
+    if history.validation_loss:
+        i = history.best_epoch
+        line += (
+            f"best epoch {i + 1}: train loss {history.train_loss[i]:.3f}, "
+            f"validation loss {history.validation_loss[i]:.3f}, accuracy {history.validation_accuracy[i]:.4f}"
+        )
+    else:
+        line += f"train loss {history.train_loss[-1]:.3f}"
+    sys.stdout.write(f"\r{line:<100}\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The `full` profile's hub path: the real loaders against a stand-in hub, and a hub that does not answer."""
+"""Chapter 5's `full` profile: the real loaders against a stand-in hub, and a hub that does not answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from tests.hub_server import (
 )
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("max_train=256", "max_eval=1000", "compare_train=64", "max_length=48", "num_epochs=1")
+SMALL = (
+    "max_train=256", "max_eval=1000", "max_length=48", "hidden_size=32", "num_epochs=1", "scratch_epochs=1",
+    "compare_train=64", "compare_eval=64", "compare_epochs=1", "few_epochs=1",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,8 @@ def repositories(tmp_path_factory) -> Path:
 
 
 def run_full(out: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness", "run", "--profile", "full", "--no-cache", "--out", str(out)]
+    command = [sys.executable, "-m", "harness", "run", "--chapters", "05", "--profile", "full", "--no-cache"]
+    command += ["--out", str(out)]
     command += [part for value in (*SMALL, *options) for part in ("--param", value)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
 

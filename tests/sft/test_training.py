@@ -110,6 +110,18 @@ def test_learns_and_keeps_the_best_epoch():
     assert history.train_loss[0] > history.train_loss[-1]
 
 
+def test_without_validation_the_last_epoch_stays(capsys):
+    config = TrainingConfig(lr=3e-3, num_epochs=2, batch_size=16)
+    model, judged = small_model(), small_model()
+    history = fit(model, toy(64), None, config)
+    assert (history.validation_loss, history.best_epoch, len(history.train_loss)) == ([], -1, 2)
+    assert capsys.readouterr().out.rstrip().split("\r")[-1].startswith("2 epochs")
+    reference = fit(judged, toy(64), toy(64), config, progress=False)
+    assert history.train_loss == reference.train_loss
+    with pytest.raises(ValueError, match="patience"):
+        fit(model, toy(64), None, TrainingConfig(patience=1))
+
+
 def test_same_seed_same_weights_other_seed_other_weights():
     def trained(seed: int) -> torch.Tensor:
         model = small_model()
