@@ -78,23 +78,26 @@ def _metric(
         "schema": SCHEMA,
         "name": name,
         "value": _number(name, "value", value),
-        "unit": unit,
+        "unit": _text(name, "unit", unit),
     }
     scores = None
     if per_example is not None:
-        scores = [_number(name, "per_example", v, flags=True) for v in per_example]
+        scores = [
+            _number(name, "per_example", v, flags=True) for v in _several(name, "per_example", per_example)
+        ]
         if n is None:
             n = len(scores)
         elif n != len(scores):
             raise ValueError(f"record({name!r}): n is {n} but per_example holds {len(scores)} scores")
     if n is not None:
-        if isinstance(n, bool) or int(n) != n or n < 0:
+        count = _number(name, "n", n)
+        if count < 0 or not count.is_integer():
             raise ValueError(f"record({name!r}): n must be a whole number of examples, not {n!r}")
-        metric["n"] = int(n)
+        metric["n"] = int(count)
     if split is not None:
-        metric["split"] = str(split)
+        metric["split"] = _text(name, "split", str(split))
     if interval is not None:
-        bounds = [_number(name, "interval", v) for v in interval]
+        bounds = [_number(name, "interval", v) for v in _several(name, "interval", interval)]
         if len(bounds) != 2 or bounds[0] > bounds[1]:
             raise ValueError(f"record({name!r}): interval must be (low, high), not {interval!r}")
         metric["interval"] = bounds
@@ -106,16 +109,31 @@ def _metric(
 
 def _number(name: str, what: str, value: Any, *, flags: bool = False) -> float:
     """A finite float; True and False only where *flags* allows them (right or wrong, per example)."""
-    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
-    if (is_bool and not flags) or isinstance(value, str | bytes):
+    kind = str(getattr(value, "dtype", ""))  # of NumPy and torch
+    is_bool = isinstance(value, bool) or kind in ("bool", "torch.bool")
+    if (is_bool and not flags) or isinstance(value, str | bytes) or "complex" in kind:
         raise ValueError(f"record({name!r}): {what} must be a number, not {value!r}")
     try:
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError):
+        number = float(value.detach() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ValueError(f"record({name!r}): {what} must be one number, not {type(value).__name__}") from None
     if not math.isfinite(number):
         raise ValueError(f"record({name!r}): {what} is {number}; only finite numbers can be checked")
     return number
+
+
+def _several(name: str, what: str, values: Any) -> list[Any]:
+    try:
+        return list(values)
+    except TypeError:
+        raise ValueError(f"record({name!r}): {what} must be several numbers, not {values!r}") from None
+
+
+def _text(name: str, what: str, value: Any) -> str:
+    """*value*, if it is text that a file can hold."""
+    if not isinstance(value, str) or value != value.encode(errors="replace").decode():
+        raise ValueError(f"record({name!r}): {what} must be text, not {value!r}")
+    return value
 
 
 _names: dict[str, tuple[int, set[str]]] = {}

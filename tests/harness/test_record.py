@@ -50,6 +50,8 @@ def test_one_strict_line_per_metric(metrics_file):
         ("0.9", "must be a number"),
         (None, "must be one number"),
         (np.array([0.1, 0.2]), "must be one number"),
+        (10**400, "must be one number"),
+        (np.complex64(1 + 2j), "must be a number"),
     ],
 )
 def test_values_that_cannot_be_checked(metrics_file, value, complaint):
@@ -68,11 +70,22 @@ def test_values_that_cannot_be_checked(metrics_file, value, complaint):
         {"name": "acc", "interval": (0.6, 0.4)},
         {"name": "acc", "interval": (0.6, 0.7, 0.8)},
         {"name": "acc", "per_example": [1, float("nan")]},
+        {"name": "acc", "per_example": 5},
+        {"name": "acc", "interval": 0.6},
+        {"name": "acc", "n": [5]},
+        {"name": "acc", "n": float("nan")},
+        {"name": "acc", "n": float("inf")},
+        {"name": "acc", "n": np.True_},
+        {"name": "acc", "unit": None},
+        {"name": "acc", "unit": 3},
+        {"name": "acc", "unit": "\ud800"},
+        {"name": "acc", "split": "\ud800"},
     ],
 )
 def test_bad_details(metrics_file, arguments):
-    with pytest.raises(ValueError, match="record"):
+    with pytest.raises(ValueError, match=r"record\('"):
         record(value=0.5, **arguments)
+    assert not metrics_file.exists()
 
 
 def test_same_name_twice_is_an_error_in_a_run(metrics_file):
@@ -95,6 +108,13 @@ def test_a_tensor_scalar_is_a_number(metrics_file):
             return 0.125
 
     assert record("acc", Scalar()) == 0.125
+
+
+def test_a_loss_is_recorded_without_a_warning(metrics_file, recwarn):
+    import torch
+
+    assert record("loss", torch.tensor(0.25, requires_grad=True)) == 0.25
+    assert list(recwarn) == []
 
 
 def test_half_a_line_does_not_lose_the_others(metrics_file):
