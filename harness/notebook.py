@@ -98,6 +98,8 @@ def read_document(path: Path) -> dict[str, Any]:
 
 def _load(path: Path) -> Any:
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # would be read for ever
+            raise InvalidNotebook(f"{path} is not a notebook: it is a pipe or a device, not a file")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InvalidNotebook(f"notebook not found: {path}; check the path") from None
@@ -105,6 +107,8 @@ def _load(path: Path) -> Any:
         raise InvalidNotebook(f"{path} is not a notebook: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise InvalidNotebook(f"cannot read {path}: {error.strerror or error}") from None
+    if not text.strip():
+        raise InvalidNotebook(f"{path} is not a notebook: the file is empty")
     try:
         document = json.loads(text)
         if "\\ud" in text.lower():  # half a surrogate pair is valid JSON but no text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 import pytest
@@ -20,6 +21,8 @@ def document(cell=None, **more):
 
 
 PROBLEMS = {
+    "": "the file is empty",
+    " \n": "the file is empty",
     "not json": "broken JSON in line 1",
     "[]": "no nbformat field",
     "[" * 100_000: "nested too deep",
@@ -54,6 +57,13 @@ def test_what_is_wrong_is_said(tmp_path, text, problem):
     with pytest.raises(InvalidNotebook) as caught:
         read_notebook(path)
     assert problem in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    """A pipe may never say anything, and a device such as /dev/zero never stops."""
+    os.mkfifo(tmp_path / "pipe.ipynb")
+    with pytest.raises(InvalidNotebook, match="pipe.ipynb is not a notebook: it is a pipe or a device"):
+        read_notebook(tmp_path / "pipe.ipynb")
 
 
 def test_what_may_be_missing_is_filled_in(tmp_path):
