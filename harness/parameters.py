@@ -148,7 +148,7 @@ def check_value(parameter: Parameter, value: Any) -> Any:
         if parameter.optional:
             return None
         raise ParameterError(f"parameter {parameter.name} must be {parameter.expected}, not None")
-    _check_finite(parameter.name, value)
+    _check_plain(parameter.name, value)
     if not parameter.types:
         return value
     for accepted in parameter.types:
@@ -175,14 +175,17 @@ def _fit(accepted: type, element: type | None, value: Any) -> Any:
     return value
 
 
-def _check_finite(name: str, value: Any) -> None:
+def _check_plain(name: str, value: Any) -> None:
+    """Only what a notebook and a JSON file can hold."""
+    if isinstance(value, str) and value != value.encode(errors="replace").decode():
+        raise ParameterError(f"parameter {name} must be UTF-8 text, not {_short(value)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ParameterError(f"parameter {name} must be finite, not {value}")
     if isinstance(value, dict):
         value = [*value.keys(), *value.values()]
     if isinstance(value, list | tuple):
         for item in value:
-            _check_finite(name, item)
+            _check_plain(name, item)
     elif not isinstance(value, str | int | float | None):
         raise ParameterError(
             f"parameter {name} must be text, numbers, None, lists or dicts of them, "

@@ -129,6 +129,15 @@ def test_resolve_names_the_known_parameters_and_lets_the_option_win(tmp_path):
         resolve(notebook, declared, {"lr": "big"}, {})
 
 
+def test_text_that_no_file_can_hold(tmp_path):
+    """A byte of the command line that is not UTF-8 arrives as half a surrogate pair."""
+    notebook = read_notebook(write_notebook(tmp_path / "a.ipynb", parameters="model = 'x'\nnames = ['x']"))
+    declared = read_parameters(notebook)
+    for name, text in (("model", "\udcff"), ("names", "['\udcff']")):
+        with pytest.raises(ParameterError, match=f"parameter {name} must be UTF-8 text"):
+            resolve(notebook, declared, {}, {name: text})
+
+
 def test_rendered_values_read_back_and_stay_readable():
     values = {
         "text": "情感 'a' \"b\" \n",
