@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -122,7 +123,7 @@ def load_book(start: Path | None = None) -> Book:
     chapters = _read_chapters(root, chapters_dir)
     return Book(
         root=root,
-        title=str(data.get("book", root.name)),
+        title=_title(where, data.get("book", root.name)),
         chapters_dir=chapters_dir,
         claims_dir=_folder(where, data, "claims", "chapters/claims"),
         packages=tuple(_packages(where, data.get("packages"))),
@@ -142,6 +143,8 @@ def read_yaml(path: Path) -> Any:
         raise HarnessError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from None
     except UnicodeDecodeError:
         raise HarnessError(f"{path}: not UTF-8 text") from None
+    except (ValueError, RecursionError) as error:  # a date that does not exist, brackets by the thousand
+        raise HarnessError(f"{path}: not valid YAML: {error}") from None
     except OSError as error:
         raise HarnessError(f"cannot read {path}: {error.strerror or error}") from None
 
@@ -159,6 +162,12 @@ class _StrictLoader(yaml.SafeLoader):
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _title(where: Path, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise HarnessError(f"{where}: book must be the title, not {value!r}")
+    return str(value)
 
 
 def _inside(name: Any) -> bool:
@@ -260,12 +269,18 @@ def _read_chapters(root: Path, chapters_dir: Path) -> tuple[Path, ...]:
     if not isinstance(tree, dict) or not isinstance(tree.get("root"), str):
         raise HarnessError(f"{toc}: expected keys such as format, root (the first page) and parts")
     for name in _toc_files(tree):
+        if not _inside(name):
+            raise HarnessError(f"{toc}: {name!r} lies outside the book; move the page, or take the entry out")
         path = root / (name if name.endswith(".ipynb") else f"{name}.ipynb")
         if path.is_file():
             chapters.append(path)
         elif not any((root / f"{name}{suffix}").is_file() for suffix in ("", ".md", ".rst", ".txt")):
             raise HarnessError(f"{toc}: no file for {name!r}; write the page or take the entry out")
-    return tuple(dict.fromkeys(chapters))
+    chapters = list(dict.fromkeys(chapters))
+    for name, count in Counter(path.stem for path in chapters).items():
+        if count > 1:
+            raise HarnessError(f"{toc}: two chapters are called {name!r}; rename one of them")
+    return tuple(chapters)
 
 
 def _toc_files(node: Any) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from notebooks import write_book
+from notebooks import write_book, write_notebook
 
 from harness.config import load_book
 from harness.errors import HarnessError
@@ -88,6 +88,11 @@ def test_no_book(tmp_path):
         ("chapters: kapitel", "there is no folder .*kapitel"),
         ("packages: [../..]", "folder names inside the book"),
         ("packages: [.]", "folder names inside the book"),
+        ("book: 2020-13-45", "not valid YAML: month must be in 1..12"),
+        ("book: " + "9" * 5000, "not valid YAML: Exceeds the limit"),
+        ("[" * 3000, "not valid YAML: .*recursion"),
+        ("book:", "book must be the title, not None"),
+        ("book: [a]", "book must be the title, not"),
     ],
 )
 def test_mistakes_are_one_line_with_the_file(tmp_path, text, complaint):
@@ -103,6 +108,23 @@ def test_a_table_of_contents_without_a_first_page(tmp_path, text):
     (tmp_path / "_toc.yml").write_text(text)
     with pytest.raises(HarnessError, match=r"_toc\.yml: expected keys such as format, root"):
         load_book(tmp_path)
+
+
+def test_two_chapters_of_one_name_share_claims_and_parameters_so_they_are_refused(tmp_path):
+    write_book(tmp_path, {"01-a": ["1"]})
+    write_notebook(tmp_path / "more" / "01-a.ipynb", "1")
+    (tmp_path / "_toc.yml").write_text("root: chapters/01-a\nchapters: [{file: more/01-a}]")
+    with pytest.raises(HarnessError, match=r"_toc\.yml: two chapters are called '01-a'"):
+        load_book(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x"])
+def test_a_table_of_contents_that_leaves_the_book(tmp_path, name):
+    write_book(tmp_path / "book", {"01-a": ["1"]})
+    write_notebook(tmp_path / "x.ipynb", "1")
+    (tmp_path / "book" / "_toc.yml").write_text(f"root: chapters/01-a\nchapters: [{{file: {name}}}]")
+    with pytest.raises(HarnessError, match=r"_toc\.yml: .* lies outside the book"):
+        load_book(tmp_path / "book")
 
 
 def test_parameters_of_an_unknown_profile(tmp_path):
