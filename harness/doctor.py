@@ -34,6 +34,7 @@ OWN_PACKAGES = (
     "rich",
     "psutil",
     "PyYAML",
+    "ruamel.yaml",
 )
 BOOK_PACKAGES = (
     "torch",
@@ -83,34 +84,35 @@ def check_python() -> Check:
 
 
 def check_packages(constraints: Path) -> Iterator[Check]:
-    """Every package against constraints.txt; one line for each that differs, one for the rest."""
+    """One line for each package that is missing or not as pinned in constraints.txt, one for the rest."""
     for name in OWN_PACKAGES + BOOK_PACKAGES:
         if installed_version(name) is None:
             status = FAIL if name in OWN_PACKAGES else WARN
             yield Check(
                 "packages", status, f"{name} is not installed", f"pip install -c constraints.txt {name}"
             )
-    if not constraints.is_file():
-        yield Check(
-            "packages",
-            WARN,
-            f"no {constraints.name}: versions are not checked",
-            "take it from the repository",
-        )
-        return
+    try:
+        pins = constraints.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = {FileNotFoundError: "no {}", UnicodeDecodeError: "{} is not UTF-8 text"}
+        message = what.get(type(error), "cannot read {}").format(constraints.name)
+        yield Check("packages", WARN, f"{message}: versions are not checked", "take it from the repository")
+    else:
+        yield from _check_pins(pins, constraints.name)
+
+
+def _check_pins(pins: str, source: str) -> Iterator[Check]:
     from packaging.requirements import InvalidRequirement, Requirement
 
     matching = absent = 0
-    for line in constraints.read_text(encoding="utf-8").splitlines():
+    for line in pins.splitlines():
         text = line.split("#")[0].strip()
         if not text or text.startswith("-"):
             continue
         try:
             pin = Requirement(text)
         except InvalidRequirement:
-            yield Check(
-                "packages", WARN, f"cannot read {text!r} in {constraints.name}", "write it as name==version"
-            )
+            yield Check("packages", WARN, f"cannot read {text!r} in {source}", "write it as name==version")
             continue
         if pin.marker is not None and not pin.marker.evaluate():
             continue
@@ -121,14 +123,10 @@ def check_packages(constraints: Path) -> Iterator[Check]:
             matching += 1
         else:
             wanted = str(pin.specifier)
-            yield Check(
-                "packages",
-                WARN,
-                f"{pin.name} is {version}, pinned {wanted}",
-                f"pip install '{pin.name}{wanted}'",
-            )
+            remedy = f"pip install '{pin.name}{wanted}'"
+            yield Check("packages", WARN, f"{pin.name} is {version}, pinned {wanted}", remedy)
     rest = f", {absent} not installed here" if absent else ""
-    yield Check("packages", OK, f"{matching} as pinned in {constraints.name}{rest}")
+    yield Check("packages", OK, f"{matching} as pinned in {source}{rest}")
 
 
 def installed_version(name: str) -> str | None:

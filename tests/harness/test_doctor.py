@@ -28,6 +28,14 @@ def test_packages_against_their_pins(tmp_path, monkeypatch):
     assert found["papermill is not installed"] == "fail" and found["evaluate is not installed"] == "warn"
 
 
+def test_pins_that_are_no_text(tmp_path):
+    (tmp_path / "constraints.txt").write_bytes(b"\xff\xfe")
+    found = list(doctor.check_packages(tmp_path / "constraints.txt"))
+    assert ("warn", "constraints.txt is not UTF-8 text: versions are not checked") in [
+        (c.status, c.message) for c in found
+    ]
+
+
 def test_the_kernel_really_starts():
     assert doctor.check_kernel().status == "ok"
 
