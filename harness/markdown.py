@@ -43,6 +43,14 @@ _VERDICT_HEAD = (
     Text("rule", "规则"),
     Text("explanation", "说明"),
 )
+_METRIC_HEAD = (
+    Text("notebook", "笔记本"),
+    Text("metric", "指标"),
+    Text("value", "数值"),
+    Text("examples", "样本数"),
+    Text("split", "数据划分"),
+    Text("95 % interval", "95% 区间"),
+)
 _JOB_HEAD = (
     Text("state", "状态"),
     Text("notebook", "笔记本"),
@@ -62,7 +70,13 @@ def markdown_report(document: Mapping[str, Any], language: Language) -> str:
         _head(document, language),
     ]
     parts += [_counts(verdicts, language), f"## {Text('Verdicts', '判定').into(language)}"]
-    parts.append(_verdict_table(verdicts, language))
+    outside = [job for job in jobs if job.chapter is None and job.metrics]  # of the book: nobody judges them
+    if verdicts or not outside:
+        parts.append(_verdict_table(verdicts, language))
+    else:
+        parts.append(Text("Nothing is claimed of these notebooks.", "这些笔记本没有声明。").into(language))
+    if outside:
+        parts += [f"## {Text('Recorded', '记录').into(language)}", _metric_table(outside, language)]
     parts += [f"## {Text('Notebooks', '笔记本').into(language)}", _job_table(jobs, language)]
     for job in jobs:
         if job.state not in _GOOD:
@@ -143,6 +157,22 @@ def _observed(verdict: Verdict, language: Language) -> str:
     text = _cell(format_number(mean(verdict.observed), verdict.unit))
     runs = len(verdict.observed)
     return text if runs == 1 else text + Text(f" (mean of {runs})", f"（{runs} 次平均）").into(language)
+
+
+def _metric_table(jobs: Sequence[JobResult], language: Language) -> str:
+    rows = [
+        [
+            _code(job.notebook),
+            _code(metric.name),
+            _cell(format_number(metric.value, metric.unit)),
+            "—" if metric.n is None else str(metric.n),
+            _cell(metric.split or "—"),
+            _cell(format_range(metric.interval, metric.unit)),
+        ]
+        for job in jobs
+        for metric in job.metrics
+    ]
+    return _table(_METRIC_HEAD, rows, "llrrlr", language)
 
 
 def _job_table(jobs: Sequence[JobResult], language: Language) -> str:

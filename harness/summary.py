@@ -34,7 +34,7 @@ _COLOURS = {
 
 
 def print_summary(console: Console, results: Sequence[JobResult], verdicts: Sequence[Verdict]) -> None:
-    """Print both tables, then what needs attention; claims with the same message share one line.
+    """Print the tables, then what needs attention; claims with the same message share one line.
 
     State and verdict are told by a symbol and a word, never by colour alone. Fits 80 columns.
     """
@@ -43,6 +43,8 @@ def print_summary(console: Console, results: Sequence[JobResult], verdicts: Sequ
     for job in results:
         if job.state not in _GOOD:
             _print_problem(console, job.id, _job_lines(job))
+    if any(job.metrics for job in results if job.chapter is None):
+        console.print(_metric_table(results))
     if verdicts:
         console.print(_verdict_table(verdicts))
     for (outcome, message), names in _by_message(verdicts).items():
@@ -87,6 +89,24 @@ def _job_table(results: Sequence[JobResult]) -> Table:
             format_seconds(job.seconds),
             format_memory(job.peak_rss_mb),
         )
+    return table
+
+
+def _metric_table(results: Sequence[JobResult]) -> Table:
+    """What notebooks outside the book recorded: no claim shows it."""
+    from rich.text import Text as RichText
+
+    table = _new_table("Recorded")
+    table.add_column("job", overflow="fold", ratio=1)
+    table.add_column("metric", overflow="fold", ratio=1)
+    table.add_column("value", justify="right", no_wrap=True)
+    for job in results:
+        for metric in job.metrics if job.chapter is None else ():
+            table.add_row(
+                RichText(one_line(job.id)),
+                RichText(one_line(metric.name)),
+                RichText(one_line(format_number(metric.value, metric.unit))),
+            )
     return table
 
 

@@ -284,6 +284,19 @@ def test_a_run_without_claims_or_notebooks_says_so():
     assert "No notebook was run." in markdown_report(document((), ()), "en")
 
 
+def test_what_a_notebook_outside_the_book_recorded_is_shown():
+    """No claim names it, so no verdict does."""
+    outside = replace(DONE, chapter=None, notebook="/tmp/笔记 {a}.ipynb")
+    text = markdown_report(document((outside,), ()), "zh")
+    row = "| `/tmp/笔记 {a}.ipynb` | `accuracy` | 0.8100 | 100 | test | \\[0.7000, 0.9000\\] |"
+    assert "## 记录" in text and row in text and "也没有记录" not in text
+    assert "Nothing is claimed of these notebooks." in markdown_report(document((outside,), ()), "en")
+    assert "## Recorded" not in markdown_report(document((DONE,), ()), "en")
+    shown = printed((outside,), ()).split("Recorded")[1]
+    assert "accuracy" in shown and "0.8100" in shown
+    assert "Recorded" not in printed((DONE,), ())
+
+
 # -- terminal ---------------------------------------------------------------------------------------
 
 
