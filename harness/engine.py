@@ -478,7 +478,7 @@ def _judge(error: BaseException | None, record: CellRecord, kernel: str) -> Endi
 
 def _describe(error: BaseException, limit: str) -> str:
     if isinstance(error, CellExecutionError):
-        return _shorten(f"{error.ename}: {error.evalue}")
+        return _shorten(f"{error.ename}: {error.evalue}" if error.evalue else error.ename)
     if isinstance(error, CellTimeoutError):
         return (
             f"ran past {limit}"

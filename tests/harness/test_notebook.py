@@ -62,7 +62,7 @@ def test_what_is_wrong_is_said(tmp_path, text, problem):
 def test_what_is_no_file_is_not_waited_for(tmp_path):
     """A pipe may never say anything, and a device such as /dev/zero never stops."""
     os.mkfifo(tmp_path / "pipe.ipynb")
-    with pytest.raises(InvalidNotebook, match="pipe.ipynb is not a notebook: it is a pipe or a device"):
+    with pytest.raises(InvalidNotebook, match=r"pipe\.ipynb is not a notebook: it is a pipe or a device"):
         read_notebook(tmp_path / "pipe.ipynb")
 
 
