@@ -137,7 +137,7 @@ def test_parameters_arrive_as_they_were_given(run, tmp_path):
 
 def test_an_error_without_words_ends_without_a_colon(run, tmp_path):
     result = run(write_notebook(tmp_path / "a.ipynb", "assert 1 == 2"))
-    assert result.reason == f"{place(result, 0, 1)}: AssertionError"
+    assert result.reason == f"{place(result, 1, 1)}: AssertionError"
 
 
 def test_a_cell_that_raises(run, tmp_path):
