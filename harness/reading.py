@@ -65,6 +65,8 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
 def read_document(run_dir: Path) -> dict[str, Any]:
     """The run's result.json, checked so far that it can be reported again."""
     path = run_dir / "result.json"
+    if not path.exists():
+        raise HarnessError(f"{run_dir} did not finish (no result.json); `harness check` judges what it left")
     document = _mapping(path)
     for key in ("run", "profile", "started", "seconds", "exit_code"):
         if not isinstance(document.get(key), str | int | float):

@@ -150,10 +150,10 @@ def latest_name(runs: Path) -> str | None:
     if pointer.is_symlink():
         name = pointer.readlink().name
     elif pointer.is_file():
-        name = pointer.read_text(encoding="utf-8").strip()
+        name = pointer.read_text(encoding="utf-8", errors="replace").strip()
     else:
         return None
-    return name if (runs / name).is_dir() else None
+    return name if name and (runs / name).is_dir() else None
 
 
 def find_run(root: Path, name: str = LATEST) -> Path:

@@ -187,6 +187,14 @@ def test_a_damaged_run_folder_is_told_with_its_file(book, capsys):
     assert main(["check"]) == ExitCode.OK
 
 
+def test_a_run_without_its_reports_is_not_reported_but_checked(book, capsys):
+    assert main(["run", "--quiet"]) == ExitCode.OK
+    (find_run(book) / "result.json").unlink()
+    assert main(["report"]) == ExitCode.USAGE
+    assert "did not finish (no result.json); `harness check` judges" in one_error(capsys)
+    assert main(["check"]) == main(["report"]) == ExitCode.OK
+
+
 def test_a_folder_in_the_place_of_the_link_to_the_latest_run(book, capsys):
     (book / "_build" / "runs" / "latest").mkdir(parents=True)
     assert main(["run"]) == ExitCode.USAGE

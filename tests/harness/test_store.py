@@ -56,6 +56,14 @@ def test_runs_are_found_by_latest_id_beginning_and_path(tmp_path):
         store.find_run(tmp_path, "x")
 
 
+@pytest.mark.parametrize("content", [b"", b"gone", b"\xff\xfe"])
+def test_a_pointer_that_names_no_run(tmp_path, content):
+    runs = store.runs_dir(tmp_path)
+    runs.mkdir(parents=True)
+    (runs / "latest").write_bytes(content)
+    assert store.latest_name(runs) is None
+
+
 @pytest.mark.parametrize("name", ["**", "2*", "?", "[", "a" * 300, "\udcff"])
 def test_a_run_by_a_name_that_no_run_can_have(tmp_path, name):
     """A name is no pattern, and one that no file can have is no accident of the machine."""
