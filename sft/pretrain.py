@@ -62,9 +62,9 @@ class PretrainConfig:
     )  # the curriculum: each for an equal share of the epochs' tokens
     epochs: tuple[tuple[str, int], ...] = (  # how often each corpus is read
         ("people_daily", 8),
-        ("reviews", 4),
-        ("dictionary", 4),
-        ("xiehouyu", 4),
+        ("reviews", 2),
+        ("dictionary", 2),
+        ("xiehouyu", 2),
     )
     tokens_per_batch: int = 4096
     lr: float = 2e-3
