@@ -113,7 +113,7 @@ def sentiment(bench: Workbench, method: str, rows: int | None, seed: int) -> dic
     splits = data.load_reviews()
     count = len(splits["train"]) if rows is None else rows
     chosen = np.random.default_rng(seed).permutation(len(splits["train"]))[:count]
-    texts = [splits["train"]["text"][:][i] for i in chosen]
+    texts = splits["train"].select(chosen)["text"][:]
     labels = np.array(splits["train"]["label"])[chosen]
     truth = np.array(splits["test"]["label"])
     began = time.perf_counter()
