@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -303,7 +304,7 @@ def test_an_output_that_cannot_be_written_does_not_end_the_run(book, redirection
     """Its log is on a full disk, or nobody opened one: the run is whole, and the code says what was lost."""
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
-    command = f"{sys.executable} -m harness run {redirection}"
+    command = f"{shlex.quote(sys.executable)} -m harness run {redirection}"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     lost = redirection == ">/dev/full"
     assert done.returncode == (ExitCode.INFRASTRUCTURE if lost else ExitCode.OK)

@@ -143,12 +143,12 @@ def test_padding_changes_nothing(encoder, tokenizer):
 
 
 def test_mini_gpt_needs_as_few_bits_as_its_card_says(gpt, gpt_tokenizer):
-    """The card's figure is of the whole held-out week; its first papers are enough to know the weights again."""
+    """The card's figure is of the whole held-out week; a thirtieth of it is enough to know the weights again."""
     found = json.loads((RESULTS / "language_models.json").read_text(encoding="utf-8"))
     assert found["ratio_to_kneser_ney"] < 0.9
-    held_out = data.load_people_daily()["test"]["text"][:60]
+    held_out = data.load_people_daily()["test"]["text"][::30]
     bits = bits_per_character(gpt, held_out, gpt_tokenizer)
-    assert bits == pytest.approx(found["bits_per_character"]["mini_gpt"], abs=0.5)
+    assert bits == pytest.approx(found["bits_per_character"]["mini_gpt"], abs=0.3)
 
 
 def test_mini_gpt_ends_its_texts(gpt, gpt_tokenizer):
