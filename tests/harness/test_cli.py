@@ -313,7 +313,7 @@ def test_an_output_that_cannot_be_written_does_not_end_the_run(book, redirection
         and ("cannot write to stdout: the disk is full" in done.stderr) == lost
     )
     assert read_json(find_run(book) / "result.json")["exit_code"] == 0
-    done = subprocess.run(f"{sys.executable} -m harness nonsense {redirection}", shell=True)
+    done = subprocess.run(f"{shlex.quote(sys.executable)} -m harness nonsense {redirection}", shell=True)
     assert done.returncode == ExitCode.USAGE
 
 
