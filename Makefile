@@ -7,7 +7,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# --no-compile: Python compiles what is imported when it is imported; all 18,000 files at once cost half a minute.
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 PROFILE ?= offline
 HARNESS_FLAGS ?=
 PYTEST_FLAGS ?= -n auto
