@@ -40,7 +40,7 @@ from sft import data
 from sft.data import DataError
 from sft.hub import HubError
 from sft.pretrain import mask_tokens, parse_settings
-from sft.runs import Meter, RunError, RunFolder
+from sft.runs import Meter, Progress, RunError, RunFolder
 from sft.teacher import HUB_TEACHER, PREFIX, Teacher, TeacherError, load_teacher
 from sft.tokenization import build_char_tokenizer, common_characters
 from sft.training import autocast, find_device, has_bf16, set_seed, warmup_linear
@@ -524,15 +524,10 @@ def distill(
     generator = torch.Generator().manual_seed(config.seed)
     scales = Scales.of(corpus.targets, config.seed)
     plan = whole_plan(corpus, config)
-    step = 0
-    if (resumed := run.load()) is not None:
-        step, state = resumed
-        student.load_state_dict(state["student"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
+    progress = Progress(run, student, [optimizer], generator, save_every)
+    step = progress.restore()
     weights = sum(p.numel() for p in student.bert.encoder.parameters())
     meter = Meter(run, len(plan), weights, device, every=log_every)
-    saved = time.perf_counter()
     while step < len(plan):
         batch = corpus.batch(plan[step], config.mask_fraction, generator, device)
         for group in optimizer.param_groups:
@@ -545,15 +540,8 @@ def distill(
         optimizer.step()
         step += 1
         values = {name: part.item() for name, part in parts.items()}
-        closed = meter.add(step, values, int(batch.attention_mask.sum()))
-        if closed and time.perf_counter() - saved > save_every and step < len(plan):
-            state = {
-                "student": student.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "generator": generator.get_state(),
-            }
-            run.save(step, state)
-            saved = time.perf_counter()
+        if meter.add(step, values, int(batch.attention_mask.sum())) and step < len(plan):
+            progress.save_if_due(step)
     return student.eval()
 
 

@@ -18,12 +18,13 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 
 class RunError(Exception):
@@ -103,6 +104,50 @@ class RunFolder:
         shutil.copyfile(self.path / "config.json", folder / "training_config.json")
         shutil.copyfile(self._log, folder / "training_log.jsonl")
         self._checkpoint.unlink(missing_ok=True)
+
+
+class Progress:
+    """What a training loop needs to go on after a stop: model, optimizers, generator, kept in the run's checkpoint.
+
+    Args:
+        optimizers: always in the same order.
+        generator: of the CPU, for what the loop draws besides ``torch``'s own random numbers.
+        save_every: seconds between checkpoints.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        model: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        generator: torch.Generator,
+        save_every: float = 300.0,
+    ) -> None:
+        self._run, self._model, self._optimizers, self._generator = run, model, optimizers, generator
+        self._every, self._saved = save_every, time.perf_counter()
+
+    def restore(self) -> int:
+        """The number of steps already taken, everything set back to that point; 0 for a new run."""
+        if (found := self._run.load()) is None:
+            return 0
+        step, state = found
+        self._model.load_state_dict(state["model"])
+        for optimizer, kept in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        self._generator.set_state(state["generator"])
+        return step
+
+    def save_if_due(self, step: int) -> None:
+        """Write a checkpoint when the last one is old enough. Only where a log line has just ended: see `Meter`."""
+        if time.perf_counter() - self._saved <= self._every:
+            return
+        state = {
+            "model": self._model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "generator": self._generator.get_state(),
+        }
+        self._run.save(step, state)
+        self._saved = time.perf_counter()
 
 
 class Meter:
