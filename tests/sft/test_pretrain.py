@@ -18,6 +18,7 @@ from sft.pretrain import (
     PretrainConfig,
     bits_per_character,
     build_model,
+    make_optimizers,
     mask_tokens,
     masked_lm_loss,
     pack,
@@ -154,6 +155,22 @@ def test_a_stopped_run_ends_with_the_same_weights_and_log(corpus, tmp_path, monk
     assert losses[0] == losses[1] and len(losses[0]) == 4
 
 
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_muon_updates_the_layers_matrices_and_nothing_else(corpus, objective):
+    config = replace(SMALL, objective=objective)
+    model = build_model(config, corpus[0])
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    adamw, muon = (
+        [names.pop(id(weight)) for group in optimizer.param_groups for weight in group["params"]]
+        for optimizer in make_optimizers(model, config)
+    )
+    assert not names  # every weight once
+    assert all("layer" in name or "transform" in name for name in muon) and len(muon) >= 12
+    assert all("embed" in name or "norm" in name.lower() or name.endswith("bias") for name in adamw)
+    (alone,) = make_optimizers(model, replace(config, matrix_lr=None))
+    assert sum(len(group["params"]) for group in alone.param_groups) == len(adamw) + len(muon)
+
+
 def test_the_causal_model_learns_and_cannot_look_ahead(corpus, tmp_path):
     tokenizer, _ = corpus
     set_seed(0)
@@ -197,6 +214,13 @@ def test_the_plan_reads_each_corpus_as_often_as_asked_and_short_blocks_first(cor
     assert read == pytest.approx(4 * tokens["a"] + 2 * tokens["b"], rel=0.1)
     with pytest.raises(ValueError, match="epochs names c"):
         plan_blocks(documents, replace(SMALL, epochs=(("c", 1),)))
+
+
+def test_the_last_rounds_belong_to_the_corpus_that_is_read_most():
+    documents = {"a": [[2] + [5] * 62 + [3]] * 8, "b": [[2] + [6] * 62 + [3]] * 8}
+    config = replace(SMALL, epochs=(("a", 6), ("b", 2)), block_lengths=(32,), tokens_per_batch=10**6)
+    rounds = plan_blocks(documents, config)
+    assert [bool((batch == 6).any()) for batch in rounds] == [True, False, False, True, False, False]
 
 
 def test_embeddings_start_from_another_models_geometry(corpus, tmp_path):
