@@ -283,8 +283,8 @@ def make_optimizers(model: PreTrainedModel, config: PretrainConfig) -> list[torc
     """Muon for the matrices of the layers, AdamW for tables, biases and norms; each group knows its ``peak_lr``.
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; scaled as in Liu et al. 2025,
-    arXiv:2502.16982) makes the singular values of each update equal. It costs a tenth more time a step, and a run on
-    this little text gets as far in half the steps: ``benchmarks/README.md`` has the comparison.
+    arXiv:2502.16982) makes the singular values of each update equal. It costs a tenth more time a step and, on this
+    little text, needs about three fifths of the steps (``benchmarks/pretraining.py``).
     """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     matrices, decayed, others = [], [], []
