@@ -33,8 +33,10 @@ def test_gain_counts_significant_seeds():
         return {"accuracy": float(np.mean(bits)), "correct": np.packbits(bits).tobytes().hex()}
 
     good, bad = run([1] * 16), run([0] * 16)
-    assert mini_bert._gain([good, good], [bad, bad]) == "+100.0 ± 0.0（2/2）"
-    assert mini_bert._gain([good], [good]) == "+0.0（0/1）"
+    assert mini_bert._gain({0: good, 1: good}, {0: bad, 1: bad}) == "+100.0 ± 0.0（2/2）"
+    assert mini_bert._gain({0: good}, {0: good}) == "+0.0（0/1）"
+    assert mini_bert._gain({0: good, 3: bad, 4: good}, {3: bad}) == "+0.0（0/1）"  # only seeds of both
+    assert mini_bert._gain({0: good}, {1: good}) == "–"
 
 
 def test_the_card_keeps_what_is_outside_its_marks(tmp_path):
