@@ -58,10 +58,8 @@ class Trial:
         self.teacher, self.device = teacher, torch.device("cpu")
         corpora = data.load_pretraining_texts()
         self.tokenizer = build_char_tokenizer(corpora["text"], extra=common_characters())
-        train = [
-            text for text, name in zip(corpora["text"], corpora["corpus"], strict=True) if name == "reviews"
-        ]
-        self.train = self._corpus(train[:LINES], folder / "train")
+        train = data.group_by_corpus(corpora)["reviews"][:LINES]
+        self.train = self._corpus(train, folder / "train")
         self.splits = data.load_reviews()
         self.held_out = self._corpus(self.splits["validation"]["text"], folder / "validation")
         self.scales = Scales.of(self.train.targets, 0)

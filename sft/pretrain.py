@@ -4,7 +4,8 @@
 ``--help`` lists what can be set. Started again with the same options, an interrupted run goes on where it stopped.
 
 What makes a small budget count: documents packed into full blocks, short blocks first, the vocabulary's projection only
-where a loss is taken, dropout as the corpora are read several times, character embeddings that start from mini-bert-zh.
+where a loss is taken, Muon for the layers' matrices, dropout as the corpora are read several times, character
+embeddings that start from mini-bert-zh.
 """
 
 from __future__ import annotations
@@ -287,10 +288,14 @@ def make_optimizers(model: PreTrainedModel, config: PretrainConfig) -> list[torc
     little text, needs about three fifths of the steps (``benchmarks/pretraining.py``).
     """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    matrices, decayed, others = [], [], []
+    layers, decayed, others = [], [], []
     for weight in model.parameters():
-        by_adamw = id(weight) in tables or config.matrix_lr is None
-        (others if weight.ndim < 2 else decayed if by_adamw else matrices).append(weight)
+        if weight.ndim < 2:
+            others.append(weight)
+        elif id(weight) in tables or config.matrix_lr is None:
+            decayed.append(weight)
+        else:
+            layers.append(weight)
     adamw = [
         {"params": decayed, "weight_decay": config.weight_decay, "peak_lr": config.lr},
         {"params": others, "weight_decay": 0.0, "peak_lr": config.lr},
@@ -298,8 +303,8 @@ def make_optimizers(model: PreTrainedModel, config: PretrainConfig) -> list[torc
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(adamw, lr=config.lr, betas=(0.9, 0.95), fused=True)
     ]
-    if matrices:
-        muon = [{"params": matrices, "weight_decay": config.weight_decay, "peak_lr": config.matrix_lr}]
+    if layers:
+        muon = [{"params": layers, "weight_decay": config.weight_decay, "peak_lr": config.matrix_lr}]
         optimizers.append(torch.optim.Muon(muon, lr=config.matrix_lr, adjust_lr_fn="match_rms_adamw"))
     return optimizers
 
@@ -437,12 +442,11 @@ def main(
         decides = {"config": asdict(config), "texts": data.fingerprint(texts), "limit": limit}
         folder = RunFolder(run, decides)
         tokenizer = build_char_tokenizer(texts["text"], min_count=config.min_count)
-        documents: dict[str, list[list[int]]] = {}
-        for name, _ in config.epochs:
-            rows = [
-                text for text, corpus in zip(texts["text"], texts["corpus"], strict=True) if corpus == name
-            ]
-            documents[name] = tokenise(rows[:limit], tokenizer)
+        documents = {
+            name: tokenise(rows[:limit], tokenizer)
+            for name, rows in data.group_by_corpus(texts).items()
+            if name in dict(config.epochs)
+        }
         set_seed(config.seed)
         model = build_model(config, tokenizer)
         if config.embeddings_from:

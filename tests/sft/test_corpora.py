@@ -257,6 +257,13 @@ def test_no_held_out_riddle_differs_from_a_training_riddle_in_one_character(pret
     }
 
 
+def test_grouping_keeps_every_text_in_its_order(pretraining):
+    texts, _ = pretraining
+    groups = data.group_by_corpus(texts)
+    assert set(groups) == {"reviews", "people_daily", "dictionary", "xiehouyu"}
+    assert [text for name in dict.fromkeys(texts["corpus"]) for text in groups[name]] == list(texts["text"])
+
+
 def test_pretraining_texts_do_not_change(pretraining):
     texts, report = pretraining
     assert report == (
