@@ -196,6 +196,16 @@ def test_a_phone_never_scrolls_sideways(browser, site, name):
         assert page.evaluate("document.body.scrollWidth") <= PHONE["width"]
 
 
+def test_a_figure_keeps_its_shape_on_a_phone(browser, site):
+    with page_of(browser, viewport=PHONE) as (page, _):
+        page.goto(f"{site.address}/{CHAPTER}.html", wait_until="networkidle")
+        figure = page.locator(".cell_output img")
+        width, height, natural = figure.evaluate(
+            "e => [e.clientWidth, e.clientHeight, e.naturalWidth / e.naturalHeight]"
+        )
+    assert width < PHONE["width"] and width / height == pytest.approx(natural, rel=0.03)
+
+
 def test_the_theme_speaks_chinese(browser, site):
     with page_of(browser) as (page, _):
         page.goto(f"{site.address}/{CHAPTER}.html")
