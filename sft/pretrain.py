@@ -285,7 +285,8 @@ def make_optimizers(model: PreTrainedModel, config: PretrainConfig) -> list[torc
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; scaled as in Liu et al. 2025,
     arXiv:2502.16982) makes the singular values of each update equal. It costs a tenth more time a step; after 200
-    steps it stands at 6.50 bits a character, AdamW with the best of three rates at 7.45 (``benchmarks/pretraining.py``).
+    steps it stands at 6.50 bits a character, AdamW with the best of three rates at 7.45: see
+    ``benchmarks/pretraining.py``.
     """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     layers, decayed, others = [], [], []
