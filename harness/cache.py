@@ -25,20 +25,31 @@ from harness.errors import HarnessError
 from harness.model import Job, JobResult, JobState, job_result_from_json
 from harness.notebook import Notebook
 from harness.store import build_dir, explain_os_error, read_json, write_json
+from harness.variables import DECIDING, matches
 
 VERSION = 1  # raise it when the meaning of a key or an entry changes
 KEPT_FILES = ("out.ipynb", "metrics.jsonl", "result.json", "log.txt")
 _DYNAMIC_CALLS = {"__import__", "import_module", "exec", "eval", "run_path", "run_module"}
 _NOT_DATA = {"__pycache__", ".ipynb_checkpoints", ".git"}
-_VARIABLES = ("HF_ENDPOINT", "CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS")
-_VARIABLE_PREFIXES = ("SFT_",)
 
 
 # -- the key -----------------------------------------------------------------------------------------
 
 
-def job_key(job: Job, notebook: Notebook, root: Path, packages: Sequence[str], hardware: str) -> str:
-    """The key of *job*: equal keys, equal results."""
+def job_key(
+    job: Job,
+    notebook: Notebook,
+    root: Path,
+    packages: Sequence[str],
+    hardware: str,
+    variables: Sequence[str] = (),
+) -> str:
+    """The key of *job*: equal keys, equal results.
+
+    Args:
+        packages: the book's own, below *root*.
+        variables: names of the environment variables that the book adds, ``*`` at the end for any rest.
+    """
     parts: dict[str, Any] = {
         "version": VERSION,
         "code": [_normalised(cell.source) for cell in notebook.code],
@@ -50,7 +61,7 @@ def job_key(job: Job, notebook: Notebook, root: Path, packages: Sequence[str], h
         "hardware": hardware,
         "python": sys.version,
         "distributions": distributions(),
-        "variables": _variables(os.environ),
+        "variables": _variables(os.environ, (*DECIDING, *variables)),
         "files": _digests(root, imported_files(notebook, root, packages)),
         "local": _digests(root, _parameter_files(job.parameters.values(), notebook.path.parent)),
         "record": file_digest(Path(__file__).with_name("record.py")),
@@ -62,9 +73,8 @@ def _normalised(source: str) -> str:
     return "\n".join(line.rstrip() for line in source.strip().splitlines())
 
 
-def _variables(environment: Mapping[str, str]) -> dict[str, str]:
-    names = (n for n in environment if n in _VARIABLES or n.startswith(_VARIABLE_PREFIXES))
-    return {name: environment[name] for name in sorted(names)}
+def _variables(environment: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:
+    return {name: environment[name] for name in sorted(environment) if matches(name, patterns)}
 
 
 @memoise
@@ -125,7 +135,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 def imported_files(notebook: Notebook, root: Path, packages: Sequence[str]) -> set[Path]:
     """Files of the local packages (and of modules beside the notebook) that can change its results."""
-    trees = [_parse(_without_magics(cell.source)) for cell in notebook.code]
+    trees = [parse(without_magics(cell.source)) for cell in notebook.code]
     beside = notebook.path.parent
     if None in trees or any(_is_dynamic(tree) for tree in trees if tree is not None):
         return {f for name in packages if (root / name).is_dir() for f in _files_below(root / name)}
@@ -158,7 +168,7 @@ def _package_files(root: Path, package: str, names: set[str]) -> set[Path]:
             if path in reached:
                 continue
             reached.add(path)
-            tree = _parse(path.read_text(encoding="utf-8", errors="replace"))
+            tree = parse(path.read_text(encoding="utf-8", errors="replace"))
             if tree is None or _is_dynamic(tree):
                 return everything
             waiting += [n for n in _imports(tree, module) if n == package or n.startswith(package + ".")]
@@ -215,7 +225,7 @@ def _is_method_of_model(function: ast.expr) -> bool:
     return isinstance(function, ast.Attribute) and function.attr in ("eval", "exec")
 
 
-def _without_magics(source: str) -> str:
+def without_magics(source: str) -> str:
     """Code without IPython's ``%magic`` and ``!command`` lines; a cell magic hides the whole cell."""
     lines = source.splitlines()
     first = next((line.strip() for line in lines if line.strip()), "")
@@ -234,7 +244,8 @@ def _without_magics(source: str) -> str:
     return "\n".join(kept)
 
 
-def _parse(source: str) -> ast.Module | None:
+def parse(source: str) -> ast.Module | None:
+    """The source's tree; None where it is no Python."""
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError):

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -250,6 +250,24 @@ def run(
     notebook_timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Limit of one notebook.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="At once; as many as cores, memory and GPUs allow by default."),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(metavar="GB", help="That the jobs may take together; what is free by default."),
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="N|IDS", help="GPUs to use, one a job; all by default.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Let kernels see this variable; repeatable.")
+    ] = None,
+    no_warm: Annotated[
+        bool,
+        typer.Option("--no-warm", help="A fresh process for each kernel, none forked with its imports done."),
+    ] = False,
     out: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Run folder; _build/runs/<id> by default.")
     ] = None,
@@ -260,6 +278,7 @@ def run(
 ) -> int:
     """Run chapters x seeds under a profile, or any notebooks, and judge what the chapters measured."""
     from harness.plan import Request, parse_seeds, plan
+    from harness.schedule import find_machine
 
     book = load_book() if not notebooks or find_root() else None
     if notebooks and chapters:
@@ -288,13 +307,21 @@ def run(
         fail(problem, ExitCode.USAGE)
     if all(entry.problem for entry in planned):
         return int(ExitCode.USAGE)  # no run folder: the latest run stays the latest
+    machine = find_machine(
+        device, sum(not entry.problem for entry in planned), jobs=jobs, memory_gb=memory, gpus=gpus
+    )
+    variables = (*(book.environment if book else ()), *(env or ()))
     began = time.monotonic()
     run_dir = _new_run(out, book.root if book else Path.cwd(), planned[0].job.profile)
     with interruptible() as cancel:
         try:
-            code = _execute(
-                book, planned, run_dir, cancel, use_cache=not no_cache, strict=strict, quiet=quiet
-            )
+            ways = {
+                "use_cache": not no_cache,
+                "warm": not no_warm,
+                "machine": machine,
+                "variables": variables,
+            }
+            code = _execute(book, planned, run_dir, cancel, ways, strict=strict, quiet=quiet)
         except BaseException:
             if out is None and not (run_dir / "manifest.json").exists():  # stopped before it began
                 shutil.rmtree(run_dir, ignore_errors=True)
@@ -349,12 +376,15 @@ def _execute(
     planned: Sequence[Planned],
     run_dir: Path,
     cancel: Event,
+    ways: Mapping[str, Any],
     *,
-    use_cache: bool,
     strict: bool,
     quiet: bool,
 ) -> int:
-    """Run the jobs, judge them and report. Once *cancel* is set no job runs on; the reports are still written."""
+    """Run the jobs in these *ways* (see :func:`harness.run.execute`), judge them and report.
+
+    Once *cancel* is set no job runs on; the reports are still written.
+    """
     from harness.progress import format_seconds, make_progress
     from harness.run import execute
 
@@ -366,9 +396,9 @@ def _execute(
             run_dir,
             book=book,
             command=["harness", *sys.argv[1:]],
-            use_cache=use_cache,
             progress=progress,
             cancel=cancel,
+            **ways,
         )
     finally:
         progress.close()

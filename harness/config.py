@@ -17,8 +17,18 @@ from harness.errors import HarnessError
 from harness.model import Limits
 
 CONFIG_NAME = "harness.yml"
-KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters")
+KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "warm")
 PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
+HEAVY = (
+    "accelerate", "datasets", "evaluate", "numpy", "pandas", "peft", "pyarrow", "safetensors", "scipy", "sklearn",
+    "tokenizers", "torch", "transformers",
+)  # fmt: skip
+"""Packages worth importing once for all kernels, that start no thread and touch no GPU when they are imported.
+
+One that holds on to what it finds at its import (matplotlib.pyplot and the shell, for one) does not belong here.
+"""
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
+_PACKAGE = re.compile(r"[^\W\d]\w*")
 _PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # part of a job's id, hence of a folder's name
 
 
@@ -44,6 +54,10 @@ class Book:
     chapters: tuple[Path, ...]
     profiles: Mapping[str, Profile]
     parameters: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    environment: tuple[
+        str, ...
+    ] = ()  # variables that kernels get beside the usual ones; * at the end for any rest
+    warm: tuple[str, ...] = HEAVY  # packages that a fork server imports once
 
     def profile(self, name: str | None) -> Profile:
         """The profile called *name*, or the default one."""
@@ -130,6 +144,8 @@ def load_book(start: Path | None = None) -> Book:
         chapters=chapters,
         profiles=profiles,
         parameters=_read_parameters(where, data.get("parameters"), chapters, profiles),
+        environment=_names(where, "environment", data, _VARIABLE, "MY_DATA or MY_*", ()),
+        warm=_names(where, "warm", data, _PACKAGE, "torch", HEAVY),
     )
 
 
@@ -196,6 +212,17 @@ def _packages(where: Path, value: Any) -> list[str]:
     if not isinstance(value, list) or not all(map(_inside, value)):
         raise HarnessError(f"{where}: packages must be a list of folder names inside the book, not {value!r}")
     return value
+
+
+def _names(
+    where: Path, key: str, data: Mapping[str, Any], form: re.Pattern[str], such: str, default: tuple[str, ...]
+) -> tuple[str, ...]:
+    value = data.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, list) or not all(isinstance(n, str) and form.fullmatch(n) for n in value):
+        raise HarnessError(f"{where}: {key} must be a list of names such as {such}, not {value!r}")
+    return tuple(value)
 
 
 def _read_profiles(where: Path, data: Any) -> Mapping[str, Profile]:

@@ -12,17 +12,20 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, InfrastructureError
 from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, Metric, to_json
 from harness.notebook import Notebook, is_blank, read_document, read_notebook
-from harness.process import MARKER, WorkerProcess, describe_exit
-from harness.record import METRICS_VARIABLE
+from harness.process import WorkerProcess, describe_exit
 from harness.store import explain_os_error, load_metrics, write_json, write_text
+from harness.variables import MASK, common_environment, job_environment, secrets
+
+if TYPE_CHECKING:
+    from harness.forkserver import ForkServer
 
 SAMPLE_EVERY = 0.5  # seconds between looks at the process tree
 HEARTBEAT_EVERY = 15.0  # seconds between signs of life of a running job
@@ -36,8 +39,24 @@ NOT_SAVED = "the notebook could not be saved"
 Emit = Callable[[Mapping[str, Any]], None]
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a job runs in."""
+
+    environment: Mapping[str, str]  # of every job of the run
+    server: ForkServer | None = None  # forks the worker; None: a fresh interpreter
+    warm: bool = False  # the server forks the kernel, too
+    gpu: str | None = None  # the one device that the job may see; None: whatever the caller sees
+
+
 def run_job(
-    job: Job, folder: Path, *, emit: Emit, cancel: threading.Event, shown: str | None = None
+    job: Job,
+    folder: Path,
+    *,
+    emit: Emit,
+    cancel: threading.Event,
+    shown: str | None = None,
+    place: Place | None = None,
 ) -> JobResult:
     """Run *job* in *folder* and return how it ended, with nothing of it left running.
 
@@ -47,6 +66,7 @@ def run_job(
         emit: called with every event (a mapping with the keys ``event`` and ``job``).
         cancel: once set, the job is stopped and ends as cancelled.
         shown: path of the notebook as the result states it; the job's own by default.
+        place: a fresh worker and kernel by default.
 
     What could not be saved once the job ran (full disk) is told by an event called ``trouble``, and such a
     job never counts as completed.
@@ -58,8 +78,9 @@ def run_job(
     clock = time.monotonic()
     _prepare(job, folder)
     emit({"event": "job_start", "job": job.id, "notebook": str(job.notebook)})
-    watch = _Watch(job, folder, emit, cancel)
+    watch = _Watch(job, folder, emit, cancel, place or Place(common_environment(job)))
     ending = watch.run()
+    _mask_log(folder / "log.txt")
     metrics, warnings = load_metrics(folder / "metrics.jsonl")
     for message in warnings:
         emit({"event": "warning", "job": job.id, "message": message})
@@ -82,6 +103,17 @@ def run_job(
     emit({"event": "job_end", "job": job.id, "state": result.state, "reason": result.reason,
           "seconds": result.seconds, "metrics": len(metrics)})  # fmt: skip
     return result
+
+
+def _mask_log(log: Path) -> None:
+    """What a kernel prints past its streams goes straight to the log: take the secrets out once it has ended."""
+    with suppress(OSError):
+        if values := [value.encode() for value in secrets()]:
+            text = masked = log.read_bytes()
+            for value in values:
+                masked = masked.replace(value, MASK.encode())
+            if masked != text:
+                log.write_bytes(masked)
 
 
 def _with_trouble(ending: Mapping[str, Any], trouble: str, emit: Emit, job: Job) -> Mapping[str, Any]:
@@ -154,24 +186,6 @@ def _result(
     )
 
 
-def environment_of(job: Job, folder: Path, marker: str) -> dict[str, str]:
-    """Environment of the worker and so of the kernel."""
-    environment = dict(os.environ)
-    environment.update(
-        {
-            MARKER: marker,
-            METRICS_VARIABLE: str(folder / "metrics.jsonl"),
-            "HARNESS_PROFILE": job.profile,
-            "PYTHONHASHSEED": "0",
-            "PYTHONUTF8": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-    )
-    if not job.network:
-        environment["HF_HUB_OFFLINE"] = "1"
-    return environment
-
-
 def socket_folder() -> Path:
     """A short private folder for the kernel's sockets; their paths must fit in ``sun_path``."""
     for base in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
@@ -186,7 +200,8 @@ def socket_folder() -> Path:
 class _Watch:
     """Reads a worker's reports, watches its memory and its limits, and cleans up after it."""
 
-    def __init__(self, job: Job, folder: Path, emit: Emit, cancel: threading.Event) -> None:
+    def __init__(self, job: Job, folder: Path, emit: Emit, cancel: threading.Event, place: Place) -> None:
+        self._at = place
         self._job = job
         self._folder = folder.resolve()
         self._emit = emit
@@ -206,8 +221,7 @@ class _Watch:
         try:
             sockets = socket_folder()
             with (self._folder / "log.txt").open("wb") as log:
-                environment = environment_of(self._job, self._folder, marker)
-                worker = WorkerProcess([str(self._folder), str(sockets)], environment, log)
+                worker = self._start(marker, sockets, log)
         except OSError as error:
             raise explain_os_error(error, f"cannot start a worker for {self._job.id}") from None
         try:
@@ -218,6 +232,18 @@ class _Watch:
             shutil.rmtree(sockets, ignore_errors=True)
             self.peak_rss_mb = round(worker.peak_rss / 2**20, 1) or None
         return self._ending or self._ending_of_lost_worker(code)
+
+    def _start(self, marker: str, sockets: Path, log: IO[Any]) -> WorkerProcess:
+        """A worker from the fork server; a fresh one if there is none or it died."""
+        place, arguments = self._at, [str(self._folder), str(sockets)]
+        environment = {**place.environment, **job_environment(self._folder, marker, place.gpu)}
+        if place.server is not None:
+            try:
+                return WorkerProcess(arguments, environment, log, place.server, warm=place.warm)
+            except OSError as error:
+                message = f"{self._job.id}: {error}; it runs in a fresh process"
+                self._emit({"event": "warning", "job": self._job.id, "message": message})
+        return WorkerProcess(arguments, environment, log)
 
     def _follow(self, worker: WorkerProcess) -> None:
         """Read reports until the worker is gone, has to go, or has said its last word."""

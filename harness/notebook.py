@@ -9,6 +9,9 @@ from typing import Any
 
 from harness.errors import HarnessError
 
+NATIVE_KERNEL = "python3"
+"""The kernel that always is the interpreter which runs the harness."""
+
 
 class InvalidNotebook(HarnessError):
     """This file cannot be run as a notebook; the message says why."""

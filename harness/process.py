@@ -8,42 +8,73 @@ ran (a daemon that clears its environment and detaches was still seen as a child
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import psutil
+
+if TYPE_CHECKING:
+    from harness.forkserver import ForkServer
 
 MARKER = "HARNESS_JOB"
 """Environment variable whose value marks every process of one job."""
 
-_PACKAGE_PARENT = Path(__file__).resolve().parents[1]
+PACKAGE_PARENT = Path(__file__).resolve().parents[1]
+"""Working folder of workers: puts the package on sys.path without touching the kernel's environment."""
+
+FORK_SERVER = "harness.forkserver"
+"""In the command line of every process that was forked from the server and started nothing else."""
+
+PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
 
 
 class WorkerProcess:
-    """A worker in a session of its own, with a pipe on which it reports."""
+    """A worker in a session of its own, with a pipe on which it reports.
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: IO[Any]) -> None:
+    Args:
+        arguments: of ``harness.worker``, but for the descriptor of the pipe.
+        environment: of the worker and so of the kernel.
+        log: what both print outside the notebook.
+        server: forks the worker; None starts a fresh interpreter.
+        warm: the server forks the kernel, too.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        log: IO[Any],
+        server: ForkServer | None = None,
+        *,
+        warm: bool = False,
+    ) -> None:
         self.marker = environment[MARKER]
         self._seen: dict[tuple[int, float], psutil.Process] = {}
+        self._forked: set[tuple[int, float]] = set()  # of those, the ones that share the server's pages
+        self._inherited = server.resident if server else 0  # bytes of such pages
         self.rss = self.peak_rss = 0  # bytes, of the whole tree
         read_end, write_end = os.pipe()
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "harness.worker", *arguments, str(write_end)],
-                cwd=_PACKAGE_PARENT,  # puts the package on sys.path without touching the kernel's environment
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=(write_end,),
-                start_new_session=True,
-            )
+            if server is not None:
+                self.process: Any = server.spawn(arguments, environment, log, write_end, warm=warm)
+            else:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "harness.worker", *arguments, str(write_end)],
+                    cwd=PACKAGE_PARENT,
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(write_end,),
+                    start_new_session=True,
+                )
         except BaseException:
             os.close(read_end)
             raise
@@ -56,14 +87,22 @@ class WorkerProcess:
         return self.process.poll()
 
     def sample(self) -> None:
-        """Note every process of the tree and the memory that all of them hold together."""
-        total = 0
+        """Note every process of the tree and the memory that all of them hold together.
+
+        Pages that forked processes inherited from the server count once.
+        """
         for process in self._descendants():
             with contextlib.suppress(psutil.Error):
-                self._seen[process.pid, process.create_time()] = process
-        for process in self._seen.values():
+                key = (process.pid, process.create_time())
+                if key not in self._seen and self._inherited and FORK_SERVER in process.cmdline():
+                    self._forked.add(key)
+                self._seen[key] = process
+        total = sharing = 0
+        for key, process in self._seen.items():
             with contextlib.suppress(psutil.Error):
                 total += process.memory_info().rss
+                sharing += key in self._forked
+        total -= max(0, sharing - 1) * self._inherited
         self.rss, self.peak_rss = total, max(self.peak_rss, total)
 
     def ask_to_stop(self) -> None:
@@ -79,6 +118,7 @@ class WorkerProcess:
         kill_all([*self._seen.values(), *marked(self.marker)])
         kill_all(marked(self.marker))  # children that were started while we killed
         self.process.wait()
+        collect(pid for pid, _ in self._seen)
         with contextlib.suppress(OSError):
             os.close(self.reports)
 
@@ -88,6 +128,20 @@ class WorkerProcess:
             return [worker, *worker.children(recursive=True)]
         except psutil.Error:
             return []
+
+
+def is_linux() -> bool:
+    return sys.platform.startswith("linux")
+
+
+def adopt_orphans() -> None:
+    """On Linux, a process whose parent ends becomes a child of this one, which can then find and collect it.
+
+    Without that a detached process with a cleared environment belongs to nobody.
+    """
+    if is_linux():
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def marked(marker: str) -> list[psutil.Process]:
@@ -116,6 +170,13 @@ def kill_all(processes: Sequence[psutil.Process], wait: float = 5.0) -> None:
         alive = [p for p in alive if is_alive(p)]
         if alive:
             time.sleep(0.02)
+
+
+def collect(pids: Iterable[int]) -> None:
+    """Bury those that ended as children of this process: where it adopts orphans they would stay as zombies."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError, PermissionError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 def is_alive(process: psutil.Process) -> bool:

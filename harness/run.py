@@ -1,26 +1,35 @@
-"""Execute a plan: jobs one after another, events, the cache, and an orderly end when interrupted."""
+"""Execute a plan: what is cached is taken over, the rest runs side by side; an orderly end when interrupted."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness import cache
-from harness.config import Book
+from harness.config import HEAVY, Book
 from harness.environment import environment, git_state, hardware_class
 from harness.errors import HarnessError, InfrastructureError
-from harness.execution import run_job, unrun_result
+from harness.execution import Place, run_job, unrun_result
+from harness.forkserver import ForkServer
 from harness.model import SCHEMA, Job, JobResult, JobState, to_json
 from harness.plan import Planned
+from harness.process import is_linux
+from harness.schedule import Machine, Schedule, needs
 from harness.store import EventLog, write_json
+from harness.variables import common_environment
+from harness.warmth import modules_to_import, reason_for_cold
 
 Listener = Callable[[Mapping[str, Any]], None]
+
+SEQUENTIAL = Machine(jobs=1, threads=None, memory_mb=float("inf"))
+"""One job after another."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +70,21 @@ def execute(
     book: Book | None,
     command: Sequence[str],
     use_cache: bool = True,
+    warm: bool = True,
+    machine: Machine | None = None,
+    variables: Sequence[str] = (),
     progress: Listener = lambda event: None,
     cancel: threading.Event | None = None,
 ) -> RunOutcome:
     """Run every job of the plan in *run_dir* and return all results, in the order of the plan.
 
-    Once *cancel* is set, the running job and the rest are cancelled; their results are written all the same.
+    Once *cancel* is set, the running jobs and the rest are cancelled; their results are written all the same.
     A disk that is full cancels the rest, too: they could not be saved either.
+
+    Args:
+        warm: fork kernels from a process with the heavy imports where that gives the same results.
+        machine: how many jobs may run at once, and with what; one at a time by default.
+        variables: names of environment variables that kernels get beside the usual ones.
 
     Raises:
         KeyboardInterrupt: *cancel* was set before anything was written.
@@ -79,12 +96,10 @@ def execute(
         raise KeyboardInterrupt
     write_json(run_dir / "manifest.json", manifest)
     events = EventLog(run_dir / "events.jsonl", progress)
-    results: list[JobResult] = []
     try:
         events({"event": "run_start", "run": run_dir.name, "jobs": len(planned)})
-        room = _Room(book, run_dir, events, cancel, use_cache)
-        for entry in planned:
-            results.append(room.run(entry))
+        room = _Room(book, run_dir, events, cancel, use_cache, warm, machine or SEQUENTIAL, variables)
+        results = room.run_all(planned)
         stopped = cancel.is_set() or bool(room.trouble)
         events({"event": "run_end", "interrupted": stopped, "trouble": room.trouble})
         return RunOutcome(manifest, results, time.monotonic() - clock, stopped, room.trouble)
@@ -101,7 +116,72 @@ class _Room:
     events: EventLog
     cancel: threading.Event
     use_cache: bool
+    warm: bool
+    machine: Machine
+    variables: Sequence[str]
     _trouble: str = ""
+
+    def run_all(self, planned: Sequence[Planned]) -> list[JobResult]:
+        """All jobs to their ends: first those that need no kernel, then the rest side by side."""
+        planned = [replace(entry, job=replace(entry.job, key=self._key(entry))) for entry in planned]
+        results = {entry.job.id: self._settled(entry) for entry in planned}
+        rest = [entry for entry in planned if results[entry.job.id] is None]
+        if rest:
+            known = needs(self.book.root if self.book else Path.cwd(), [entry.job for entry in rest])
+            schedule = Schedule(self.machine, rest, lambda entry: known[entry.job.id], self._is_over)
+            with self._server(rest) as server:
+                done = schedule.run(lambda entry, gpu: self.run(entry, self._place(entry, server, gpu)))
+            results |= {entry.job.id: result for entry, result in zip(rest, done, strict=True)}
+        return [results[entry.job.id] for entry in planned]
+
+    def _is_over(self) -> bool:
+        return self.cancel.is_set() or bool(self.trouble)
+
+    def _settled(self, entry: Planned) -> JobResult | None:
+        """The result of a job that cannot run or need not; None if it has to."""
+        if entry.problem:
+            return self._unrun(entry, JobState.INVALID, entry.problem)
+        if entry.job.key and self.use_cache and not self._is_over():
+            return self._cached(entry.job, self._folder(entry))
+        return None
+
+    @contextmanager
+    def _server(self, entries: Sequence[Planned]) -> Iterator[ForkServer | None]:
+        """A fork server with what the notebooks of *entries* import; None where warm kernels are off."""
+        if not self.warm or self._is_over():
+            yield None
+            return
+        notebooks = [entry.notebook for entry in entries if entry.notebook]
+        heavy = self.book.warm if self.book else HEAVY
+        modules = modules_to_import(notebooks, *self._local(), heavy)
+        common = self._environment(entries[0].job)
+        server = ForkServer(common, modules, self.run_dir / "forkserver.log")
+        try:
+            started = server.start()
+            if not started and is_linux():
+                message = f"warm kernels are off: {server.trouble}"
+                self.emit({"event": "warning", "message": message})
+            yield server if started else None
+        finally:
+            server.close()
+
+    def _environment(self, job: Job) -> dict[str, str]:
+        return common_environment(job, patterns=self.variables, threads=self.machine.threads)
+
+    def _place(self, entry: Planned, server: ForkServer | None, gpu: str | None) -> Place:
+        warm = False
+        if server is not None and entry.notebook is not None:
+            reason = reason_for_cold(entry.notebook, server.loaded, *self._local())
+            self.events({"event": "kernel", "job": entry.job.id, "warm": not reason, "reason": reason})
+            warm = not reason
+        return Place(self._environment(entry.job), server, warm, gpu)
+
+    def _local(self) -> tuple[Path | None, tuple[str, ...]]:
+        """Root and packages of the book, where there is one."""
+        return (self.book.root, self.book.packages) if self.book else (None, ())
+
+    def _folder(self, entry: Planned) -> Path:
+        return self.run_dir / "jobs" / entry.job.id
 
     @property
     def trouble(self) -> str:
@@ -114,31 +194,23 @@ class _Room:
             self._trouble = self._trouble or event["message"]
         self.events(event)
 
-    def run(self, entry: Planned) -> JobResult:
+    def run(self, entry: Planned, place: Place) -> JobResult:
         """One job to its end, whatever that is."""
-        job, folder = entry.job, self.run_dir / "jobs" / entry.job.id
-        shown = shown_path(job.notebook, self.book)
-        if entry.problem:
-            return self._unrun(entry, folder, JobState.INVALID, entry.problem)
+        job = entry.job
         if self.cancel.is_set():
-            return self._unrun(entry, folder, JobState.CANCELLED, "the run was interrupted before it started")
+            return self._unrun(entry, JobState.CANCELLED, "the run was interrupted before it started")
         if self.trouble:
-            return self._unrun(entry, folder, JobState.CANCELLED, f"not started: {self.trouble}")
+            return self._unrun(entry, JobState.CANCELLED, f"not started: {self.trouble}")
         try:
-            return self._run(entry, folder, shown)
+            return self._run(job, self._folder(entry), place)
         except InfrastructureError as error:
             self.emit({"event": "trouble", "job": job.id, "message": f"{job.id}: {error}"})
-            return self._unrun(entry, folder, JobState.CANCELLED, f"could not start: {error}")
+            return self._unrun(entry, JobState.CANCELLED, f"could not start: {error}")
 
-    def _run(self, entry: Planned, folder: Path, shown: str) -> JobResult:
-        job = entry.job
-        cacheable = self._key(entry)
-        if cacheable:
-            job = replace(job, key=cacheable)
-            if self.use_cache and (kept := self._cached(job, folder, shown)) is not None:
-                return kept
-        result = run_job(job, folder, emit=self.emit, cancel=self.cancel, shown=shown)
-        if cacheable and self.book and result.state is JobState.COMPLETED:
+    def _run(self, job: Job, folder: Path, place: Place) -> JobResult:
+        shown = shown_path(job.notebook, self.book)
+        result = run_job(job, folder, emit=self.emit, cancel=self.cancel, shown=shown, place=place)
+        if job.key and self.book and result.state is JobState.COMPLETED:
             try:
                 cache.keep(self.book.root, job, folder, self.run_dir.name)
             except InfrastructureError as error:  # the run is whole without it
@@ -158,13 +230,15 @@ class _Room:
             return ""
         hardware = hardware_class(entry.job.device)
         try:
-            return cache.job_key(entry.job, entry.notebook, self.book.root, self.book.packages, hardware)
+            return cache.job_key(
+                entry.job, entry.notebook, self.book.root, self.book.packages, hardware, self.variables
+            )
         except OSError as error:
             what = f"cannot read {error.filename}: {error.strerror}" if error.filename else str(error)
             self._warn(entry.job, f"{what}; it runs without the cache")
             return ""
 
-    def _cached(self, job: Job, folder: Path, shown: str) -> JobResult | None:
+    def _cached(self, job: Job, folder: Path) -> JobResult | None:
         assert self.book is not None
         try:
             entry = cache.find(self.book.root, job.key)
@@ -173,15 +247,15 @@ class _Room:
             return None
         if entry is None:
             return None
-        result = cache.restore(entry, job, folder, shown)
+        result = cache.restore(entry, job, folder, shown_path(job.notebook, self.book))
         write_json(folder / "job.json", {"schema": SCHEMA, **to_json(job)})
         write_json(folder / "result.json", {"schema": SCHEMA, **to_json(result)})
         self._ended(result)
         return result
 
-    def _unrun(self, entry: Planned, folder: Path, state: JobState, reason: str) -> JobResult:
+    def _unrun(self, entry: Planned, state: JobState, reason: str) -> JobResult:
         shown = shown_path(entry.job.notebook, self.book)
-        result = unrun_result(entry.job, folder, state, reason, shown, self.emit)
+        result = unrun_result(entry.job, self._folder(entry), state, reason, shown, self.emit)
         self._ended(result)
         return result
 

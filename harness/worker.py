@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -18,22 +17,30 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.forkserver import Seat
 
 PARENT_CHECK_EVERY = 1.0  # seconds
 GUARD_GRACE = 12.0  # seconds for a worker to end in order after its harness was killed
-PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], seat: Seat | None = None) -> int:
+    """Run the job; *seat* is the child that the fork server put in place of a fresh kernel."""
     folder, sockets, descriptor = Path(arguments[0]), Path(arguments[1]), int(arguments[2])
     os.set_inheritable(descriptor, False)
     start_guard(descriptor, sockets)
+    from harness.model import to_json
+    from harness.process import adopt_orphans
+    from harness.variables import mask
+
     adopt_orphans()
+    hidden = json.loads(os.environ.pop("HARNESS_SECRETS", "[]"))  # the kernel inherits what is left
     pipe = os.fdopen(descriptor, "w", encoding="utf-8")
 
     def report(event: Mapping[str, Any]) -> None:
-        pipe.write(json.dumps(event, ensure_ascii=False) + "\n")
+        pipe.write(json.dumps(mask(to_json(event), hidden), ensure_ascii=False) + "\n")
         pipe.flush()
 
     parent = os.getppid()
@@ -41,7 +48,7 @@ def main(arguments: list[str]) -> int:
     stopping: list[int] = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
-    ending = run(folder, sockets, report, stopping)
+    ending = run(folder, sockets, report, stopping, seat, hidden)
     with contextlib.suppress(BrokenPipeError):  # the harness is gone
         report(ending)
     kill_children()
@@ -88,17 +95,6 @@ def _parent_of(pid: int) -> int | None:
         return None
 
 
-def adopt_orphans() -> None:
-    """On Linux, a process whose parent ends becomes a child of this worker, which can then find it.
-
-    Without that a detached process with a cleared environment belongs to nobody.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
 def kill_children() -> None:
     """End everything that the notebook started and that still runs; the kernel is gone by now."""
     import psutil
@@ -128,7 +124,12 @@ def tidy_up(sockets: Path) -> None:
 
 
 def run(
-    folder: Path, sockets: Path, report: Callable[[Mapping[str, Any]], None], stopping: list[int]
+    folder: Path,
+    sockets: Path,
+    report: Callable[[Mapping[str, Any]], None],
+    stopping: list[int],
+    seat: Seat | None,
+    hidden: list[str],
 ) -> dict[str, Any]:
     """Run the job of *folder*; the event that says how it ended."""
     from harness.engine import Cancelled, run_notebook
@@ -150,6 +151,8 @@ def run(
             sockets=sockets,
             fallback="" if job["chapter"] else str(Path(__file__).resolve().parents[1]),
             report=report,
+            seat=seat,
+            hidden=hidden,
         )
     except Cancelled:
         return {

@@ -118,7 +118,7 @@ def test_a_module_beside_the_notebook_and_a_local_data_folder_count(key, root):
 
 def test_versions_and_variables_count(key, monkeypatch):
     first = key("x = 1")
-    monkeypatch.setenv("SFT_DATA", "/somewhere")
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
     second = key()
     monkeypatch.setattr(cache, "distributions", lambda: ("torch-9.9",))
     assert len({first, second, key()}) == 3

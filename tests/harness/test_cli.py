@@ -460,7 +460,10 @@ def hanging(book):
     write_notebook(book / "chapters" / "01-a.ipynb", f"{RECORD}\nrecord('acc', 0.5)", hang, "1")
     write_notebook(book / "chapters" / "02-b.ipynb", "1")
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", "run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "harness", "run", "--jobs", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     events = book / "_build" / "runs" / "latest" / "events.jsonl"
     deadline = time.monotonic() + 60

@@ -18,24 +18,37 @@ from notebooks import RECORD, outputs_of, write_notebook
 
 from harness import execution
 from harness.errors import InfrastructureError
-from harness.execution import run_job, unrun_result
+from harness.execution import Place, run_job, unrun_result
+from harness.forkserver import ForkServer
 from harness.model import CellState, Job, JobState, Limits, job_result_from_json
 from harness.process import MARKER, marked
 from harness.store import read_json
+from harness.variables import common_environment
 
 LIMITS = Limits(60, 60)
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A fork server as a run of notebooks without heavy imports has it."""
+    job = Job("job", Path("any.ipynb"), None, "offline", None, {}, LIMITS, network=False)
+    server = ForkServer(common_environment(job), (), tmp_path_factory.mktemp("server") / "log.txt")
+    assert server.start(), server.trouble
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["fresh", "forked"])
+def run(tmp_path, request):
     """Run a notebook; afterwards no process of any of its jobs may be left."""
     markers: list[str] = []
     folders: list[Path] = []
-    real = execution.environment_of
+    server = request.getfixturevalue("server") if request.param == "forked" else None
+    real = execution.job_environment
 
-    def remember(job, folder, marker):
+    def remember(folder, marker, gpu=None):
         markers.append(marker)
-        return real(job, folder, marker)
+        return real(folder, marker, gpu)
 
     real_folder = execution.socket_folder
 
@@ -43,14 +56,15 @@ def run(tmp_path):
         folders.append(real_folder())
         return folders[-1]
 
-    execution.environment_of, execution.socket_folder = remember, remember_folder
+    execution.job_environment, execution.socket_folder = remember, remember_folder
 
     def run(path, *, parameters=None, limits=LIMITS, chapter=None, cancel=None, emit=lambda event: None):
         job = Job("job", path, chapter, "offline", None, parameters or {}, limits, network=False)
-        return run_job(job, tmp_path / "job", emit=emit, cancel=cancel or threading.Event())
+        place = Place(common_environment(job), server, warm=server is not None)
+        return run_job(job, tmp_path / "job", emit=emit, cancel=cancel or threading.Event(), place=place)
 
     yield run
-    execution.environment_of, execution.socket_folder = real, real_folder
+    execution.job_environment, execution.socket_folder = real, real_folder
     assert markers and folders
     assert not [folder for folder in folders if folder.exists()], "sockets left behind"
     left = [p for marker in markers for p in marked(marker)]
