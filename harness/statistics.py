@@ -57,6 +57,15 @@ class Bootstrap:
     interval: tuple[float, float]
 
 
+@dataclass(frozen=True)
+class Difference:
+    """Outcome of a two-sided test of a difference of means against 0."""
+
+    delta: float  # mean of B minus mean of A
+    interval: tuple[float, float]
+    p_value: float
+
+
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean, summed without rounding errors."""
     return math.fsum(values) / len(values)
@@ -191,6 +200,82 @@ def paired_bootstrap(d: Sequence[float], seed: int, n: int = 10_000, confidence:
         means[start:stop] = values[chosen].mean(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Bootstrap(mean(d), (float(low), float(high)))
+
+
+def paired_t(b: Sequence[float], a: Sequence[float], confidence: float = 0.95) -> Difference:
+    """Whether B and A differ, given in pairs, as by seed: Student's t-test of the paired differences.
+
+    Differences without any spread have no standard error: the interval has width 0, and the p-value is 1 or 0.
+
+    Raises:
+        ValueError: fewer than two pairs, two lengths, or values that are not finite.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"{len(b)} values of B and {len(a)} of A: give them in pairs")
+    _require((*a, *b), 4, "values of two pairs")
+    differences = [y - x for y, x in zip(b, a, strict=True)]
+    error = math.sqrt(variance(differences) / len(differences))
+    return _t_test(mean(differences), error, len(differences) - 1, confidence)
+
+
+def welch_t(b: Sequence[float], a: Sequence[float], confidence: float = 0.95) -> Difference:
+    """Whether the means of B and A differ where nothing pairs their values (Welch, Biometrika 34 (1947) 28).
+
+    Raises:
+        ValueError: fewer than two values on either side, or values that are not finite.
+    """
+    for values in (b, a):
+        _require(values, 2, "values")
+    error, degrees = _standard_error(b, a)
+    return _t_test(mean(b) - mean(a), error, degrees, confidence)
+
+
+def _t_test(delta: float, error: float, degrees: float, confidence: float) -> Difference:
+    from scipy.special import stdtr
+
+    half = _t_quantile(degrees, (1 + confidence) / 2) * error
+    p_value = 2 * float(stdtr(degrees, -abs(delta) / error)) if error else float(delta == 0)
+    return Difference(delta, (delta - half, delta + half), p_value)
+
+
+def randomization(d: Sequence[float], seed: int, n: int = 10_000) -> float:
+    """Two-sided p-value of paired differences *d*: how often their sum gets as large with signs by chance.
+
+    If A and B are the same, which of the two gave which score of an example is chance, so each difference
+    has either sign (Fisher, The Design of Experiments, 1935, section 21). Exact where there are at most *n*
+    choices of signs, else by *n* random ones; with 0/1 scores it is McNemar's exact test.
+
+    Raises:
+        ValueError: no differences, or values that are not finite.
+    """
+    import numpy as np
+
+    _require(d, 1, "differences")
+    values = np.array([v for v in d if v != 0], dtype=np.float64)
+    least = abs(values.sum()) - rounding_of(float(np.abs(values).sum()))
+    if 2 ** min(len(values), 64) <= n:
+        choices = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
+        return float(np.mean(np.abs((1 - 2 * choices) @ values) >= least))
+    rng = np.random.default_rng(seed)
+    block = max(1, _BOOTSTRAP_BLOCK // len(values))
+    extreme = 0
+    for start in range(0, n, block):
+        signs = rng.integers(0, 2, size=(min(block, n - start), len(values)), dtype=np.int8)
+        extreme += int(np.sum(np.abs(values.sum() - 2 * (signs @ values)) >= least))
+    return (extreme + 1) / (n + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for being several (Holm, Scand. J. Statist. 6 (1979) 65), in the order given.
+
+    Calling those below alpha significant errs in any of them with a probability of at most alpha.
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
 
 
 def runs_needed(

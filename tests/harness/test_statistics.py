@@ -15,14 +15,18 @@ import pytest
 from scipy import stats
 
 from harness.statistics import (
+    holm,
     mcnemar,
     mean,
     one_sided_floor,
     paired_bootstrap,
+    paired_t,
     prediction_interval,
+    randomization,
     runs_needed,
     tost,
     variance,
+    welch_t,
 )
 
 DRAWS = 4000
@@ -267,6 +271,110 @@ def test_paired_bootstrap_covers_the_truth(report_rate):
     intervals = [paired_bootstrap(row, seed=i, n=400).interval for i, row in enumerate(d.tolist())]
     covered = float(np.mean([low <= 0.2 <= high for low, high in intervals]))
     assert 0.90 <= report_rate("coverage of the 95 % bootstrap interval, 60 examples", covered) <= 0.98
+
+
+# -- two runs against each other --------------------------------------------------------------------
+
+OTHERS = [0.805, 0.811, 0.803, 0.806, 0.807]
+
+
+def test_paired_and_welch_t_agree_with_scipy():
+    paired, unpaired = paired_t(OTHERS, RUNS), welch_t(OTHERS[:3], RUNS)
+    for found, expected in (
+        (paired, stats.ttest_rel(OTHERS, RUNS)),
+        (unpaired, stats.ttest_ind(OTHERS[:3], RUNS, equal_var=False)),
+    ):
+        interval = expected.confidence_interval(0.95)
+        assert found.p_value == pytest.approx(expected.pvalue)
+        assert found.interval == pytest.approx((interval.low, interval.high))
+    assert paired.delta == pytest.approx(np.mean(OTHERS) - np.mean(RUNS))
+
+
+def test_without_spread_a_difference_is_certain_and_no_difference_is_none():
+    assert paired_t([0.5, 0.75], [0.25, 0.5]).p_value == 0.0
+    assert paired_t([0.5, 0.75], [0.5, 0.75]) == welch_t([0.5, 0.5], [0.5, 0.5])
+    assert welch_t([0.5, 0.5], [0.5, 0.5]).p_value == 1.0
+
+
+@pytest.mark.parametrize("test", [paired_t, welch_t])
+def test_a_t_test_needs_two_finite_values_a_side(test):
+    for b, a in (([1.0], [2.0]), ([1.0, math.nan], [1.0, 2.0])):
+        with pytest.raises(ValueError, match=r"at least|finite"):
+            test(b, a)
+    with pytest.raises(ValueError, match="pairs"):
+        paired_t([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+def test_randomization_by_listing_every_choice_of_signs():
+    d = [0.3, 0.1, -0.05, 0.2, 0.0, 0.15]
+    sums = [
+        sum(s * v for s, v in zip(signs, d, strict=True)) for signs in itertools.product((1, -1), repeat=6)
+    ]
+    expected = np.mean([abs(total) >= abs(sum(d)) - 1e-12 for total in sums])
+    assert randomization(d, seed=0) == pytest.approx(expected)
+    assert randomization(d * 4, seed=0, n=20_000) == pytest.approx(
+        stats.permutation_test(
+            (d * 4,), np.sum, permutation_type="samples", n_resamples=20_000, rng=1
+        ).pvalue,
+        abs=0.01,
+    )
+
+
+def test_randomization_of_right_and_wrong_is_mcnemar():
+    rng = np.random.default_rng(20)
+    for examples, exact in ((14, True), (300, False)):
+        a, b = rng.random(examples) < 0.6, rng.random(examples) < 0.7
+        d = (b.astype(float) - a).tolist()
+        assert randomization(d, seed=0, n=20_000) == pytest.approx(
+            mcnemar(b.tolist(), a.tolist()).p_value, abs=1e-12 if exact else 0.015
+        )
+
+
+def test_randomization_is_repeatable_never_zero_and_one_without_difference():
+    d = [1.0] * 100
+    assert randomization(d, seed=3, n=500) == randomization(d, seed=3, n=500) == 1 / 501
+    assert randomization([0.0, 0.0], seed=0) == 1.0
+    assert randomization([0.1] * 5, seed=0) == 2 / 32
+
+
+@pytest.mark.parametrize(("examples", "n"), [(8, 300), (60, 300)])
+def test_false_alarms_of_randomization_are_five_percent(report_rate, examples, n):
+    """Also with scores as skewed as losses are: only which run gave which is exchanged."""
+    rng = np.random.default_rng(21)
+    d = rng.exponential(size=(1500, examples)) - rng.exponential(size=(1500, examples))
+    rate = float(np.mean([randomization(row, seed=i, n=n) <= 0.05 for i, row in enumerate(d.tolist())]))
+    assert report_rate(f"false alarms of randomization, {examples} examples", rate) == pytest.approx(
+        0.05, abs=0.017
+    )
+
+
+def test_false_alarms_of_the_paired_t_test_are_five_percent(report_rate):
+    pairs = zip(draw(22, 5).tolist(), draw(23, 5).tolist(), strict=True)
+    rate = float(np.mean([paired_t(b, a).p_value < 0.05 for b, a in pairs]))
+    assert report_rate("false alarms of the paired t-test, 5 seeds", rate) == pytest.approx(
+        0.05, abs=tolerance(0.05)
+    )
+
+
+def test_holm_is_the_textbook_procedure():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == [] and holm([0.5]) == [0.5] and holm([0.9, 0.8]) == [1.0, 1.0]
+    for p_values in np.random.default_rng(24).random((200, 6)) ** 3:
+        adjusted, order = holm(p_values.tolist()), np.argsort(p_values)
+        rejected = set()
+        for rank, i in enumerate(order):  # step down until one stands
+            if p_values[i] > 0.05 / (6 - rank):
+                break
+            rejected.add(int(i))
+        assert {i for i, p in enumerate(adjusted) if p <= 0.05} == rejected
+
+
+def test_any_false_alarm_among_twenty_tests_has_five_percent(report_rate):
+    draws = np.random.default_rng(25).random((DRAWS, 20))
+    rate = float(np.mean([min(holm(p_values)) < 0.05 for p_values in draws.tolist()]))
+    assert report_rate("any false alarm among 20 tests, Holm", rate) == pytest.approx(
+        0.05, abs=tolerance(0.05)
+    )
 
 
 # -- seeds needed -----------------------------------------------------------------------------------
