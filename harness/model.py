@@ -237,9 +237,15 @@ def metric_from_json(data: Any) -> Metric:
             _finite(name, "interval", interval[0]),
             _finite(name, "interval", interval[1]),
         ),
-        per_example=None if scores is None else tuple(_finite(name, "per_example", v) for v in scores),
+        per_example=None if scores is None else _scores(name, scores),
         time=None if data.get("time") is None else _text(name, "time", data["time"]),
     )
+
+
+def _scores(name: str, scores: Sequence[Any]) -> tuple[float, ...]:
+    if set(map(type, scores)) == {float} and math.isfinite(sum(scores)):
+        return tuple(scores)  # thousands, in each of hundreds of files
+    return tuple(_finite(name, "per_example", v) for v in scores)
 
 
 def _finite(name: str, what: str, value: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def read_document(run_dir: Path) -> dict[str, Any]:
 
 def document_jobs(document: Mapping[str, Any], path: Path) -> list[JobResult]:
     """The jobs of a run document that was read from *path*."""
-    return [_parsed(job_result_from_json, job, path) for job in _entries(document, "jobs", path)]
+    return [_parsed(_job_result, job, path) for job in _entries(document, "jobs", path)]
 
 
 def document_verdicts(document: Mapping[str, Any], path: Path) -> list[Verdict]:
@@ -96,10 +97,32 @@ def _entries(document: Mapping[str, Any], key: str, path: Path) -> list[Any]:
 
 
 def _read_result(path: Path) -> JobResult:
-    result: JobResult = _parsed(job_result_from_json, read_json(path), path)
+    result: JobResult = _parsed(_job_result, read_json(path), path)
     if result.id != path.parent.name:
         raise _damaged(path, f"it is of the job {result.id!r}")
     return result
+
+
+def _job_result(data: Any) -> JobResult:
+    """One job of a result.json, its types checked so far that it can be compared and reported."""
+    result = job_result_from_json(data)
+    for name in ("id", "notebook", "profile", "reason", "started"):
+        _check(name, getattr(result, name), str)
+    for name in ("seconds", "peak_rss_mb"):
+        _check(name, getattr(result, name) or 0, (int, float))
+    for name in ("chapter", "cached_from"):
+        _check(name, getattr(result, name) or "", str)
+    _check("parameters", result.parameters, dict)
+    for cell in result.cells:
+        _check("a cell's id", cell.id, str)
+        _check("a cell's index", cell.index, int)
+        _check("a cell's seconds", cell.seconds or 0, (int, float))
+    return result
+
+
+def _check(name: str, value: Any, kind: type | tuple[type, ...]) -> None:
+    if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"no usable {name!r}")
 
 
 def _parsed(parse: Any, data: Any, path: Path) -> Any:
