@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,8 +28,9 @@ from harness.wording import (
     format_range,
     format_seconds,
     names_cell,
-    one_line,
 )
+from harness.wording import markdown_code as _code
+from harness.wording import markdown_text as _cell
 
 _GOOD = frozenset({JobState.COMPLETED, JobState.SKIPPED})
 _VERDICT_HEAD = (
@@ -214,16 +214,3 @@ def _table(head: Sequence[Text], rows: Sequence[Sequence[str]], align: str, lang
     return "\n".join(
         "| " + " | ".join(row) + " |" for row in ([t.into(language) for t in head], ruler, *rows)
     )
-
-
-def _cell(text: str) -> str:
-    """*text* as literal Markdown on one line: no markup, no HTML, no new table column."""
-    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", one_line(text)).replace("<", "&lt;")
-
-
-def _code(text: str) -> str:
-    """*text* as inline code that may stand in a table."""
-    plain = one_line(text).replace("|", "\\|")
-    longest = max((len(run) for run in re.findall("`+", plain)), default=0)
-    fence = "`" * (longest + 1)
-    return f"{fence} {plain} {fence}" if longest else f"`{plain}`"

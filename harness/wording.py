@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
@@ -123,9 +124,20 @@ def one_line(text: object) -> str:
 
 
 def _strip_escapes(text: str) -> str:
-    import re
-
     return re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?", "", text)
+
+
+def markdown_text(text: str) -> str:
+    """*text* as literal Markdown on one line: no markup, no HTML, no new table column."""
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", one_line(text)).replace("<", "&lt;")
+
+
+def markdown_code(text: str) -> str:
+    """*text* as inline code that may stand in a table."""
+    plain = one_line(text).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall("`+", plain)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {plain} {fence}" if longest else f"`{plain}`"
 
 
 def names_cell(reason: str, cell: CellResult) -> bool:
