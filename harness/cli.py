@@ -1,4 +1,4 @@
-"""The command line: ``python -m harness list|run|check|report|bless|book|lint|doctor|clean``.
+"""The command line: ``python -m harness list|run|check|report|diff|bless|book|lint|doctor|clean``.
 
 Heavy modules are imported inside the commands, so that each starts at once. A mistake of the user ends in
 one line on stderr and the exit code of :class:`harness.errors.ExitCode`, never in a traceback.
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -57,6 +57,7 @@ StrictOption = Annotated[
         "--strict", help="Exit with 5 if a verdict is inconclusive, with 1 if a metric has no claim."
     ),
 ]
+DiffFormat = Literal["text", "markdown", "json"]
 EXIT_CODES = (
     "Exit codes: 0 all claims hold; 1 a claim failed or its metric is missing; 2 a notebook failed;"
     " 3 usage or configuration: what was asked for cannot be run; 4 a time limit, a kernel that died, an"
@@ -515,6 +516,39 @@ def report(run: RunArgument = "latest") -> None:
     screen = console()
     print_summary(screen, recorded.results, document_verdicts(document, run_dir / "result.json"))
     screen.print(f"run folder {run_dir}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def diff(
+    a: Annotated[str | None, typer.Argument(help="A run; the one before B by default.")] = None,
+    b: Annotated[str | None, typer.Argument(help="A later run; the latest by default.")] = None,
+    form: Annotated[DiffFormat, typer.Option("--format", help="How to print it.")] = "text",
+    fail_on_worse: Annotated[
+        bool,
+        typer.Option(
+            "--fail-on-worse",
+            help="Exit with 1 if a metric is significantly worse in B, or a job of both completed in A only.",
+        ),
+    ] = False,
+) -> int:
+    """Compare two runs: metrics with significance, time, memory, slower cells, changed outputs."""
+    from harness.diff import diff_runs, previous_run
+    from harness.difftext import print_diff, write_diff
+
+    root = find_root()
+    run_b = run_folder(root or Path.cwd(), LATEST if b is None else b)
+    run_a = previous_run(run_b) if a is None else run_folder(root or Path.cwd(), a)
+    found = diff_runs(run_a, run_b, load_book() if root else None)
+    if fail_on_worse and found.a.profile != found.b.profile:
+        profiles = f"{found.a.profile} and {found.b.profile}"
+        raise HarnessError(f"--fail-on-worse needs two runs of one profile, not of {profiles}")
+    if form == "text":
+        print_diff(console(), found)
+    else:
+        print(write_diff(found, form), end="")
+    for line in found.regressions if fail_on_worse else ():
+        fail(line, ExitCode.CLAIM_FAILED)
+    return int(ExitCode.CLAIM_FAILED if fail_on_worse and found.regressions else ExitCode.OK)
 
 
 @app.command()
