@@ -109,15 +109,19 @@ def _job_result(data: Any) -> JobResult:
     for name in ("id", "notebook", "profile", "reason", "started"):
         _check(name, getattr(result, name), str)
     for name in ("seconds", "peak_rss_mb"):
-        _check(name, getattr(result, name) or 0, (int, float))
+        _check(name, _or(getattr(result, name), 0), (int, float))
     for name in ("chapter", "cached_from"):
-        _check(name, getattr(result, name) or "", str)
+        _check(name, _or(getattr(result, name), ""), str)
     _check("parameters", result.parameters, dict)
     for cell in result.cells:
         _check("a cell's id", cell.id, str)
         _check("a cell's index", cell.index, int)
-        _check("a cell's seconds", cell.seconds or 0, (int, float))
+        _check("a cell's seconds", _or(cell.seconds, 0), (int, float))
     return result
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 def _check(name: str, value: Any, kind: type | tuple[type, ...]) -> None:

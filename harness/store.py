@@ -62,10 +62,10 @@ def write_json(path: Path, obj: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file of a run folder."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
         raise HarnessError(f"{path} does not exist; is this a finished run?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise HarnessError(f"{path} is not valid JSON ({error})") from None
     except OSError as error:
         raise HarnessError(f"cannot read {path}: {error.strerror or error}") from None
