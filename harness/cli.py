@@ -527,7 +527,7 @@ def diff(
         bool,
         typer.Option(
             "--fail-on-worse",
-            help="Exit with 1 if a metric is significantly worse in B, or a job of both completed in A only.",
+            help="Exit with 1 if B has a significantly worse metric, or a job that completed in A and not in B.",
         ),
     ] = False,
 ) -> int:

@@ -224,7 +224,7 @@ def _outputs(pairs: Pairs, run_a: Run, run_b: Run) -> tuple[OutputDiff, ...]:
 def _regressions(metrics: Sequence[MetricDiff], jobs: Sequence[JobDiff]) -> Iterator[str]:
     for metric in metrics:
         if metric.change is Change.WORSE:
-            yield f"{metric.notebook}: {metric.name} is significantly worse"
+            yield f"{metric.notebook}: {metric.name} is significantly worse ({metric.a:.6g} → {metric.b:.6g})"
     for job in jobs:
         if job.state_a in GOOD and job.state_b is not None and job.state_b not in GOOD:
             yield f"{job.id_b}: completed in A, {job.state_b.value.replace('_', ' ')} in B"

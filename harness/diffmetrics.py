@@ -31,6 +31,8 @@ ALPHA = 0.05
 """An adjusted p-value below this is significant."""
 SEEDS_FOR_CERTAINTY = 3
 """So many seeds that give the same value show that the seed does not matter."""
+LARGEST = 1e100
+"""Beyond this the squares of a test would overflow."""
 _RESAMPLES = 2000
 _MEAN_TOLERANCE = 1e-4  # relative: a mean that was computed in float32
 
@@ -78,6 +80,11 @@ def compare_metric(notebook: str, name: str, a: BySeed, b: BySeed, direction: st
     seeds = tuple(seed for seed in a if seed in b)
     metrics_a = [a[s] for s in seeds] or list(a.values())
     metrics_b = [b[s] for s in seeds] or list(b.values())
+    if any(abs(m.value) > LARGEST for m in (*metrics_a, *metrics_b)):
+        note = f"a value beyond {LARGEST:g}: not compared"
+        return MetricDiff(
+            notebook, name, "", Change.UNTESTED, runs_a=len(a), runs_b=len(b), seeds=seeds, note=note
+        )
     units = [next((m.unit for m in metrics if m.unit), "") for metrics in (metrics_a, metrics_b)]
     found = MetricDiff(
         notebook, name, units[1] or units[0], Change.UNTESTED, _mean(metrics_a), _mean(metrics_b),
@@ -152,6 +159,8 @@ def _unpairable(b: Metric, a: Metric) -> str:
         return f"one run each, on {len(a.per_example)} and {len(b.per_example)} examples"
     if a.split != b.split:
         return f"one run each, on the splits {a.split} and {b.split}"
+    if max(map(abs, (*a.per_example, *b.per_example))) > LARGEST:
+        return f"one run each, and a score beyond {LARGEST:g}"
     if not all(math.isclose(m.value, mean(m.per_example or ()), rel_tol=_MEAN_TOLERANCE, abs_tol=1e-9)
                for m in (a, b)):  # fmt: skip
         return "one run each, and the value is not the mean of its per_example"

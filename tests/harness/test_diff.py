@@ -138,6 +138,7 @@ def test_one_seed_is_compared_example_by_example():
         ({"per_example": scores(32)}, {"per_example": scores(14, 20)}, "on 40 and 20 examples"),
         ({"per_example": scores(32), "split": "test"}, {"per_example": scores(28)}, "splits test and None"),
         ({"per_example": scores(32)}, {"per_example": scores(29)}, "not the mean of its per_example"),
+        ({"per_example": (1e308, -1e308)}, {"per_example": (1e308, 1e308)}, "a score beyond 1e+100"),
     ],
 )
 def test_one_run_each_has_no_significance(a, b, words):
@@ -160,6 +161,11 @@ def test_other_units_and_metrics_of_one_run_are_named():
     assert found.change is Change.UNTESTED and found.delta is None and "'%' in A" in found.note
     assert compare({}, accuracy(0.8)).change is Change.ONLY_B
     assert compare(accuracy(0.8), {}).change is Change.ONLY_A
+
+
+def test_a_value_too_large_to_square_is_not_compared():
+    found = compare(accuracy(1e308, 1e308), accuracy(-1e308, 0.5))
+    assert found.change is Change.UNTESTED and found.delta is None and "beyond 1e+100" in found.note
 
 
 def test_many_tests_are_adjusted_together():
@@ -462,7 +468,7 @@ def test_two_real_runs(book, capsys):
     assert main(["diff", "--fail-on-worse", "--format", "markdown"]) == ExitCode.CLAIM_FAILED
     captured = capsys.readouterr()
     assert "| acc | 0.7500 | 0.5000 | -0.2500 | ✗ worse |" in captured.out
-    assert captured.err == "error: 01-a: acc is significantly worse\n"
+    assert captured.err == "error: 01-a: acc is significantly worse (0.75 → 0.5)\n"
 
     assert main(["run", "--quiet", "--param", "accuracy=0.2"]) == ExitCode.NOTEBOOK_FAILED
     capsys.readouterr()
@@ -516,8 +522,10 @@ def _field(name: str, value: str):
         (lambda run: (run / "jobs" / job().id / "out.ipynb").unlink(), "out.ipynb"),
         (lambda run: (run / "jobs" / job().id / "out.ipynb").write_text("{"), "out.ipynb"),
         (_no_result, "result.json is not what the harness writes"),
-        (_field("seconds", "NaN"), "no usable 'seconds'"),
+        (_field("seconds", "NaN"), "is not valid JSON (NaN is not JSON)"),
+        (_field("seconds", "1e999"), "no usable 'seconds'"),
         (_field("seconds", '"fast"'), "no usable 'seconds'"),
+        (_field("peak_rss_mb", '""'), "no usable 'peak_rss_mb'"),
         (_field("parameters", "[1]"), "no usable 'parameters'"),
         (_field("cells", '[{"index": "x", "id": "y", "state": "completed"}]'), 'no usable "a cell'),
     ],
