@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, InfrastructureError
+from harness.foreign import read_foreign
 from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, Metric, to_json
 from harness.notebook import Notebook, is_blank, read_document, read_notebook
 from harness.process import WorkerProcess, describe_exit
@@ -82,7 +83,9 @@ def run_job(
     ending = watch.run()
     _mask_log(folder / "log.txt")
     metrics, warnings = load_metrics(folder / "metrics.jsonl")
-    for message in warnings:
+    foreign, oddities = read_foreign(folder / "out.ipynb", metrics)
+    metrics += foreign
+    for message in (*warnings, *oddities):
         emit({"event": "warning", "job": job.id, "message": message})
     ending = _with_trouble(ending, ending.get("trouble", ""), emit, job)
     result = _result(job, ending, metrics, shown, started, time.monotonic() - clock, watch.peak_rss_mb)
