@@ -78,6 +78,8 @@ def check_site(book: Book) -> None:
     if not (book.root / "_toc.yml").is_file():
         raise HarnessError(f"{book.root / '_toc.yml'} does not exist; the site needs it")
     site_config(book.root)
+    if book.chapters_dir == book.root:  # everything below would be copied: the repository, environments
+        raise HarnessError(f"the site needs the chapters of {book.root} in a folder of their own; move them")
     if importlib.util.find_spec("jupyter_book") is None:
         raise HarnessError("jupyter-book is not installed; install the book's `site` extra")
 

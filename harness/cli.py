@@ -1,4 +1,4 @@
-"""The command line: ``python -m harness list|run|check|report|diff|bless|book|lint|doctor|clean``.
+"""The command line: ``python -m harness init|list|run|check|report|diff|bless|book|lint|doctor|clean``.
 
 Heavy modules are imported inside the commands, so that each starts at once. A mistake of the user ends in
 one line on stderr and the exit code of :class:`harness.errors.ExitCode`, never in a traceback.
@@ -198,6 +198,19 @@ def names(option: str | None) -> list[str] | None:
     if not found:
         raise HarnessError("--chapters is empty; give names such as 05,06 or leave it out")
     return found
+
+
+@app.command()
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="The book's; this one by default.")
+    ] = Path(),
+) -> None:
+    """Make a folder of notebooks a book: write the few files it lacks; change none that exists."""
+    from harness.init import init as make_book
+
+    for line in make_book(folder):
+        print(line)
 
 
 @app.command("list")

@@ -29,6 +29,7 @@ One that holds on to what it finds at its import (matplotlib.pyplot and the shel
 """
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 _PACKAGE = re.compile(r"[^\W\d]\w*")
+_ROOT = (".", "./")  # as a folder of chapters: the book's own
 _PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # part of a job's id, hence of a folder's name
 
 
@@ -128,13 +129,8 @@ def load_book(start: Path | None = None) -> Book:
     for key in data:
         if key not in KEYS:
             raise HarnessError(f"{where}: unknown key {key!r}; keys: {', '.join(KEYS)}")
-    chapters_dir = _folder(where, data, "chapters", "chapters")
-    if "chapters" in data and not chapters_dir.is_dir():
-        raise HarnessError(
-            f"{where}: chapters: there is no folder {chapters_dir}; create it or mend the name"
-        )
     profiles = _read_profiles(where, data.get("profiles"))
-    chapters = _read_chapters(root, chapters_dir)
+    chapters_dir, chapters = _chapters(where, data)
     return Book(
         root=root,
         title=_title(where, data.get("book", root.name)),
@@ -286,37 +282,77 @@ def _read_parameters(
     return {c: {p: dict(v or {}) for p, v in by_profile.items()} for c, by_profile in data.items()}
 
 
-def _read_chapters(root: Path, chapters_dir: Path) -> tuple[Path, ...]:
-    """Notebooks in the order of _toc.yml; sorted where there is none."""
-    toc = root / "_toc.yml"
+def _chapters(where: Path, data: Mapping[str, Any]) -> tuple[Path, tuple[Path, ...]]:
+    """The folder of the chapters, and their notebooks.
+
+    A list of folders and notebooks says which they are, in its order. Where there is none, ``_toc.yml`` says it;
+    without one they are the notebooks of the folder, sorted.
+    """
+    root, toc, entry = where.parent, where.with_name("_toc.yml"), data.get("chapters")
+    if isinstance(entry, list):
+        chapters = list(_listed(where, entry))
+        folder = chapters[0].parent if chapters else root / "chapters"
+        return folder, unique_chapters(where, chapters)
+    folder = root if entry in _ROOT else _folder(where, data, "chapters", "chapters")
+    if "chapters" in data and not folder.is_dir():
+        raise HarnessError(f"{where}: chapters: there is no folder {folder}; create it or mend the name")
     if not toc.is_file():
-        return tuple(sorted(chapters_dir.glob("*.ipynb")))
-    chapters = []
+        return folder, tuple(sorted(folder.glob("*.ipynb")))
+    return folder, unique_chapters(toc, toc_chapters(toc))
+
+
+def _listed(where: Path, entries: Sequence[Any]) -> Iterator[Path]:
+    """The notebooks of a list of folders and notebooks."""
+    for entry in entries:
+        path = where.parent / entry if entry in _ROOT or _inside(entry) else None
+        if path is not None and path.is_dir():
+            yield from sorted(path.glob("*.ipynb"))
+        elif path is not None and path.suffix == ".ipynb" and path.is_file():
+            yield path
+        else:
+            raise HarnessError(
+                f"{where}: chapters: {entry!r} is no folder and no notebook inside the book; mend the entry"
+            )
+
+
+def unique_chapters(where: Path, notebooks: Sequence[Path]) -> tuple[Path, ...]:
+    """*notebooks*, each once. Two of one name would share claims and parameters, so they are refused."""
+    chapters = tuple(dict.fromkeys(notebooks))
+    for name, count in Counter(path.stem for path in chapters).items():
+        if count > 1:
+            raise HarnessError(f"{where}: two chapters are called {name!r}; rename one of them")
+    return chapters
+
+
+def toc_chapters(toc: Path) -> list[Path]:
+    """The notebooks that the table of contents *toc* names, in its order."""
+    root = toc.parent
     tree = read_yaml(toc)
     if not isinstance(tree, dict) or not isinstance(tree.get("root"), str):
         raise HarnessError(f"{toc}: expected keys such as format, root (the first page) and parts")
-    for name in _toc_files(tree):
+    chapters = []
+    for key, name in _toc_entries(tree):
         if not _inside(name):
             raise HarnessError(f"{toc}: {name!r} lies outside the book; move the page, or take the entry out")
+        if key == "glob":
+            found = {*root.glob(name), *root.glob(f"{name}.ipynb")}
+            chapters += sorted(path for path in found if path.suffix == ".ipynb" and path.is_file())
+            continue
         path = root / (name if name.endswith(".ipynb") else f"{name}.ipynb")
         if path.is_file():
             chapters.append(path)
         elif not any((root / f"{name}{suffix}").is_file() for suffix in ("", ".md", ".rst", ".txt")):
             raise HarnessError(f"{toc}: no file for {name!r}; write the page or take the entry out")
-    chapters = list(dict.fromkeys(chapters))
-    for name, count in Counter(path.stem for path in chapters).items():
-        if count > 1:
-            raise HarnessError(f"{toc}: two chapters are called {name!r}; rename one of them")
-    return tuple(chapters)
+    return chapters
 
 
-def _toc_files(node: Any) -> Iterator[str]:
+def _toc_entries(node: Any) -> Iterator[tuple[str, str]]:
     if isinstance(node, list):
         for entry in node:
-            yield from _toc_files(entry)
+            yield from _toc_entries(entry)
     elif isinstance(node, dict):
         for key, value in node.items():
-            if key in ("file", "root") and isinstance(value, str):
-                yield value
+            if key in ("file", "root", "glob") and isinstance(value, str):
+                yield key, value
             elif isinstance(value, list | dict):
-                yield from _toc_files(value)
+                yield from _toc_entries(value)

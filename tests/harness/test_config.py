@@ -127,6 +127,40 @@ def test_a_table_of_contents_that_leaves_the_book(tmp_path, name):
         load_book(tmp_path / "book")
 
 
+def test_a_list_of_folders_and_notebooks_is_the_order_of_the_chapters(tmp_path):
+    for name in ("z", "x", "top"):
+        write_notebook(tmp_path / ("more" if name != "top" else ".") / f"{name}.ipynb", "1")
+    write_book(tmp_path, {"01-a": ["1"]})
+    (tmp_path / "harness.yml").write_text("chapters: [more/z.ipynb, chapters, ., more]")
+    (tmp_path / "_toc.yml").write_text("root: chapters/01-a")  # the list says more than the site shows
+    assert [c.stem for c in load_book(tmp_path).chapters] == ["z", "01-a", "top", "x"]
+    write_notebook(tmp_path / "other" / "z.ipynb", "1")
+    (tmp_path / "harness.yml").write_text("chapters: [more, other]")
+    with pytest.raises(HarnessError, match=r"harness\.yml: two chapters are called 'z'"):
+        load_book(tmp_path)
+
+
+@pytest.mark.parametrize("entry", ["gone", "harness.yml", "../x", "/etc", 5, None, ["chapters"], ""])
+def test_a_list_of_chapters_with_a_mistake(tmp_path, entry):
+    write_book(tmp_path, {"01-a": ["1"]})
+    (tmp_path / "harness.yml").write_text(json.dumps({"chapters": ["chapters", entry]}))
+    with pytest.raises(HarnessError, match=r"harness\.yml: chapters: .* is no folder and no notebook inside"):
+        load_book(tmp_path)
+
+
+def test_the_notebooks_beside_the_configuration(tmp_path):
+    write_notebook(tmp_path / "a.ipynb", "1")
+    (tmp_path / "harness.yml").write_text("chapters: .")
+    assert [c.stem for c in load_book(tmp_path).chapters] == ["a"]
+
+
+def test_a_pattern_in_the_table_of_contents(tmp_path):
+    write_book(tmp_path, {"02-b": ["1"], "01-a": ["1"]})
+    (tmp_path / "chapters" / "page.md").write_text("# Page")
+    (tmp_path / "_toc.yml").write_text("root: chapters/page\nchapters: [{glob: chapters/*}]")
+    assert [c.stem for c in load_book(tmp_path).chapters] == ["01-a", "02-b"]
+
+
 def test_parameters_of_an_unknown_profile(tmp_path):
     write_book(tmp_path, {"01-a": ["1"]}, parameters={"01-a": {"huge": {}}})
     with pytest.raises(HarnessError, match="unknown profile 'huge'"):

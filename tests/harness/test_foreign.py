@@ -146,8 +146,14 @@ def test_scrapbook_and_the_records_of_old_papermills():
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [("test-acc", "test_acc"), ("F1 macro", "F1_macro"), ("a.b/c", "a_b_c"), ("5-shot", "_5_shot"), ("准确 率", "准确_率")],
-)  # fmt: skip
+    [
+        ("test-acc", "test_acc"),
+        ("F1 macro", "F1_macro"),
+        ("a.b/c", "a_b_c"),
+        ("5-shot", "_5_shot"),
+        ("准确 率", "准确_率"),
+    ],
+)
 def test_a_name_that_is_no_identifier_is_kept_and_told(given, kept):
     found, (warning,) = values(notebook(glued(given, "0.5")))
     assert found == {kept: 0.5} and f"glue({given!r}) is kept as {kept}" in warning
@@ -190,7 +196,11 @@ def test_anything_may_stand_in_a_notebook(document):
     assert foreign_metrics(document) == ((), ())
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b'{"scrapbook', b'"scrapbook" \xff', b"[" * 100_000 + b'"scrapbook"'])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"{", b'{"scrapbook', b'"scrapbook" \xff', b"[" * 100_000 + b'"scrapbook"'],
+    ids=["missing", "empty", "brace", "cut", "not UTF-8", "deep"],
+)
 def test_a_notebook_that_cannot_be_read_has_no_metric(tmp_path, content):
     path = tmp_path / "out.ipynb"
     if content is not None:
