@@ -30,6 +30,7 @@ One that holds on to what it finds at its import (matplotlib.pyplot and the shel
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 _PACKAGE = re.compile(r"[^\W\d]\w*")
 _ROOT = (".", "./")  # as a folder of chapters: the book's own
+_NOT_PAGES = frozenset({"_build", ".ipynb_checkpoints"})  # Jupyter Book passes them over, too
 _PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # part of a job's id, hence of a folder's name
 
 
@@ -292,13 +293,13 @@ def _chapters(where: Path, data: Mapping[str, Any]) -> tuple[Path, tuple[Path, .
     if isinstance(entry, list):
         chapters = list(_listed(where, entry))
         folder = chapters[0].parent if chapters else root / "chapters"
-        return folder, unique_chapters(where, chapters)
+        return folder, _unique_chapters(where, chapters)
     folder = root if entry in _ROOT else _folder(where, data, "chapters", "chapters")
     if "chapters" in data and not folder.is_dir():
         raise HarnessError(f"{where}: chapters: there is no folder {folder}; create it or mend the name")
     if not toc.is_file():
         return folder, tuple(sorted(folder.glob("*.ipynb")))
-    return folder, unique_chapters(toc, toc_chapters(toc))
+    return folder, _unique_chapters(toc, toc_chapters(toc))
 
 
 def _listed(where: Path, entries: Sequence[Any]) -> Iterator[Path]:
@@ -315,7 +316,7 @@ def _listed(where: Path, entries: Sequence[Any]) -> Iterator[Path]:
             )
 
 
-def unique_chapters(where: Path, notebooks: Sequence[Path]) -> tuple[Path, ...]:
+def _unique_chapters(where: Path, notebooks: Sequence[Path]) -> tuple[Path, ...]:
     """*notebooks*, each once. Two of one name would share claims and parameters, so they are refused."""
     chapters = tuple(dict.fromkeys(notebooks))
     for name, count in Counter(path.stem for path in chapters).items():
@@ -335,8 +336,7 @@ def toc_chapters(toc: Path) -> list[Path]:
         if not _inside(name):
             raise HarnessError(f"{toc}: {name!r} lies outside the book; move the page, or take the entry out")
         if key == "glob":
-            found = {*root.glob(name), *root.glob(f"{name}.ipynb")}
-            chapters += sorted(path for path in found if path.suffix == ".ipynb" and path.is_file())
+            chapters += _matches(toc, name)
             continue
         path = root / (name if name.endswith(".ipynb") else f"{name}.ipynb")
         if path.is_file():
@@ -344,6 +344,21 @@ def toc_chapters(toc: Path) -> list[Path]:
         elif not any((root / f"{name}{suffix}").is_file() for suffix in ("", ".md", ".rst", ".txt")):
             raise HarnessError(f"{toc}: no file for {name!r}; write the page or take the entry out")
     return chapters
+
+
+def _matches(toc: Path, pattern: str) -> list[Path]:
+    """The notebooks that a pattern of *toc* names, with or without their suffix."""
+    try:
+        found = {*toc.parent.glob(pattern), *toc.parent.glob(f"{pattern}.ipynb")}
+    except ValueError as error:
+        raise HarnessError(f"{toc}: glob {pattern!r}: {error}") from None
+    return sorted(
+        path
+        for path in found
+        if path.suffix == ".ipynb"
+        and path.is_file()
+        and not _NOT_PAGES & {*path.relative_to(toc.parent).parts}
+    )
 
 
 def _toc_entries(node: Any) -> Iterator[tuple[str, str]]:

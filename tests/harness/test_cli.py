@@ -598,7 +598,7 @@ def test_bless_writes_what_the_run_measured(book, capsys):
 def test_help_names_every_command(capsys):
     assert main(["--help"]) == ExitCode.OK
     out = capsys.readouterr().out
-    for name in ("list", "run", "check", "report", "bless", "book", "doctor", "clean"):
+    for name in ("init", "list", "run", "check", "report", "bless", "book", "doctor", "clean"):
         assert f"\n  {name} " in out
 
 

@@ -154,11 +154,21 @@ def test_the_notebooks_beside_the_configuration(tmp_path):
     assert [c.stem for c in load_book(tmp_path).chapters] == ["a"]
 
 
-def test_a_pattern_in_the_table_of_contents(tmp_path):
+@pytest.mark.parametrize("pattern", ["chapters/*", "**/*", "chapters/0*.ipynb"])
+def test_a_pattern_in_the_table_of_contents(tmp_path, pattern):
     write_book(tmp_path, {"02-b": ["1"], "01-a": ["1"]})
+    for folder in ("_build/x", "chapters/.ipynb_checkpoints"):
+        write_notebook(tmp_path / folder / "old.ipynb", "1")
     (tmp_path / "chapters" / "page.md").write_text("# Page")
-    (tmp_path / "_toc.yml").write_text("root: chapters/page\nchapters: [{glob: chapters/*}]")
+    (tmp_path / "_toc.yml").write_text(f"root: chapters/page\nchapters: [{{glob: '{pattern}'}}]")
     assert [c.stem for c in load_book(tmp_path).chapters] == ["01-a", "02-b"]
+
+
+def test_a_pattern_that_is_none(tmp_path):
+    write_book(tmp_path, {"01-a": ["1"]})
+    (tmp_path / "_toc.yml").write_text("root: chapters/01-a\nchapters: [{glob: 'a**b'}]")
+    with pytest.raises(HarnessError, match=r"_toc\.yml: glob 'a\*\*b': "):
+        load_book(tmp_path)
 
 
 def test_parameters_of_an_unknown_profile(tmp_path):

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from notebooks import RECORD, write_notebook
 
+from harness.book import check_site
 from harness.claims import load_all_claims, read_claim_yaml
 from harness.cli import main
 from harness.config import load_book
-from harness.errors import ExitCode
+from harness.errors import ExitCode, HarnessError
 from harness.lint import lint
 from harness.store import find_run, read_json
 
@@ -100,6 +101,10 @@ def test_notebooks_beside_the_configuration(folder, capsys):
     assert chapters(folder) == ["a.ipynb"] and (folder / "claims" / "a.yml").is_file()
     assert "seed = 0" in out  # nothing takes a seed yet, so --seeds alone would be no advice
     assert main(["run", "--quiet"]) == ExitCode.OK
+    toc(folder)
+    (folder / "_config.yml").write_text("title: x")
+    with pytest.raises(HarnessError, match=r"the site needs the chapters of .* in a folder of their own"):
+        check_site(load_book(folder))  # not the whole repository and its environments as its source
 
 
 def test_notebooks_of_several_folders(folder, capsys):
