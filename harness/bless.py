@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from harness.claims import claim_path, claim_yaml, parse_claims, read_claim_yaml
 from harness.errors import HarnessError
 from harness.model import Claim, JobResult, JobState, Metric, ReferenceRun
-from harness.reading import read_manifest, read_run
+from harness.reading import environment_of, read_manifest, read_run
+from harness.shard import refuse_shard
 from harness.store import find_run, write_text
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def bless(
 def plan_blessing(book: Book, run_dir: Path, *, chapters: Sequence[str] | None, replace: bool) -> Plan:
     """What :func:`bless` would write and say; changes nothing."""
     manifest = read_manifest(run_dir)
+    refuse_shard(manifest, "blessing")
     jobs = _chosen_jobs(book, run_dir, chapters)
     for job in jobs:
         _check_job(job, run_dir, book)
@@ -141,7 +143,7 @@ def _origin(job: JobResult, manifest: Mapping[str, Any], root: Path) -> Origin:
             source = read_manifest(find_run(root, job.cached_from))
         except HarnessError:  # cleaned away since: the key proves that this tree gives the same result
             source = manifest
-    environment = source.get("environment", {})
+    environment = environment_of(source, job.id)
     commit = str(source.get("commit") or "unknown")[:_COMMIT_LENGTH] + (
         "-dirty" if source.get("dirty") else ""
     )

@@ -26,6 +26,7 @@ from harness.errors import HarnessError
 from harness.model import JobResult, job_result_from_json
 from harness.notebook import read_notebook
 from harness.reading import read_document
+from harness.shard import refuse_shard
 from harness.staging import Evidence, Notebook, cite, rewrite_links, stage
 from harness.store import build_dir, explain_os_error, read_json, runs_dir, write_json, write_text
 
@@ -110,6 +111,7 @@ def _decoded(path: str, content: bytes) -> str:
 def stage_tree(book: Book, run_dir: Path | None, target: Path) -> dict[str, bytes]:
     """Bring *target* up to date and return what it holds, by path."""
     document = read_document(run_dir) if run_dir else None
+    refuse_shard(document or {}, "the site")
     files = {path: (book.root / path).read_bytes() for path in _source_files(book)}
     link = _repository_link(book.root, frozenset(files))
     keys = frozenset(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness.claims import SUFFIX, load_all_claims
 from harness.model import ChapterClaims, JobResult, JobState, Metric, Outcome, Verdict
-from harness.rules import Case, judge_claim
+from harness.rules import Case, judge_claim, with_note
 from harness.wording import STATES, Text, join, one_line
 
 if TYPE_CHECKING:
@@ -19,8 +20,22 @@ SIMILAR = 0.6
 """From this ratio on (difflib), an unclaimed metric may be a claimed one under a new name."""
 
 
-def judge_run(book: Book, results: Sequence[JobResult], *, profile: str, hardware: str = "") -> list[Verdict]:
+def judge_run(
+    book: Book,
+    results: Sequence[JobResult],
+    *,
+    profile: str,
+    hardware: str = "",
+    by_job: Mapping[str, str] = MappingProxyType({}),
+) -> list[Verdict]:
     """Judge every chapter of *book* that has a job in *results*, in the order of the jobs.
+
+    Args:
+        book: where the chapters and their claims are.
+        results: of the run's jobs.
+        profile: of the run.
+        hardware: class of the machine of the run.
+        by_job: class of the machine by job id, where that differs.
 
     Raises:
         HarnessError: a claim file is unreadable, malformed, or belongs to no chapter.
@@ -30,23 +45,34 @@ def judge_run(book: Book, results: Sequence[JobResult], *, profile: str, hardwar
     verdicts: list[Verdict] = []
     for chapter in ran:
         mine = claims.get(chapter, ChapterClaims(chapter, ()))
-        verdicts += judge(mine, results, profile=profile, hardware=hardware)
+        verdicts += judge(mine, results, profile=profile, hardware=hardware, by_job=by_job)
     return verdicts
 
 
 def judge(
-    claims: ChapterClaims, results: Sequence[JobResult], *, profile: str, hardware: str = ""
+    claims: ChapterClaims,
+    results: Sequence[JobResult],
+    *,
+    profile: str,
+    hardware: str = "",
+    by_job: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Verdict]:
-    """Judge one chapter by all its jobs (seeds) under *profile*; *results* may hold other jobs too."""
+    """Judge one chapter by all its jobs (seeds) under *profile*; *results* may hold other jobs too.
+
+    Jobs that ran on machines of several classes are judged class by class: one verdict for each.
+    """
     jobs = [r for r in results if r.chapter == claims.chapter and r.profile == profile]
     unclaimed = _unclaimed(claims, jobs)
     verdicts: list[Verdict] = []
     for claim in claims.claims:
-        verdicts += _judge_jobs(Case(claims.chapter, claim, profile, hardware=hardware), jobs, unclaimed)
+        case = Case(claims.chapter, claim, profile, hardware=hardware)
+        verdicts += _judge_jobs(case, jobs, unclaimed, by_job)
     return verdicts + _unexpected(claims, unclaimed, profile)
 
 
-def _judge_jobs(case: Case, jobs: Sequence[JobResult], new: Collection[str]) -> list[Verdict]:
+def _judge_jobs(
+    case: Case, jobs: Sequence[JobResult], new: Collection[str], by_job: Mapping[str, str]
+) -> list[Verdict]:
     """Verdicts on one claim: on the values that were recorded, and on the jobs that recorded none.
 
     *new* are the names of metrics that nobody claims: one of them may be the claim's under another name.
@@ -54,12 +80,25 @@ def _judge_jobs(case: Case, jobs: Sequence[JobResult], new: Collection[str]) -> 
     found = [(job, metric) for job in jobs if (metric := _metric(job, case.claim.name)) is not None]
     lacking = [job for job in jobs if _metric(job, case.claim.name) is None]
     verdicts: list[Verdict] = []
-    if found:
-        verdicts += _judge_found(case, found)
+    classes: dict[str, list[tuple[JobResult, Metric]]] = {}
+    for job, metric in found:
+        classes.setdefault(by_job.get(job.id, case.hardware), []).append((job, metric))
+    for hardware, mine in classes.items():
+        note = None if len(classes) == 1 else _apart_text(len(mine), len(found), hardware)
+        here = replace(case, hardware=hardware)
+        verdicts += [with_note(verdict, note) for verdict in _judge_found(here, mine)]
     if lacking or not jobs:
         text = _missing_text(case, lacking, new)
         verdicts.append(case.verdict(Outcome.MISSING, "recorded", text))
     return verdicts
+
+
+def _apart_text(mine: int, all_: int, hardware: str) -> Text:
+    """Numbers of different machines are not averaged."""
+    return Text(
+        f"this is of the {mine} of {all_} runs on {hardware or 'unknown hardware'}, judged apart from the others",
+        f"这里只判定 {all_} 次运行中在{f' {hardware} ' if hardware else '未知硬件'}上的 {mine} 次，与其余分开",
+    )
 
 
 def _judge_found(case: Case, found: Sequence[tuple[JobResult, Metric]]) -> Sequence[Verdict]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from threading import Event
 
     from harness.plan import Planned
+    from harness.shard import Shard
 
 app = typer.Typer(
     name="harness",
@@ -285,6 +286,9 @@ def run(
     out: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Run folder; _build/runs/<id> by default.")
     ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Run this part only, judge nothing; see report --merge.")
+    ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run even what has not changed.")] = False,
     strict: StrictOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
@@ -293,7 +297,14 @@ def run(
     """Run chapters x seeds under a profile, or any notebooks, and judge what the chapters measured."""
     from harness.plan import Request, parse_seeds, plan
     from harness.schedule import find_machine
+    from harness.shard import parse_shard, take_shard
 
+    part = None if shard is None else parse_shard(shard)
+    if part and (strict or site):
+        raise HarnessError(
+            "a shard judges nothing and makes no site: take --strict and --book out; give --strict to"
+            " `harness report --merge`"
+        )
     book = load_book() if not notebooks or find_root() else None
     if notebooks and chapters:
         raise HarnessError("give notebooks or --chapters, not both")
@@ -317,9 +328,16 @@ def run(
         from harness.book import check_site
 
         check_site(book)
+    nothing_runs = all(entry.problem for entry in planned)
+    taken = None
+    if part:
+        taken, planned = take_shard(planned, *part)
+        if not planned:
+            print(f"shard {taken} is empty: the run has {len(taken.plan)} job(s); nothing to do")
+            return int(ExitCode.OK)
     for problem in dict.fromkeys(entry.problem for entry in planned if entry.problem):
         fail(problem, ExitCode.USAGE)
-    if all(entry.problem for entry in planned):
+    if nothing_runs:
         return int(ExitCode.USAGE)  # no run folder: the latest run stays the latest
     machine = find_machine(
         device, sum(not entry.problem for entry in planned), jobs=jobs, memory_gb=memory, gpus=gpus
@@ -334,6 +352,7 @@ def run(
                 "warm": not no_warm,
                 "machine": machine,
                 "variables": variables,
+                "shard": taken,
             }
             code = _execute(book, planned, run_dir, cancel, ways, strict=strict, quiet=quiet)
         except BaseException:
@@ -428,6 +447,8 @@ def _execute(
         print_summary(screen, outcome.results, verdicts)
         wall = f"wall time {format_seconds(outcome.seconds)}; run folder {run_dir}"
         screen.print(wall, markup=False, soft_wrap=True)
+        if shard:
+            screen.print(f"shard {shard}: nothing is judged before `harness report --merge`", soft_wrap=True)
     if outcome.trouble:
         return fail(outcome.trouble, ExitCode.INFRASTRUCTURE)
     if outcome.interrupted:
@@ -463,12 +484,15 @@ def _report(
     verdicts: list[Any] = []
     judged = [r for r in results if r.chapter]
     problem: HarnessError | None = None
-    if book and judged:
+    if book and judged and "shard" not in manifest:
         from harness.check import judge_run
+        from harness.reading import hardware_by_job
 
         try:
             hardware = str(manifest["environment"].get("hardware", ""))
-            verdicts = judge_run(book, judged, profile=manifest["profile"], hardware=hardware)
+            verdicts = judge_run(
+                book, judged, profile=manifest["profile"], hardware=hardware, by_job=hardware_by_job(manifest)
+            )
         except HarnessError as error:  # the run must still be written
             problem = error
     codes = [exit_code(results, verdicts, strict=strict)]
@@ -490,18 +514,24 @@ _RANK = [ExitCode.OK, ExitCode.INCONCLUSIVE, ExitCode.CLAIM_FAILED, ExitCode.NOT
 @app.command(epilog=EXIT_CODES)
 def check(run: RunArgument = "latest", strict: StrictOption = False) -> int:
     """Judge a finished run again, for instance after a claim changed."""
+    book = load_book()
+    return _judge_again(book, run_folder(book.root, run), None, strict)
+
+
+def _judge_again(book: Book | None, run_dir: Path, seconds: float | None, strict: bool) -> int:
+    """Judge and report what *run_dir* holds; *seconds* are those of its result.json by default."""
     from harness.reading import read_document, read_run
     from harness.report import print_summary
+    from harness.shard import refuse_shard
 
-    book = load_book()
-    run_dir = run_folder(book.root, run)
-    recorded = read_run(run_dir, book.chapters)
+    recorded = read_run(run_dir, book.chapters if book else ())
     manifest, results = recorded.manifest, recorded.results
+    refuse_shard(manifest, "a judgement")
     if len(recorded.absent) == len(results):
         raise HarnessError(f"{run_dir} holds no finished job; run it again")
-    if (run_dir / "result.json").is_file():
+    if seconds is None and (run_dir / "result.json").is_file():
         seconds = float(read_document(run_dir)["seconds"])
-    else:
+    elif seconds is None:
         seconds = sum(r.seconds for r in results)
     code, verdicts = _report(book, run_dir, manifest, results, seconds, strict, interrupted=False)
     screen = console()
@@ -516,19 +546,66 @@ def check(run: RunArgument = "latest", strict: StrictOption = False) -> int:
     return code
 
 
-@app.command()
-def report(run: RunArgument = "latest") -> None:
-    """Write the reports of a run again and print them; nothing is judged anew."""
+@app.command(epilog=EXIT_CODES)
+def report(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]", help="As for check; the shards with --merge.")
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Make one run of the shards' folders and judge it as a whole.")
+    ] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Merge what there is; missing jobs count as cancelled.")
+    ] = False,
+    out: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Folder of the merged run; _build/runs/<id> if none.")
+    ] = None,
+    strict: StrictOption = False,
+) -> int:
+    """Write the reports of a run again and print them; nothing is judged anew unless shards are merged."""
     from harness.reading import document_verdicts, read_document, read_run
     from harness.report import print_summary, write_reports
 
     root = find_root()
-    run_dir = run_folder(root or Path.cwd(), run)
+    if merge:
+        return _merge(root, runs or [], out, allow_missing=allow_missing, strict=strict)
+    if allow_missing or strict or out is not None:
+        raise HarnessError("--allow-missing, --strict and --out of report belong to --merge; take them out")
+    if runs and len(runs) > 1:
+        raise HarnessError("give one run, or --merge to make one of several shards")
+    run_dir = run_folder(root or Path.cwd(), runs[0] if runs else LATEST)
     document, recorded = read_document(run_dir), read_run(run_dir, load_book().chapters if root else ())
     write_reports(run_dir, document)
     screen = console()
     print_summary(screen, recorded.results, document_verdicts(document, run_dir / "result.json"))
     screen.print(f"run folder {run_dir}", markup=False, soft_wrap=True)
+    return int(ExitCode.OK)
+
+
+def _merge(
+    root: Path | None, runs: Sequence[str], out: str | None, *, allow_missing: bool, strict: bool
+) -> int:
+    """Make one run of the shards called *runs*, judge and report it; the exit code is that of the whole."""
+    from harness.merge import plan_merger, refuse_overlap, write_merged
+
+    book = load_book() if root else None
+    place = root or Path.cwd()
+    merger = plan_merger([run_folder(place, name) for name in runs], allow_missing=allow_missing)
+    if book:
+        _check_claim_files(book)
+    if out is not None:
+        if not out.strip():
+            raise HarnessError("--out is empty; name a folder, or leave it out")
+        refuse_overlap(merger, Path(out).resolve())
+    seconds = merger.seconds
+    run_dir = _new_run(out, place, merger.profile)
+    try:
+        write_merged(merger, run_dir, ["harness", *sys.argv[1:]])
+    except BaseException:
+        if out is None:
+            shutil.rmtree(run_dir, ignore_errors=True)
+        raise
+    return _judge_again(book, run_dir, seconds, strict)
 
 
 @app.command()

@@ -149,9 +149,9 @@ def _claims(document: Mapping[str, Any], verdicts: Sequence[Verdict], titles: Ma
 def _explanations(verdicts: Sequence[Verdict]) -> list[str]:
     """What is not a pass is explained at once; the passes behind a click."""
     told = [(v, v.message_zh or v.message) for v in verdicts if v.message_zh or v.message]
-    lines = {v.claim: f"- {outcome_text(v.outcome)} {_cell(v.title)}：{_cell(text)}" for v, text in told}
-    bad = [lines[v.claim] for v, _ in told if v.outcome is not Outcome.PASS]
-    good = [lines[v.claim] for v, _ in told if v.outcome is Outcome.PASS]
+    lines = [(v.outcome, f"- {outcome_text(v.outcome)} {_cell(v.title)}：{_cell(text)}") for v, text in told]
+    bad = [line for outcome, line in lines if outcome is not Outcome.PASS]
+    good = [line for outcome, line in lines if outcome is Outcome.PASS]
     folded = "\n".join([":::{dropdown} 通过的判定依据", *good, ":::"])
     return ["\n".join(bad)] * bool(bad) + [folded] * bool(good)
 
@@ -168,7 +168,8 @@ def _claim_row(verdict: Verdict) -> list[str]:
         outcome_text(verdict.outcome),
         f"{_cell(verdict.title)}<br>`{verdict.claim}`",
         _cell(measured) + (f"<br>{runs} 次平均" if runs > 1 else ""),
-        _cell(format_number(verdict.reference, unit)),
+        _cell(format_number(verdict.reference, unit))
+        + (f"<br>来自 {_cell(verdict.reference_hardware)}" if verdict.foreign else ""),
         _cell(format_number(verdict.delta, unit, signed=True)),
         _cell(format_range(verdict.interval, unit)),
         RULES[verdict.rule].zh if verdict.rule in RULES else _cell(verdict.rule),
@@ -241,7 +242,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = ""
 
 
 def past_runs(runs: Path, document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Finished runs of the same profile up to and including *document*, newest first."""
+    """Finished runs (no shards) of the same profile up to and including *document*, newest first."""
     found = {str(document.get("run")): document}
     for path in runs.glob("*/result.json"):
         if path.parent.is_symlink():
@@ -252,7 +253,7 @@ def past_runs(runs: Path, document: Mapping[str, Any]) -> list[Mapping[str, Any]
             continue
         if not isinstance(other, Mapping):
             continue
-        same = other.get("profile") == document.get("profile")
+        same = other.get("profile") == document.get("profile") and "shard" not in other
         if same and str(other.get("started")) <= str(document.get("started")):
             found.setdefault(str(other.get("run")), other)
     return sorted(found.values(), key=lambda one: str(one.get("started")), reverse=True)

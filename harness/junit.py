@@ -47,8 +47,9 @@ def junit_xml(document: Mapping[str, Any]) -> str:
     started = str(document.get("started") or "")
     for job in jobs:
         root.append(_suite(job.id, [_job_case(job)], job.seconds, job.started or started))
+    apart = len({verdict.hardware for verdict in verdicts if verdict.observed}) > 1
     for chapter in dict.fromkeys(verdict.chapter for verdict in verdicts):
-        cases = [_verdict_case(verdict) for verdict in verdicts if verdict.chapter == chapter]
+        cases = [_verdict_case(verdict, apart) for verdict in verdicts if verdict.chapter == chapter]
         root.append(_suite(f"{chapter} claims", cases, 0.0, started))
     _count(root, root.iter("testcase"))
     ET.indent(root)
@@ -87,8 +88,10 @@ def _job_case(job: JobResult) -> ET.Element:
     return case
 
 
-def _verdict_case(verdict: Verdict) -> ET.Element:
-    name = f"{verdict.claim} [{verdict.rule}]"
+def _verdict_case(verdict: Verdict, apart: bool) -> ET.Element:
+    """One claim by one rule; *apart* if the run has verdicts of several hardware classes."""
+    place = f" on {verdict.hardware}" if apart and verdict.hardware else ""
+    name = f"{verdict.claim} [{verdict.rule}]{place}"
     case = ET.Element("testcase", classname=_clean(verdict.chapter), name=_clean(name), time="0.000")
     tag = _VERDICT_TAGS[verdict.outcome]
     if tag is None:

@@ -43,6 +43,10 @@ _VERDICT_HEAD = (
     Text("rule", "规则"),
     Text("explanation", "说明"),
 )
+_NOT_JUDGED = Text(
+    "This is one shard of a run: nothing is judged before `harness report --merge`.",
+    "这只是一次运行的一个分片：用 `harness report --merge` 合并之后才判定。",
+)
 _METRIC_HEAD = (
     Text("notebook", "笔记本"),
     Text("metric", "指标"),
@@ -71,9 +75,11 @@ def markdown_report(document: Mapping[str, Any], language: Language) -> str:
     ]
     parts += [_counts(verdicts, language), f"## {Text('Verdicts', '判定').into(language)}"]
     outside = [job for job in jobs if job.chapter is None and job.metrics]  # of the book: nobody judges them
-    if verdicts or not outside:
+    if "shard" in document:
+        parts.append(_NOT_JUDGED.into(language))
+    if verdicts or (not outside and "shard" not in document):
         parts.append(_verdict_table(verdicts, language))
-    else:
+    elif "shard" not in document:
         parts.append(Text("Nothing is claimed of these notebooks.", "这些笔记本没有声明。").into(language))
     if outside:
         parts += [f"## {Text('Recorded', '记录').into(language)}", _metric_table(outside, language)]
@@ -107,7 +113,19 @@ def _head(document: Mapping[str, Any], language: Language) -> str:
         ),
         (Text("exit code", "退出码"), str(document["exit_code"])),
     ]
+    if (shard := document.get("shard")) is not None:
+        rows.insert(0, (Text("shard", "分片"), f"{shard['index']}/{shard['of']}"))
+    rows += [(_shard_name(part), _shard_value(part)) for part in document.get("shards", ())]
     return "\n".join(f"- **{name.into(language)}**{_colon(language)}{value}" for name, value in rows)
+
+
+def _shard_name(part: Mapping[str, Any]) -> Text:
+    return Text(f"shard {part['index']}", f"分片 {part['index']}")
+
+
+def _shard_value(part: Mapping[str, Any]) -> str:
+    """Which run a shard was, and on what it ran."""
+    return f"{_code(str(part['run']))}, {_code(str(part['hardware'] or 'unknown'))}"
 
 
 def _colon(language: Language) -> str:

@@ -194,6 +194,13 @@ class Verdict:
     message: str = ""  # one line for a person, in English
     message_zh: str = ""  # the same line in Chinese
     delta_interval: tuple[float, float] | None = None  # of delta, 90 % confidence, where the rule needs it
+    hardware: str = ""  # class of the machine of the observed runs
+    reference_hardware: str = ""  # of the blessed runs they were compared with
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the reference was measured on another class of machine."""
+        return bool(self.reference_hardware) and self.reference_hardware != self.hardware
 
 
 def to_json(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.model import JobResult, JobState, Verdict, job_result_from_json, verdict_from_json
 from harness.plan import job_stem
+from harness.shard import shard_from_json
 from harness.store import read_json
 
 NO_RESULT = "planned, but it has no result: the run was killed, or is still going on"
@@ -60,7 +61,35 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
             raise _damaged(path, f"no usable {key!r}")
     if not all(isinstance(name, str) for name in manifest["jobs"]):
         raise _damaged(path, "no usable 'jobs'")
+    if "shard" in manifest:
+        _parsed(shard_from_json, manifest["shard"], path)
+    for part in _entries(manifest, "shards", path):
+        _parsed(_check_part, part, path)
     return manifest
+
+
+def _check_part(part: Mapping[str, Any]) -> None:
+    """One of the shards that a run was merged from."""
+    if not isinstance(part["index"], int) or not isinstance(part["run"], str):
+        raise ValueError("no usable 'index' and 'run' in 'shards'")
+    if not isinstance(part["environment"], dict) or not isinstance(part["jobs"], list):
+        raise ValueError("no usable 'environment' and 'jobs' in 'shards'")
+
+
+def environment_of(manifest: Mapping[str, Any], job: str) -> Mapping[str, Any]:
+    """What the job of this id ran on: in a merged run, the machine of its shard."""
+    parts = (part["environment"] for part in manifest.get("shards", ()) if job in part["jobs"])
+    environment: Mapping[str, Any] = next(parts, manifest.get("environment", {}))
+    return environment
+
+
+def hardware_by_job(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Class of the machine by job id, for the jobs of a merged run."""
+    return {
+        job: str(part["environment"].get("hardware", ""))
+        for part in manifest.get("shards", ())
+        for job in part["jobs"]
+    }
 
 
 def read_document(run_dir: Path) -> dict[str, Any]:
@@ -74,6 +103,10 @@ def read_document(run_dir: Path) -> dict[str, Any]:
             raise _damaged(path, f"no usable {key!r}")
     if not isinstance(document.get("environment", {}), dict):
         raise _damaged(path, "no usable 'environment'")
+    if "shard" in document:
+        _parsed(lambda shard: int(shard["index"]) + int(shard["of"]), document["shard"], path)
+    for part in _entries(document, "shards", path):
+        _parsed(lambda part: [str(part[key]) for key in ("index", "run", "hardware")], part, path)
     document_jobs(document, path)
     document_verdicts(document, path)
     return document

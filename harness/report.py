@@ -33,7 +33,8 @@ def run_document(
     """The run's result.json as plain JSON types.
 
     Args:
-        manifest: as in the run folder; run, profile, started, commit, dirty and environment are taken over.
+        manifest: as in the run folder; run, profile, started, commit, dirty, environment and shards are
+            taken over.
         results: of all jobs.
         verdicts: on all claims of the chapters that ran.
         exit_code: what the command ends with.
@@ -49,9 +50,28 @@ def run_document(
         "dirty": bool(manifest.get("dirty")),
         "environment": to_json(manifest.get("environment", {})),
         "exit_code": int(exit_code),
+        **_shards(manifest),
         "jobs": to_json(results),
         "verdicts": to_json(verdicts),
     }
+
+
+def _shards(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Which part of a run this is, or which parts it was merged from."""
+    found: dict[str, Any] = {}
+    if "shard" in manifest:
+        found["shard"] = {key: manifest["shard"][key] for key in ("index", "of")}
+    if "shards" in manifest:
+        found["shards"] = [
+            {
+                "index": part["index"],
+                "run": part["run"],
+                "hardware": str(part["environment"].get("hardware", "")),
+                "jobs": list(part["jobs"]),
+            }
+            for part in manifest["shards"]
+        ]
+    return found
 
 
 def write_reports(run_dir: Path, document: Mapping[str, Any]) -> None:

@@ -62,7 +62,8 @@ class Case:
         claim = self.claim
         return Verdict(
             self.chapter, claim.name, claim.title, self.profile, outcome, rule, observed=self.values,
-            unit=claim.unit, message=text.en, message_zh=text.zh, **{"margin": claim.margin, **more},
+            unit=claim.unit, message=text.en, message_zh=text.zh, hardware=self.hardware,
+            **{"margin": claim.margin, **more},
         )  # fmt: skip
 
     def number(self, value: float, *, signed: bool = False) -> str:
@@ -120,7 +121,11 @@ def judge_claim(
 def _judge_blessed(case: Case, blessed: Sequence[ReferenceRun]) -> Verdict:
     runs, note = _comparable(blessed, case.hardware)
     verdict = _equivalence(case, runs) if len(case.values) >= RUNS_FOR_TEST else _prediction(case, runs)
-    return _with_note(verdict, note)
+    return replace(with_note(verdict, note), reference_hardware=_classes(runs))
+
+
+def _classes(runs: Sequence[ReferenceRun]) -> str:
+    return ", ".join(dict.fromkeys(run.hardware for run in runs))
 
 
 def _comparable(blessed: Sequence[ReferenceRun], hardware: str) -> tuple[Sequence[ReferenceRun], Text | None]:
@@ -128,14 +133,15 @@ def _comparable(blessed: Sequence[ReferenceRun], hardware: str) -> tuple[Sequenc
     same = [run for run in blessed if run.hardware == hardware]
     if same:
         return same, None
-    classes = ", ".join(dict.fromkeys(run.hardware for run in blessed))
+    classes = _classes(blessed)
     return blessed, Text(
         f"reference from {classes}, this run on {hardware or 'unknown hardware'}",
         f"参考来自 {classes}，本次运行在{f' {hardware} ' if hardware else '未知硬件'}上",
     )
 
 
-def _with_note(verdict: Verdict, note: Text | None) -> Verdict:
+def with_note(verdict: Verdict, note: Text | None) -> Verdict:
+    """*verdict* with one more sentence at the end of its message."""
     text = join((Text(verdict.message, verdict.message_zh), note))
     return replace(verdict, message=text.en, message_zh=text.zh)
 

@@ -22,6 +22,7 @@ from harness.model import SCHEMA, Job, JobResult, JobState, to_json
 from harness.plan import Planned
 from harness.process import is_linux
 from harness.schedule import Machine, Schedule, needs
+from harness.shard import Shard
 from harness.store import EventLog, write_json
 from harness.variables import common_environment
 from harness.warmth import modules_to_import, reason_for_cold
@@ -44,7 +45,11 @@ class RunOutcome:
 
 
 def make_manifest(
-    run_dir: Path, book: Book | None, planned: Sequence[Planned], command: Sequence[str]
+    run_dir: Path,
+    book: Book | None,
+    planned: Sequence[Planned],
+    command: Sequence[str],
+    shard: Shard | None = None,
 ) -> dict[str, Any]:
     """What is written before the first job starts, so that a run that dies can be told."""
     commit, dirty = git_state(book.root if book else Path.cwd())
@@ -60,6 +65,7 @@ def make_manifest(
         "dirty": dirty,
         "environment": environment(first.device),
         "jobs": [p.job.id for p in planned],
+        **({"shard": to_json(shard)} if shard else {}),
     }
 
 
@@ -75,6 +81,7 @@ def execute(
     variables: Sequence[str] = (),
     progress: Listener = lambda event: None,
     cancel: threading.Event | None = None,
+    shard: Shard | None = None,
 ) -> RunOutcome:
     """Run every job of the plan in *run_dir* and return all results, in the order of the plan.
 
@@ -85,13 +92,14 @@ def execute(
         warm: fork kernels from a process with the heavy imports where that gives the same results.
         machine: how many jobs may run at once, and with what; one at a time by default.
         variables: names of environment variables that kernels get beside the usual ones.
+        shard: stands in the manifest where the plan is a part of a run.
 
     Raises:
         KeyboardInterrupt: *cancel* was set before anything was written.
     """
     clock = time.monotonic()
     cancel = cancel or threading.Event()
-    manifest = make_manifest(run_dir, book, planned, command)
+    manifest = make_manifest(run_dir, book, planned, command, shard)
     if cancel.is_set():
         raise KeyboardInterrupt
     write_json(run_dir / "manifest.json", manifest)

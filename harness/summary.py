@@ -49,6 +49,8 @@ def print_summary(console: Console, results: Sequence[JobResult], verdicts: Sequ
         console.print(_verdict_table(verdicts))
     for (outcome, message), names in _by_message(verdicts).items():
         _print_problem(console, f"{SYMBOLS[outcome]} {', '.join(names)}", [message])
+    for place, names in _by_foreign_reference(verdicts).items():
+        _print_problem(console, f"≠ {', '.join(names)}", [place])
     if verdicts:
         counts = Counter(verdict.outcome for verdict in verdicts)
         console.print(
@@ -63,6 +65,17 @@ def _by_message(verdicts: Sequence[Verdict]) -> dict[tuple[Outcome, str], list[s
     for verdict in verdicts:
         if verdict.outcome is not Outcome.PASS:
             found.setdefault((verdict.outcome, verdict.message), []).append(verdict.claim)
+    return found
+
+
+def _by_foreign_reference(verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
+    """Claims that pass against a reference of other hardware; of the rest, the message says it."""
+    found: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.foreign and verdict.outcome is Outcome.PASS:
+            here = verdict.hardware or "unknown hardware"
+            text = f"pass against references from {verdict.reference_hardware}; this run is on {here}"
+            found.setdefault(text, []).append(verdict.claim)
     return found
 
 
