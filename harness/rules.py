@@ -23,8 +23,14 @@ nothing: *recorded*
 
 A number that became much better is not reproduced either: it fails, with the advice to bless it if
 intended. "Not significantly different" is never a pass. Blessed runs of the run's own hardware class are
-used where there are any; otherwise all of them, and the message names both classes. A claim with several
+used where there are any; otherwise all of them, and the message names both classes. Runs of several classes
+(a run merged from shards) are judged class by class, each with a verdict of its own. A claim with several
 kinds of reference for a profile gets a verdict for each.
+
+How often the rules err is measured by ``benchmarks/verdicts.py``. Where they promise at most 5 % they keep it for
+normal seeds, with two limits. The prediction interval's 5 % is a mean over references: one in ten sets of five
+blessed runs fails more than 15 % of right runs. A single run against a published value knows no spread: 5 % of
+right runs fail where the seeds spread as wide as the margin, a third where they spread twice as wide.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Every value, margin and interval is in the unit of the metric itself. Importing this module costs nothing:
 numpy and ``scipy.special`` are loaded by the functions that need them.
 
-How often the rules err is measured by simulation in ``tests/harness/test_statistics.py``.
+How often the rules err is measured by simulation in ``tests/harness/test_statistics.py`` and, at length, in
+``benchmarks/verdicts.py``.
 """
 
 from __future__ import annotations
@@ -177,6 +178,8 @@ def mcnemar(b_correct: Sequence[bool], a_correct: Sequence[bool]) -> McNemar:
 
 def paired_bootstrap(d: Sequence[float], seed: int, n: int = 10_000, confidence: float = 0.95) -> Bootstrap:
     """Percentile interval of the mean of paired differences *d* (Efron, Ann. Statist. 7 (1979) 1).
+
+    Somewhat too narrow for few examples: at 100, the 95 % interval of skewed differences misses the mean in 6.4 %.
 
     Args:
         d: one difference per example, e.g. correct under B minus correct under A; shape (examples,).

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from benchmarks import mini_bert
+from benchmarks import mini_bert, verdicts
+from harness.statistics import paired_bootstrap
 
 
 def test_nearer_counts_a_tie_as_half():
@@ -48,3 +51,39 @@ def test_the_card_keeps_what_is_outside_its_marks(tmp_path):
     card.write_text("没有记号", encoding="utf-8")
     with pytest.raises(SystemExit, match="lacks the marks"):
         mini_bert.write_card(card, "新")
+
+
+# -- verdicts ---------------------------------------------------------------------------------------
+
+
+def test_simulated_verdicts_are_those_of_the_harness(monkeypatch):
+    """`simulate` asks harness.rules about every cell and ends if it disagrees; so it does here, by intent."""
+    cells = list(verdicts.simulate(verdicts.CHECKED, seed=1))
+    assert {name for name, *_ in cells} == set(verdicts.RULES)
+    monkeypatch.setattr(verdicts, "_t", lambda degrees, p: 1.0)
+    with pytest.raises(SystemExit, match=r"harness.rules says"):
+        list(verdicts.simulate(verdicts.CHECKED, seed=1))
+
+
+def test_the_chance_of_a_bootstrap_mean_by_listing_every_resample():
+    values = [1, 1, -1, 0]
+    means = [sum(chosen) for chosen in itertools.product(values, repeat=4)]
+    worse, better = np.mean([m <= 0 for m in means]), np.mean([m >= 0 for m in means])
+    found = verdicts.beyond_zero(4, np.array([2, 1, 0, 4]), np.array([1, 2, 0, 0]))
+    assert found == pytest.approx([worse, better, 1.0, 0.0])
+
+
+def test_bootstrap_intervals_of_many_draws_are_those_of_the_harness():
+    values = np.random.default_rng(3).normal(0.1, 1, size=(3, 100))
+    low, high = verdicts._intervals(verdicts.resample_weights(100), values)
+    for row, a, b in zip(values, low, high, strict=True):
+        assert paired_bootstrap(row.tolist(), seed=0).interval == pytest.approx((a, b), abs=1e-5)
+
+
+def test_only_errors_beyond_chance_are_named():
+    def rates(fail):
+        return {"prediction interval, 1 new": {"normal": {"1": [[0.9, fail]] * 5}}}
+
+    assert verdicts.above_nominal(rates(0.056), {}, 10_000, 10_000) == []
+    (line,) = verdicts.above_nominal(rates(0.058), {}, 10_000, 10_000)
+    assert line.endswith("false fails without a difference 5.8 %")
