@@ -153,9 +153,8 @@ def _told(result: JobResult) -> tuple[Any, ...]:
 def _check_complete(parts: Sequence[Part]) -> None:
     plan, of = parts[0].shard.plan, parts[0].shard.of
     given = {part.shard.index for part in parts}
-    missing = [
-        i for i in range(1, of + 1) if i not in given and plan[i - 1 :: of]
-    ]  # an empty shard leaves none
+    filled = range(1, min(of, len(plan)) + 1)  # the others are empty and leave no folder
+    missing = [i for i in filled if i not in given]
     if missing:
         names = ", ".join(f"{i}/{of}" for i in missing)
         raise HarnessError(
@@ -181,20 +180,20 @@ def write_merged(merger: Merger, run_dir: Path, command: Sequence[str]) -> None:
         for name, part in merger.home.items():
             if (source := part.folder / "jobs" / name).is_dir():
                 shutil.copytree(source, run_dir / "jobs" / name, symlinks=True, dirs_exist_ok=True)
-        logs = [(part.folder / "events.jsonl") for part in merger.parts]
+        logs = [part.folder / "events.jsonl" for part in merger.parts]
         lines = [line for log in logs if log.is_file() for line in log.read_text("utf-8").splitlines()]
     except (OSError, shutil.Error, UnicodeDecodeError) as error:
         raise _explain(error, f"cannot copy the shards to {run_dir}") from None
-    write_text(
-        run_dir / "events.jsonl", "".join(f"{line}\n" for line in sorted(lines))
-    )  # each begins with its time
+    lines.sort()  # each begins with its time
+    write_text(run_dir / "events.jsonl", "".join(f"{line}\n" for line in lines))
     write_json(run_dir / "manifest.json", _manifest(merger, run_dir.name, command))
 
 
 def _explain(error: Exception, doing: str) -> HarnessError:
-    if isinstance(error, OSError) and error.errno is not None:
-        return explain_os_error(error, doing)
-    return explain_os_error(OSError(0, " ".join(str(error).split())[:300]), doing)
+    """One line; copytree gathers what went wrong as (from, to, why) of each file."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        error = OSError(None, str(error.args[0][0][-1]))
+    return explain_os_error(error if isinstance(error, OSError) else OSError(None, str(error)), doing)
 
 
 def _manifest(merger: Merger, run: str, command: Sequence[str]) -> dict[str, Any]:

@@ -78,9 +78,13 @@ def shard_from_json(data: Any) -> Shard:
     whole = all(type(number) is int for number in (index, of))
     if not whole or not 1 <= index <= of <= MOST_SHARDS or not isinstance(digest, str):
         raise ValueError(f"no shard {index!r} of {of!r}")
-    if not isinstance(plan, list) or not all(isinstance(name, str) for name in plan):
+    if not isinstance(plan, list) or not all(map(_is_folder_name, plan)):
         raise ValueError("the plan must be a list of job ids")
     return Shard(index, of, tuple(plan), digest)
+
+
+def _is_folder_name(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)
 
 
 def refuse_shard(manifest: Mapping[str, Any], what: str) -> None:

@@ -215,6 +215,27 @@ def test_references_of_the_same_hardware_class_are_preferred():
     assert one(made, 0.905, hardware=GPU).reference == pytest.approx(0.905)
 
 
+def test_runs_on_several_classes_of_machine_are_judged_apart():
+    made = claims_of(claim(margin=0.02, blessed={"offline": runs() + runs([0.9, 0.91, 0.905], GPU)}))
+    jobs = [job(value, seed) for seed, value in enumerate((0.81, 0.905, 0.812, 0.808))]
+    here, there = judge(made, jobs, profile="offline", hardware=f"{CPU} / {GPU}", by_job={
+        "05-a-seed0": CPU, "05-a-seed1": GPU, "05-a-seed2": CPU, "05-a-seed3": CPU,
+    })  # fmt: skip
+    assert (here.rule, here.outcome, here.observed) == ("TOST", Outcome.PASS, (0.81, 0.812, 0.808))
+    assert (there.rule, there.outcome, there.observed) == ("prediction interval", Outcome.PASS, (0.905,))
+    assert (here.hardware, here.reference_hardware, there.hardware) == (CPU, CPU, GPU)
+    assert f"the 3 of 4 runs on {CPU}, judged apart" in here.message and not here.foreign
+    together = judge(made, jobs, profile="offline", hardware=CPU)
+    assert len(together) == 1 and together[0].outcome is not Outcome.PASS
+
+
+def test_a_reference_of_another_class_stands_in_the_verdict():
+    verdict = one(claim(blessed={"offline": runs()}), 0.81, hardware=GPU)
+    assert (verdict.hardware, verdict.reference_hardware, verdict.foreign) == (GPU, CPU, True)
+    assert not one(claim(blessed={"offline": runs()}), 0.81).foreign
+    assert not one(claim(bounds={"offline": Bounds(0, 1)}), 0.81, hardware=GPU).foreign
+
+
 # -- published values -------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 from notebooks import RECORD, write_book, write_notebook
 
+from harness.book import stage_tree
 from harness.claims import load_claims
 from harness.cli import main
 from harness.config import load_book
@@ -163,8 +164,12 @@ def test_a_shard_is_recorded_and_judges_nothing(book, capsys):
     assert main(["report", "s2"]) == ExitCode.OK
 
 
-@pytest.mark.parametrize("command", ["check", "bless"])
+@pytest.mark.parametrize("command", ["check", "bless", "site"])
 def test_what_needs_the_whole_refuses_a_shard(book, capsys, command):
+    if command == "site":
+        with pytest.raises(HarnessError, match="s2 is shard 2/2 of a run, and the site needs the whole"):
+            stage_tree(load_book(), Path("s2"), Path("site"))
+        return
     assert main([command, "s2"]) == ExitCode.USAGE
     assert "s2 is shard 2/2 of a run" in (err := one_error(capsys)) and "report --merge" in err
 
@@ -333,6 +338,7 @@ def test_the_same_job_twice_counts_once_unless_it_tells_other_things(book, capsy
         ({"shard": 5}, "not what the harness writes"),
         ({"shard": {"index": 9, "of": 2, "plan": [], "digest": ""}}, "no shard 9 of 2"),
         ({"shard": {"index": 1, "of": 2, "plan": [1], "digest": ""}}, "list of job ids"),
+        ({"shard": {"index": 1, "of": 2, "plan": ["../../x"], "digest": ""}}, "list of job ids"),
         ({"jobs": []}, "does not hold the jobs of shard 2/2"),
         ({"shards": [1]}, "not what the harness writes"),
     ],
@@ -400,6 +406,16 @@ def test_a_folder_that_cannot_be_copied_leaves_no_half_run(book, monkeypatch, ca
     assert main(["report", "--merge", "s1", "s2"]) == ExitCode.INFRASTRUCTURE
     assert "the disk is full" in one_error(capsys)
     assert not list(Path("_build/runs").glob("2*"))
+
+
+def test_files_that_cannot_be_copied_are_told_in_one_line(book, monkeypatch, capsys):
+    def refuse(source, target, **options):
+        raise shutil.Error([(str(source), str(target), "[Errno 13] Permission denied: 'x'")] * 9)
+
+    monkeypatch.setattr(shutil, "copytree", refuse)
+    assert main(["report", "--merge", "s1", "s2"]) == ExitCode.INFRASTRUCTURE
+    err = one_error(capsys)
+    assert "cannot copy the shards to" in err and err.count("Permission denied: 'x'") == 1
 
 
 def test_nothing_is_written_before_all_is_read(book):

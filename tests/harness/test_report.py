@@ -347,6 +347,14 @@ def test_the_summary_says_everything_without_colour():
     assert "claims: 1 pass, 1 fail, 1 inconclusive, 1 missing, 1 unexpected" in text
 
 
+def test_a_pass_against_a_reference_of_other_hardware_is_said():
+    assert "≠" not in printed((DONE,), verdicts())
+    foreign = replace(verdicts()[0], reference_hardware="cuda-A100")
+    text = " ".join(printed((DONE,), [foreign]).split())
+    assert "≠ accuracy pass against references from cuda-A100; this run is on cpu-x86_64-bf16" in text
+    assert "≠" not in printed((DONE,), [replace(foreign, outcome=Outcome.FAIL)])  # there the message says it
+
+
 def test_every_row_of_the_verdict_table_ends_in_the_same_column():
     titles = ("ascii title", "中文标题", "混合 mixed 标题")
     rows = printed(

@@ -40,6 +40,22 @@ def test_a_claim_is_one_row_with_all_that_was_compared():
     ]
 
 
+def test_verdicts_on_the_same_claim_are_each_explained_and_foreign_references_named():
+    """As where a merged run holds two classes of machine."""
+    passed = next(v for v in document()["verdicts"] if v["claim"] == "test_accuracy")
+    here = {**passed, "message_zh": "这里通过", "reference_hardware": "cpu-b", "hardware": "cpu-a"}
+    there = {
+        **passed,
+        "outcome": "fail",
+        "message_zh": "那里不行",
+        "reference_hardware": "cpu-a",
+        "hardware": "cpu-a",
+    }
+    page = dashboard.render({**document(), "verdicts": [here, there]}, TITLES)
+    assert page.count("这里通过") == page.count("那里不行") == 1
+    assert page.count("<br>来自 cpu-b") == 1 and "来自 cpu-a" not in page
+
+
 def test_several_seeds_are_averaged_and_a_failure_is_explained():
     page = dashboard.render(document(), TITLES)
     assert "0.1200<br>2 次平均" in page
@@ -92,6 +108,9 @@ def test_history_holds_finished_runs_of_the_same_profile_up_to_this_one(tmp_path
         (tmp_path / name).mkdir()
         other = document(run=name, profile=profile, started=started)
         (tmp_path / name / "result.json").write_text(json.dumps(other), encoding="utf-8")
+    (tmp_path / "shard").mkdir()
+    shard = {**document(run="shard"), "shard": {"index": 1, "of": 2}}
+    (tmp_path / "shard" / "result.json").write_text(json.dumps(shard), encoding="utf-8")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "result.json").write_text("{", encoding="utf-8")
     history = dashboard.past_runs(tmp_path, document())
