@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from threading import Event
 
     from harness.plan import Planned
-    from harness.shard import Shard
 
 app = typer.Typer(
     name="harness",
@@ -447,7 +446,7 @@ def _execute(
         print_summary(screen, outcome.results, verdicts)
         wall = f"wall time {format_seconds(outcome.seconds)}; run folder {run_dir}"
         screen.print(wall, markup=False, soft_wrap=True)
-        if shard:
+        if shard := ways["shard"]:
             screen.print(f"shard {shard}: nothing is judged before `harness report --merge`", soft_wrap=True)
     if outcome.trouble:
         return fail(outcome.trouble, ExitCode.INFRASTRUCTURE)
