@@ -5,27 +5,24 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness import cache
-from harness.config import HEAVY, Book
+from harness.config import Book
 from harness.environment import environment, git_state, hardware_class
 from harness.errors import HarnessError, InfrastructureError
-from harness.execution import Place, run_job, unrun_result
-from harness.forkserver import ForkServer
+from harness.execution import unrun_result
+from harness.executor import Executor, LocalExecutor, RunJob, Setting
 from harness.model import SCHEMA, Job, JobResult, JobState, to_json
+from harness.nodes import difference, with_nodes
 from harness.plan import Planned
-from harness.process import is_linux
-from harness.schedule import Machine, Schedule, needs
+from harness.schedule import Machine
 from harness.shard import Shard
 from harness.store import EventLog, write_json
-from harness.variables import common_environment
-from harness.warmth import modules_to_import, reason_for_cold
 
 Listener = Callable[[Mapping[str, Any]], None]
 
@@ -82,6 +79,7 @@ def execute(
     progress: Listener = lambda event: None,
     cancel: threading.Event | None = None,
     shard: Shard | None = None,
+    executor: Executor | None = None,
 ) -> RunOutcome:
     """Run every job of the plan in *run_dir* and return all results, in the order of the plan.
 
@@ -93,6 +91,7 @@ def execute(
         machine: how many jobs may run at once, and with what; one at a time by default.
         variables: names of environment variables that kernels get beside the usual ones.
         shard: stands in the manifest where the plan is a part of a run.
+        executor: in place of this machine; *warm* and *machine* then count for nothing.
 
     Raises:
         KeyboardInterrupt: *cancel* was set before anything was written.
@@ -106,8 +105,12 @@ def execute(
     events = EventLog(run_dir / "events.jsonl", progress)
     try:
         events({"event": "run_start", "run": run_dir.name, "jobs": len(planned)})
-        room = _Room(book, run_dir, events, cancel, use_cache, warm, machine or SEQUENTIAL, variables)
+        executor = executor or LocalExecutor(machine or SEQUENTIAL, warm)
+        room = _Room(book, run_dir, events, cancel, use_cache, executor, variables, manifest["environment"])
         results = room.run_all(planned)
+        if executor.sites:
+            manifest = with_nodes(manifest, executor.sites)
+            write_json(run_dir / "manifest.json", manifest)
         stopped = cancel.is_set() or bool(room.trouble)
         events({"event": "run_end", "interrupted": stopped, "trouble": room.trouble})
         return RunOutcome(manifest, results, time.monotonic() - clock, stopped, room.trouble)
@@ -124,10 +127,11 @@ class _Room:
     events: EventLog
     cancel: threading.Event
     use_cache: bool
-    warm: bool
-    machine: Machine
+    executor: Executor
     variables: Sequence[str]
+    here: Mapping[str, Any]  # the environment of this machine
     _trouble: str = ""
+    _unlike: set[str] = field(default_factory=set)  # differences of nodes that were told
 
     def run_all(self, planned: Sequence[Planned]) -> list[JobResult]:
         """All jobs to their ends: first those that need no kernel, then the rest side by side."""
@@ -135,10 +139,8 @@ class _Room:
         results = {entry.job.id: self._settled(entry) for entry in planned}
         rest = [entry for entry in planned if results[entry.job.id] is None]
         if rest:
-            known = needs(self.book.root if self.book else Path.cwd(), [entry.job for entry in rest])
-            schedule = Schedule(self.machine, rest, lambda entry: known[entry.job.id], self._is_over)
-            with self._server(rest) as server:
-                done = schedule.run(lambda entry, gpu: self.run(entry, self._place(entry, server, gpu)))
+            setting = Setting(self.book, self.run_dir, self.variables, self.emit, self.cancel, self._is_over)
+            done = self.executor.run_all(rest, setting, self.run)
             results |= {entry.job.id: result for entry, result in zip(rest, done, strict=True)}
         return [results[entry.job.id] for entry in planned]
 
@@ -152,41 +154,6 @@ class _Room:
         if entry.job.key and self.use_cache and not self._is_over():
             return self._cached(entry.job, self._folder(entry))
         return None
-
-    @contextmanager
-    def _server(self, entries: Sequence[Planned]) -> Iterator[ForkServer | None]:
-        """A fork server with what the notebooks of *entries* import; None where warm kernels are off."""
-        if not self.warm or self._is_over():
-            yield None
-            return
-        notebooks = [entry.notebook for entry in entries if entry.notebook]
-        heavy = self.book.warm if self.book else HEAVY
-        modules = modules_to_import(notebooks, *self._local(), heavy)
-        common = self._environment(entries[0].job)
-        server = ForkServer(common, modules, self.run_dir / "forkserver.log")
-        try:
-            started = server.start()
-            if not started and is_linux():
-                message = f"warm kernels are off: {server.trouble}"
-                self.emit({"event": "warning", "message": message})
-            yield server if started else None
-        finally:
-            server.close()
-
-    def _environment(self, job: Job) -> dict[str, str]:
-        return common_environment(job, patterns=self.variables, threads=self.machine.threads)
-
-    def _place(self, entry: Planned, server: ForkServer | None, gpu: str | None) -> Place:
-        warm = False
-        if server is not None and entry.notebook is not None:
-            reason = reason_for_cold(entry.notebook, server.loaded, *self._local())
-            self.events({"event": "kernel", "job": entry.job.id, "warm": not reason, "reason": reason})
-            warm = not reason
-        return Place(self._environment(entry.job), server, warm, gpu)
-
-    def _local(self) -> tuple[Path | None, tuple[str, ...]]:
-        """Root and packages of the book, where there is one."""
-        return (self.book.root, self.book.packages) if self.book else (None, ())
 
     def _folder(self, entry: Planned) -> Path:
         return self.run_dir / "jobs" / entry.job.id
@@ -202,7 +169,7 @@ class _Room:
             self._trouble = self._trouble or event["message"]
         self.events(event)
 
-    def run(self, entry: Planned, place: Place) -> JobResult:
+    def run(self, entry: Planned, run_job: RunJob) -> JobResult:
         """One job to its end, whatever that is."""
         job = entry.job
         if self.cancel.is_set():
@@ -210,20 +177,28 @@ class _Room:
         if self.trouble:
             return self._unrun(entry, JobState.CANCELLED, f"not started: {self.trouble}")
         try:
-            return self._run(job, self._folder(entry), place)
+            return self._run(job, self._folder(entry), run_job)
         except InfrastructureError as error:
             self.emit({"event": "trouble", "job": job.id, "message": f"{job.id}: {error}"})
             return self._unrun(entry, JobState.CANCELLED, f"could not start: {error}")
 
-    def _run(self, job: Job, folder: Path, place: Place) -> JobResult:
-        shown = shown_path(job.notebook, self.book)
-        result = run_job(job, folder, emit=self.emit, cancel=self.cancel, shown=shown, place=place)
-        if job.key and self.book and result.state is JobState.COMPLETED:
+    def _run(self, job: Job, folder: Path, run_job: RunJob) -> JobResult:
+        result = run_job(job, folder, shown_path(job.notebook, self.book))
+        if job.key and self.book and result.state is JobState.COMPLETED and self._stands_here(job):
             try:
                 cache.keep(self.book.root, job, folder, self.run_dir.name)
             except InfrastructureError as error:  # the run is whole without it
                 self._warn(job, f"not kept for the next run: {error}")
         return result
+
+    def _stands_here(self, job: Job) -> bool:
+        """Whether the job ran on what its key says: this machine, or a node like it."""
+        site = self.executor.sites.get(job.id)
+        unlike = difference(site, self.here) if site else ""
+        if unlike and unlike not in self._unlike:
+            self._unlike.add(unlike)
+            self._warn(job, f"not kept for the next run: {unlike}")
+        return not unlike
 
     def _warn(self, job: Job, message: str) -> None:
         self.emit({"event": "warning", "job": job.id, "message": f"{job.id}: {message}"})
