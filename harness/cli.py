@@ -21,11 +21,10 @@ import typer
 from harness.config import Book, find_root, load_book
 from harness.errors import ExitCode, HarnessError, InfrastructureError
 from harness.interrupts import interruptible, stoppable
+from harness.remote import fetch, fetched_folders, is_url, name_of, run_place
 from harness.store import (
     LATEST,
     build_dir,
-    create_run,
-    create_run_at,
     explain_os_error,
     find_run,
     latest_name,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from threading import Event
 
     from harness.plan import Planned
+    from harness.remote import RunPlace
 
 app = typer.Typer(
     name="harness",
@@ -46,7 +46,7 @@ app = typer.Typer(
 )
 
 RunArgument = Annotated[
-    str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of it, a path, or latest.")
+    str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of it, a path, a URL, or latest.")
 ]
 ChaptersOption = Annotated[
     str | None, typer.Option(help="Chapters by the beginning of their names, with commas: 05,06.")
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with patient_stdout() as stdout, stoppable():
+    with patient_stdout() as stdout, stoppable(), fetched_folders():
         code = _run_command(given or ["--help"])
     if stdout.trouble is not None:
         return fail(str(explain_os_error(stdout.trouble, "cannot write to stdout")), ExitCode.INFRASTRUCTURE)
@@ -177,6 +177,8 @@ def run_folder(root: Path, name: str) -> Path:
     """The run called *name*; an empty name, as from an unset variable, is no run."""
     if not name.strip():
         raise HarnessError("the run's name is empty; give its id, the beginning of it, or latest")
+    if is_url(name):
+        return fetch(name)
     runs = runs_dir(root)
     if name == LATEST and latest_name(runs) is None and (newest := _newest(runs)):
         return runs / newest  # the run that the link named is gone
@@ -283,11 +285,20 @@ def run(
         typer.Option("--no-warm", help="A fresh process for each kernel, none forked with its imports done."),
     ] = False,
     out: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Run folder; _build/runs/<id> by default.")
+        str | None, typer.Option(metavar="FOLDER|URL", help="Run folder; _build/runs/<id> by default.")
     ] = None,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Run this part only, judge nothing; see report --merge.")
     ] = None,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where jobs run: here, or on the nodes of a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of the Ray cluster; RAY_ADDRESS or the one here.")
+    ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Every node sees the book under this path: send no files.")
+    ] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run even what has not changed.")] = False,
     strict: StrictOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
@@ -321,6 +332,10 @@ def run(
         raise HarnessError("nothing to run: the book has no chapter yet")
     if site and (notebooks or not book):
         raise HarnessError("--book builds the site of a book's chapters; run it in a book, without notebooks")
+    if executor == "local" and (address is not None or shared):
+        raise HarnessError("--address and --shared belong to --executor ray; add it, or take them out")
+    if executor == "ray" and (memory is not None or gpus is not None):
+        raise HarnessError("--memory and --gpus are of this machine; take them out with --executor ray")
     if book and any(entry.job.chapter for entry in planned):
         _check_claim_files(book)
     if site and book:
@@ -343,25 +358,26 @@ def run(
     )
     variables = (*(book.environment if book else ()), *(env or ()))
     began = time.monotonic()
-    run_dir = _new_run(out, book.root if book else Path.cwd(), planned[0].job.profile)
-    with interruptible() as cancel:
-        try:
-            ways = {
-                "use_cache": not no_cache,
-                "warm": not no_warm,
-                "machine": machine,
-                "variables": variables,
-                "shard": taken,
-            }
-            code = _execute(book, planned, run_dir, cancel, ways, strict=strict, quiet=quiet)
-        except BaseException:
-            if out is None and not (run_dir / "manifest.json").exists():  # stopped before it began
-                shutil.rmtree(run_dir, ignore_errors=True)
-            raise
+    cluster: Any = nullcontext()
+    if executor == "ray":
+        from harness.ray_executor import connected
+
+        cluster = connected(address, device, shared=shared, jobs=jobs)
+    root = book.root if book else Path.cwd()
+    with cluster as nodes, run_place(out, root, planned[0].job.profile) as place, interruptible() as cancel:
+        ways = {
+            "use_cache": not no_cache,
+            "warm": not no_warm,
+            "machine": machine,
+            "variables": variables,
+            "shard": taken,
+            "executor": nodes,
+        }
+        code = _execute(book, planned, place, cancel, ways, strict=strict, quiet=quiet)
     if site and book and code != ExitCode.INFRASTRUCTURE:
         if cancel.is_set():  # while the reports were written
             raise KeyboardInterrupt
-        _build_site(book, run_dir, began)
+        _build_site(book, place.folder, began)
     return code
 
 
@@ -375,16 +391,6 @@ def _texts(options: Sequence[str]) -> dict[str, str]:
             raise ParameterError(f"--param {name} is given twice")
         texts[name] = text
     return texts
-
-
-def _new_run(out: str | None, root: Path, profile: str) -> Path:
-    """An empty run folder, at *out* where the user named one."""
-    if out is not None:
-        return create_run_at(Path(out).absolute())
-    latest = runs_dir(root) / "latest"
-    if latest.is_dir() and not latest.is_symlink():
-        raise HarnessError(f"{latest} is a folder where the harness keeps a link; rename or remove it")
-    return create_run(root, profile)
 
 
 def _build_site(book: Book, run_dir: Path, began: float) -> None:
@@ -406,7 +412,7 @@ def _check_claim_files(book: Book) -> None:
 def _execute(
     book: Book | None,
     planned: Sequence[Planned],
-    run_dir: Path,
+    place: RunPlace,
     cancel: Event,
     ways: Mapping[str, Any],
     *,
@@ -420,15 +426,20 @@ def _execute(
     from harness.progress import format_seconds, make_progress
     from harness.run import execute
 
-    screen = console()
+    screen, run_dir = console(), place.folder
     progress = make_progress(screen, quiet=quiet)
+
+    def listen(event: Mapping[str, Any]) -> None:
+        progress(event)
+        place.listen(event)
+
     try:
         outcome = execute(
             planned,
             run_dir,
             book=book,
             command=["harness", *sys.argv[1:]],
-            progress=progress,
+            progress=listen,
             cancel=cancel,
             **ways,
         )
@@ -444,14 +455,14 @@ def _execute(
         from harness.report import print_summary
 
         print_summary(screen, outcome.results, verdicts)
-        wall = f"wall time {format_seconds(outcome.seconds)}; run folder {run_dir}"
+        wall = f"wall time {format_seconds(outcome.seconds)}; run folder {place.name}"
         screen.print(wall, markup=False, soft_wrap=True)
         if shard := ways["shard"]:
             screen.print(f"shard {shard}: nothing is judged before `harness report --merge`", soft_wrap=True)
     if outcome.trouble:
         return fail(outcome.trouble, ExitCode.INFRASTRUCTURE)
     if outcome.interrupted:
-        return fail(f"interrupted; what was recorded is in {run_dir}", ExitCode.INFRASTRUCTURE)
+        return fail(f"interrupted; what was recorded is in {place.name}", ExitCode.INFRASTRUCTURE)
     return code
 
 
@@ -535,7 +546,7 @@ def _judge_again(book: Book | None, run_dir: Path, seconds: float | None, strict
     code, verdicts = _report(book, run_dir, manifest, results, seconds, strict, interrupted=False)
     screen = console()
     print_summary(screen, results, verdicts)
-    screen.print(f"run folder {run_dir}", markup=False, soft_wrap=True)
+    screen.print(f"run folder {name_of(run_dir)}", markup=False, soft_wrap=True)
     if recorded.absent:
         return fail(
             f"unfinished: {len(recorded.absent)} of {len(results)} planned jobs have no result"
@@ -557,7 +568,8 @@ def report(
         bool, typer.Option("--allow-missing", help="Merge what there is; missing jobs count as cancelled.")
     ] = False,
     out: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Folder of the merged run; _build/runs/<id> if none.")
+        str | None,
+        typer.Option(metavar="FOLDER|URL", help="Folder of the merged run; _build/runs/<id> if none."),
     ] = None,
     strict: StrictOption = False,
 ) -> int:
@@ -577,7 +589,7 @@ def report(
     write_reports(run_dir, document)
     screen = console()
     print_summary(screen, recorded.results, document_verdicts(document, run_dir / "result.json"))
-    screen.print(f"run folder {run_dir}", markup=False, soft_wrap=True)
+    screen.print(f"run folder {name_of(run_dir)}", markup=False, soft_wrap=True)
     return int(ExitCode.OK)
 
 
@@ -588,23 +600,19 @@ def _merge(
     from harness.merge import plan_merger, refuse_overlap, write_merged
 
     book = load_book() if root else None
-    place = root or Path.cwd()
-    merger = plan_merger([run_folder(place, name) for name in runs], allow_missing=allow_missing)
+    root = root or Path.cwd()
+    merger = plan_merger([run_folder(root, name) for name in runs], allow_missing=allow_missing)
     if book:
         _check_claim_files(book)
     if out is not None:
         if not out.strip():
             raise HarnessError("--out is empty; name a folder, or leave it out")
-        refuse_overlap(merger, Path(out).resolve())
+        if not is_url(out):
+            refuse_overlap(merger, Path(out).resolve())
     seconds = merger.seconds
-    run_dir = _new_run(out, place, merger.profile)
-    try:
-        write_merged(merger, run_dir, ["harness", *sys.argv[1:]])
-    except BaseException:
-        if out is None:
-            shutil.rmtree(run_dir, ignore_errors=True)
-        raise
-    return _judge_again(book, run_dir, seconds, strict)
+    with run_place(out, root, merger.profile) as place:
+        write_merged(merger, place.folder, ["harness", *sys.argv[1:]])
+        return _judge_again(book, place.folder, seconds, strict)
 
 
 @app.command()

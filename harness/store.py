@@ -18,7 +18,7 @@ from harness.errors import HarnessError, InfrastructureError
 from harness.model import Metric, metric_from_json, to_json
 
 LATEST = "latest"
-_OWN_FILES = ("manifest.json", "events.jsonl", "result.json", "junit.xml", "report.md", "report.en.md")
+OWN_FILES = ("manifest.json", "events.jsonl", "result.json", "junit.xml", "report.md", "report.en.md")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -100,7 +100,7 @@ def create_run_at(folder: Path) -> Path:
     """
     _make_folder(folder, _ELSEWHERE)
     try:
-        found = [name for name in _OWN_FILES if (folder / name).exists()]
+        found = [name for name in OWN_FILES if (folder / name).exists()]
         if found and not _is_of_run(folder / "manifest.json"):
             raise HarnessError(f"{folder} holds {found[0]}, which no run of the harness left; {_ELSEWHERE}")
         if found:
@@ -122,6 +122,11 @@ def _is_of_run(manifest: Path) -> bool:
         data = json.loads(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
+    return is_manifest(data)
+
+
+def is_manifest(data: Any) -> bool:
+    """Whether *data* is the manifest of a run."""
     return isinstance(data, dict) and {"schema", "run", "jobs"} <= data.keys()
 
 
