@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ class Request:
 def main(folder: Path) -> int:
     """Run the job; 1 if it could not start, with the reason on stderr."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # Ray's threads block signals, and a child inherits that
+    parent = os.getppid()
     request: Request = pickle.loads((folder / "request").read_bytes())
     job, cancel = request.job, threading.Event()
     job = replace(job, notebook=folder / job.notebook)
@@ -73,6 +76,9 @@ def main(folder: Path) -> int:
     except InfrastructureError as error:
         print(here(str(error)), file=sys.stderr)
         return 1
+    finally:
+        if os.getppid() != parent:  # nobody is left to take the files
+            shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
@@ -94,7 +100,7 @@ _lock = threading.Lock()
 
 
 def _emit(event: Mapping[str, Any]) -> None:
-    with _lock:
+    with _lock, suppress(BrokenPipeError):  # the Ray worker is gone: the job ends on its own
         print(json.dumps(to_json(event), ensure_ascii=False), flush=True)
 
 
