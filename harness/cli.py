@@ -24,6 +24,7 @@ from harness.interrupts import interruptible, stoppable
 from harness.store import (
     LATEST,
     build_dir,
+    claimed,
     create_run,
     create_run_at,
     explain_os_error,
@@ -289,38 +290,65 @@ def run(
         str | None, typer.Option(metavar="I/N", help="Run this part only, judge nothing; see report --merge.")
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run even what has not changed.")] = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="Say what would run and what changed since; run nothing.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the latest run, or that of --out, where it stopped.")
+    ] = False,
     strict: StrictOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
     site: Annotated[bool, typer.Option("--book", help="Then build the site, whatever the verdicts.")] = False,
 ) -> int:
     """Run chapters x seeds under a profile, or any notebooks, and judge what the chapters measured."""
-    from harness.plan import Request, parse_seeds, plan
+    from harness.asked import Asked, read_asked
+    from harness.plan import Request, parse_seeds
     from harness.schedule import find_machine
     from harness.shard import parse_shard, take_shard
 
-    part = None if shard is None else parse_shard(shard)
-    if part and (strict or site):
+    root = find_root()
+    book = load_book() if root or not (notebooks or resume) else None
+    place = book.root if book else Path.cwd()
+    if out is not None and not out.strip():
+        raise HarnessError("--out is empty; name a folder, or leave it out")
+    if resume:
+        given = (notebooks, profile, chapters, seeds, param, cell_timeout, notebook_timeout, env, shard)
+        if device != "auto" or any(value for value in given):
+            raise HarnessError(
+                "--resume goes on with what that run was asked for; name no notebooks, profile, chapters, seeds,"
+                " device, parameters, limits, variables or shard"
+            )
+        run_dir = Path(out).absolute() if out is not None else run_folder(place, LATEST)
+        asked = read_asked(run_dir)
+    else:
+        asked = Asked(
+            notebooks=tuple(path.absolute() for path in notebooks) if notebooks else None,
+            chapters=tuple(names(chapters) or ()) or None,
+            request=Request(
+                profile,
+                parse_seeds(seeds),
+                device,
+                _texts(param or ()),
+                _limit("--cell-timeout", cell_timeout),
+                _limit("--notebook-timeout", notebook_timeout),
+            ),
+            variables=tuple(env or ()),
+            shard=None if shard is None else parse_shard(shard),
+        )
+    if asked.notebooks and asked.chapters:
+        raise HarnessError("give notebooks or --chapters, not both")
+    if asked.shard and (strict or site):
         raise HarnessError(
             "a shard judges nothing and makes no site: take --strict and --book out; give --strict to"
             " `harness report --merge`"
         )
-    book = load_book() if not notebooks or find_root() else None
-    if notebooks and chapters:
-        raise HarnessError("give notebooks or --chapters, not both")
-    if out is not None and not out.strip():
-        raise HarnessError("--out is empty; name a folder, or leave it out")
-    for option, value in (("--cell-timeout", cell_timeout), ("--notebook-timeout", notebook_timeout)):
-        if value is not None and not 0 < value < float("inf"):
-            raise HarnessError(f"{option} must be a number of seconds above 0, not {value:g}")
-    request = Request(
-        profile, parse_seeds(seeds), device, _texts(param or ()), cell_timeout, notebook_timeout
-    )
-    paths = notebooks or (book.select(names(chapters)) if book else ())
-    planned = plan(book, paths, request)
+    if site and (asked.notebooks or not book):
+        raise HarnessError("--book builds the site of a book's chapters; run it in a book, without notebooks")
+    planned = asked.plan(book)
     if not planned:
         raise HarnessError("nothing to run: the book has no chapter yet")
-    if site and (notebooks or not book):
-        raise HarnessError("--book builds the site of a book's chapters; run it in a book, without notebooks")
+    if why:
+        return _explain(book, planned, asked.variables)
     if book and any(entry.job.chapter for entry in planned):
         _check_claim_files(book)
     if site and book:
@@ -329,8 +357,8 @@ def run(
         check_site(book)
     nothing_runs = all(entry.problem for entry in planned)
     taken = None
-    if part:
-        taken, planned = take_shard(planned, *part)
+    if asked.shard:
+        taken, planned = take_shard(planned, *asked.shard)
         if not planned:
             print(f"shard {taken} is empty: the run has {len(taken.plan)} job(s); nothing to do")
             return int(ExitCode.OK)
@@ -338,21 +366,20 @@ def run(
         fail(problem, ExitCode.USAGE)
     if nothing_runs:
         return int(ExitCode.USAGE)  # no run folder: the latest run stays the latest
-    machine = find_machine(
-        device, sum(not entry.problem for entry in planned), jobs=jobs, memory_gb=memory, gpus=gpus
-    )
-    variables = (*(book.environment if book else ()), *(env or ()))
+    count = sum(not entry.problem for entry in planned)
+    ways = {
+        "use_cache": not no_cache,
+        "warm": not no_warm,
+        "machine": find_machine(asked.request.device, count, jobs=jobs, memory_gb=memory, gpus=gpus),
+        "asked": asked,
+        "resume": resume,
+        "shard": taken,
+    }
     began = time.monotonic()
-    run_dir = _new_run(out, book.root if book else Path.cwd(), planned[0].job.profile)
-    with interruptible() as cancel:
+    if not resume:
+        run_dir = _new_run(out, place, planned[0].job.profile)
+    with interruptible() as cancel, claimed(run_dir):
         try:
-            ways = {
-                "use_cache": not no_cache,
-                "warm": not no_warm,
-                "machine": machine,
-                "variables": variables,
-                "shard": taken,
-            }
             code = _execute(book, planned, run_dir, cancel, ways, strict=strict, quiet=quiet)
         except BaseException:
             if out is None and not (run_dir / "manifest.json").exists():  # stopped before it began
@@ -363,6 +390,22 @@ def run(
             raise KeyboardInterrupt
         _build_site(book, run_dir, began)
     return code
+
+
+def _limit(option: str, seconds: float | None) -> float | None:
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise HarnessError(f"{option} must be a number of seconds above 0, not {seconds:g}")
+    return seconds
+
+
+def _explain(book: Book | None, planned: Sequence[Planned], variables: Sequence[str]) -> int:
+    """For --why: a line for each job."""
+    from harness.why import explain
+
+    variables = (*(book.environment if book else ()), *variables)
+    for line in explain(book, planned, variables):
+        print(line)
+    return int(ExitCode.USAGE if any(entry.problem for entry in planned) else ExitCode.OK)
 
 
 def _texts(options: Sequence[str]) -> dict[str, str]:
