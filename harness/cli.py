@@ -543,7 +543,7 @@ def _report(
     if interrupted:
         codes.append(ExitCode.INFRASTRUCTURE)
     code = max(codes, key=_RANK.index)
-    write_reports(run_dir, run_document(manifest, results, verdicts, int(code), seconds))
+    write_reports(run_dir, run_document(manifest, results, verdicts, int(code), seconds), book)
     if problem is not None:
         fail(str(problem), problem.exit_code)
     return int(code), verdicts
@@ -616,8 +616,9 @@ def report(
     if runs and len(runs) > 1:
         raise HarnessError("give one run, or --merge to make one of several shards")
     run_dir = run_folder(root or Path.cwd(), runs[0] if runs else LATEST)
-    document, recorded = read_document(run_dir), read_run(run_dir, load_book().chapters if root else ())
-    write_reports(run_dir, document)
+    book = load_book() if root else None
+    document, recorded = read_document(run_dir), read_run(run_dir, book.chapters if book else ())
+    write_reports(run_dir, document, book)
     screen = console()
     print_summary(screen, recorded.results, document_verdicts(document, run_dir / "result.json"))
     screen.print(f"run folder {run_dir}", markup=False, soft_wrap=True)

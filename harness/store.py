@@ -21,14 +21,9 @@ from harness.model import Metric, metric_from_json, to_json
 
 LATEST = "latest"
 _OWN_FILES = (
-    "manifest.json",
-    "events.jsonl",
-    "result.json",
-    "junit.xml",
-    "report.md",
-    "report.en.md",
-    "forkserver.log",
-)
+    "manifest.json", "events.jsonl", "forkserver.log", "result.json", "junit.xml",
+    "report.md", "report.en.md", "report.html", "report.en.html",
+)  # fmt: skip
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 

@@ -169,10 +169,11 @@ def test_jobs_and_verdicts_survive_the_journey_through_json():
     assert [verdict_from_json(v) for v in loaded["verdicts"]] == verdicts()
 
 
-def test_all_four_files_are_written(tmp_path):
+def test_all_files_are_written(tmp_path):
     clean = replace(BROKEN, cells=())
     write_reports(tmp_path, document((DONE, clean), [v for v in verdicts() if v.message != NASTY]))
-    assert {p.name for p in tmp_path.iterdir()} == {"result.json", "junit.xml", "report.md", "report.en.md"}
+    pages = {"report.md", "report.en.md", "report.html", "report.en.html"}
+    assert {p.name for p in tmp_path.iterdir()} == {"result.json", "junit.xml", *pages}
     stored = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert stored["exit_code"] == 2 and stored["dirty"] is True and stored["seconds"] == 240.123
     assert "从零训练" in (tmp_path / "result.json").read_text(encoding="utf-8")
