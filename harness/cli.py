@@ -59,6 +59,13 @@ StrictOption = Annotated[
     ),
 ]
 DiffFormat = Literal["text", "markdown", "json"]
+AnnotationsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--annotations/--no-annotations",
+        help="Annotate notebooks and claims, and write the step's summary; by default under GitHub Actions.",
+    ),
+]
 EXIT_CODES = (
     "Exit codes: 0 all claims hold; 1 a claim failed or its metric is missing; 2 a notebook failed;"
     " 3 usage or configuration: what was asked for cannot be run; 4 a time limit, a kernel that died, an"
@@ -299,8 +306,10 @@ def run(
     strict: StrictOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
     site: Annotated[bool, typer.Option("--book", help="Then build the site, whatever the verdicts.")] = False,
+    annotations: AnnotationsOption = None,
 ) -> int:
     """Run chapters x seeds under a profile, or any notebooks, and judge what the chapters measured."""
+    from harness.annotations import announce
     from harness.asked import Asked, read_asked
     from harness.plan import Request, parse_seeds
     from harness.schedule import find_machine
@@ -385,6 +394,7 @@ def run(
             if out is None and not (run_dir / "manifest.json").exists():  # stopped before it began
                 shutil.rmtree(run_dir, ignore_errors=True)
             raise
+    announce(run_dir, book, annotations)
     if site and book and code != ExitCode.INFRASTRUCTURE:
         if cancel.is_set():  # while the reports were written
             raise KeyboardInterrupt
@@ -554,14 +564,19 @@ _RANK = [ExitCode.OK, ExitCode.INCONCLUSIVE, ExitCode.CLAIM_FAILED, ExitCode.NOT
 
 
 @app.command(epilog=EXIT_CODES)
-def check(run: RunArgument = "latest", strict: StrictOption = False) -> int:
+def check(
+    run: RunArgument = "latest", strict: StrictOption = False, annotations: AnnotationsOption = None
+) -> int:
     """Judge a finished run again, for instance after a claim changed."""
     book = load_book()
-    return _judge_again(book, run_folder(book.root, run), None, strict)
+    return _judge_again(book, run_folder(book.root, run), None, strict, annotations)
 
 
-def _judge_again(book: Book | None, run_dir: Path, seconds: float | None, strict: bool) -> int:
+def _judge_again(
+    book: Book | None, run_dir: Path, seconds: float | None, strict: bool, annotations: bool | None = None
+) -> int:
     """Judge and report what *run_dir* holds; *seconds* are those of its result.json by default."""
+    from harness.annotations import announce
     from harness.reading import read_document, read_run
     from harness.report import print_summary
     from harness.shard import refuse_shard
@@ -579,6 +594,7 @@ def _judge_again(book: Book | None, run_dir: Path, seconds: float | None, strict
     screen = console()
     print_summary(screen, results, verdicts)
     screen.print(f"run folder {run_dir}", markup=False, soft_wrap=True)
+    announce(run_dir, book, annotations)
     if recorded.absent:
         return fail(
             f"unfinished: {len(recorded.absent)} of {len(results)} planned jobs have no result"
@@ -603,11 +619,15 @@ def report(
         str | None, typer.Option(metavar="FOLDER", help="Folder of the merged run; _build/runs/<id> if none.")
     ] = None,
     strict: StrictOption = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of result.json.")] = False,
 ) -> int:
     """Write the reports of a run again and print them; nothing is judged anew unless shards are merged."""
     from harness.reading import document_verdicts, read_document, read_run
-    from harness.report import print_summary, write_reports
+    from harness.report import SCHEMA_PATH, print_summary, write_reports
 
+    if schema:
+        print(SCHEMA_PATH.read_text(encoding="utf-8"), end="")
+        return
     root = find_root()
     if merge:
         return _merge(root, runs or [], out, allow_missing=allow_missing, strict=strict)

@@ -73,17 +73,16 @@ def dot_plot(
     if low is not None and high is not None:
         left, right = axis(low), axis(high)
         parts.append(_rectangle(left, 4, max(right - left, 1.5), bottom - 2, _GOOD, 0.18))
-        for x, value, anchor in ((left, low, "end"), (right, high, "start")):
-            parts.append(_line(x, 4, x, bottom + 2, _GOOD, 1))
-            outside = x - 2 if anchor == "end" else x + 2
-            parts.append(_label(outside, bottom + 14, axis.label(value), anchor))
+        parts.append(_path(f"M{left:.4g} 4V{bottom + 2}M{right:.4g} 4V{bottom + 2}", width=1, stroke=_GOOD))
+        parts.append(_label(left - 2, bottom + 14, axis.label(low), "end"))
+        parts.append(_label(right + 2, bottom + 14, axis.label(high)))
     if marks := finite([reference]):
-        parts.append(_line(axis(marks[0]), 4, axis(marks[0]), bottom + 2, "currentColor", 1, dash="3 3"))
+        parts.append(_path(f"M{axis(marks[0]):.4g} 4V{bottom + 2}", width=1, more=";stroke-dasharray:3 3"))
     for number, (name, row, hollow) in enumerate(rows):
         y = 15 + 18 * number
         parts.append(_label(0, y + 4, name))
-        for value in row:
-            parts.append(_dot(axis(value), y, hollow=hollow, tip=f"{name} {format_number(value, unit)}"))
+        tips = ((axis(value), format_number(value, unit)) for value in row)
+        parts.append(_dots(tips, y, hollow=hollow))
     told = [title, *(f"{name} {_listed(row, unit, language)}" for name, row, _ in rows)]
     if low is not None:
         told.append(
@@ -118,12 +117,14 @@ def history_curve(
         top, bottom = axis(max(ends)), axis(min(ends))
         parts.append(_rectangle(70, top, WIDTH - 70, max(bottom - top, 1.5), _GOOD, 0.18))
     spread = "".join(
-        f"M{x:.4g} {axis(min(values)):.4g}V{axis(max(values)):.4g}"
+        f"M{x:.0f} {axis(min(values)):.0f}V{axis(max(values)):.0f}"
         for (x, _), (_, values) in zip(spots, kept, strict=True)
         if min(values) < max(values)
     )
-    parts.append(_path(spread, width=1, opacity=0.55))
-    parts.append(_path("M" + "L".join(f"{x:.4g} {y:.4g}" for x, y in spots), width=1.2, opacity=0.6))
+    parts.append(_path(spread, width=1, more=";stroke-opacity:0.55"))
+    parts.append(
+        _path("M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in spots), width=1.2, more=";stroke-opacity:0.6")
+    )
     parts += _markers([(x, y, one.outcome) for (x, y), (one, _) in zip(spots, kept, strict=True)])
     edges = [(high, axis(high)), (low, axis(low))] if low < high else [(high, axis(high))]
     if len(edges) == 2 and edges[1][1] - edges[0][1] < 13:  # the two labels would touch
@@ -152,14 +153,18 @@ def cell_bars(bars: Iterable[Bar], *, most: int = 10, title: str = "", language:
         name = Text(f"{len(rest)} more cells", f"其余 {len(rest)} 个单元格").into(language)
         shown = [*shown, Bar(name, sum(b.seconds for b in rest))]
     longest = max(b.seconds for b in shown) or 1.0
-    parts = []
+    texts, blocks, times = [], [], []
     for number, bar in enumerate(shown):
-        y = 30 * number
-        text = ("✗ " if bar.broken else "") + bar.text
-        parts.append(_label(0, y + 12, clip(text, TEXT_COLUMNS), mono=True))
-        length = max(250 * bar.seconds / longest, 1)
-        parts.append(_rectangle(0, y + 17, length, 7, _BAD if bar.broken else _BAR, 1))
-        parts.append(_label(length + 5, y + 24.5, format_seconds(bar.seconds, language)))
+        y, length = 30 * number, max(250 * bar.seconds / longest, 1)
+        texts.append(_label(0, y + 12, clip(("✗ " if bar.broken else "") + bar.text, TEXT_COLUMNS)))
+        look = f' style="fill:{_BAD}"' if bar.broken else ""
+        blocks.append(f'<rect y="{y + 17}" width="{length:.4g}" height="7"{look}/>')
+        times.append(_label(length + 5, y + 24.5, format_seconds(bar.seconds, language)))
+    parts = [
+        f'<g font-family="monospace">{"".join(texts)}</g>',
+        f'<g style="fill:{_BAR}">{"".join(blocks)}</g>',
+        *times,
+    ]
     slowest = timed[0]
     told = [
         title,
@@ -217,8 +222,8 @@ def _escape(text: str) -> str:
     return html.escape(one_line(text))
 
 
-def _label(x: float, y: float, text: str, anchor: str = "", *, mono: bool = False) -> str:
-    more = (f' text-anchor="{anchor}"' if anchor else "") + (' font-family="monospace"' if mono else "")
+def _label(x: float, y: float, text: str, anchor: str = "") -> str:
+    more = f' text-anchor="{anchor}"' if anchor else ""
     return f'<text x="{x:.4g}" y="{y:.4g}"{more}>{_escape(text)}</text>'
 
 
@@ -229,33 +234,31 @@ def _rectangle(x: float, y: float, width: float, height: float, fill: str, opaci
     )
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, stroke: str, width: float, dash: str = "") -> str:
-    more = f";stroke-dasharray:{dash}" if dash else ""
-    return f'<path d="M{x1:.4g} {y1:.4g}L{x2:.4g} {y2:.4g}" style="stroke:{stroke};stroke-width:{width:g}{more}"/>'
-
-
-def _path(d: str, *, width: float, opacity: float = 1, stroke: str = "currentColor") -> str:
+def _path(d: str, *, width: float, stroke: str = "currentColor", more: str = "") -> str:
+    """Lines without a fill; empty where *d* is."""
     if not d:
         return ""
-    return (
-        f'<path d="{d}" fill="none" stroke-opacity="{opacity:g}" stroke-width="{width:g}"'
-        f' stroke-linecap="round" style="stroke:{stroke}"/>'
-    )
+    style = f"stroke:{stroke};stroke-width:{width:g}{more}"
+    return f'<path d="{d}" fill="none" stroke-linecap="round" style="{style}"/>'
 
 
-def _dot(x: float, y: float, *, hollow: bool, tip: str) -> str:
+def _dots(places: Iterable[tuple[float, str]], y: float, *, hollow: bool) -> str:
+    """A row of dots, each with what a pointer is told."""
     look = 'fill="none" stroke="currentColor" stroke-width="1.3"' if hollow else 'fill-opacity=".75"'
-    return f'<circle cx="{x:.4g}" cy="{y:.4g}" r="4" {look}><title>{_escape(tip)}</title></circle>'
+    dots = (
+        f'<circle cx="{x:.4g}" cy="{y:g}" r="4"><title>{_escape(tip)}</title></circle>' for x, tip in places
+    )
+    return f"<g {look}>{''.join(dots)}</g>"
 
 
 def _markers(spots: Sequence[tuple[float, float, Outcome]]) -> list[str]:
-    """All passes in one path, all failures in another: a curve of fifty runs stays small."""
+    """All passes in one path, all failures in another, whole units: a curve of fifty runs stays small."""
     passed = [(x, y) for x, y, outcome in spots if outcome is Outcome.PASS]
     failed = [(x, y) for x, y, outcome in spots if outcome is Outcome.FAIL]
     others = [(x, y) for x, y, outcome in spots if outcome not in (Outcome.PASS, Outcome.FAIL)]
-    dots = "".join(f"M{x:.4g} {y:.4g}h0" for x, y in passed)
-    crosses = "".join(f"M{x - 3:.4g} {y - 3:.4g}l6 6m0-6l-6 6" for x, y in failed)
-    rings = "".join(f"M{x - 3:.4g} {y:.4g}a3 3 0 1 0 6 0a3 3 0 1 0-6 0" for x, y in others)
+    dots = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in passed)
+    crosses = "".join(f"M{x - 3:.0f} {y - 3:.0f}l6 6m0-6l-6 6" for x, y in failed)
+    rings = "".join(f"M{x - 3:.0f} {y:.0f}a3 3 0 1 0 6 0a3 3 0 1 0-6 0" for x, y in others)
     return [_path(dots, width=6), _path(crosses, width=2, stroke=_BAD), _path(rings, width=1.3)]
 
 
@@ -269,4 +272,4 @@ def _listed(values: Sequence[float], unit: str, language: Language) -> str:
 
 def _day(when: str) -> str:
     """“11-24 13:30” of an ISO 8601 time; the beginning of any other text."""
-    return when[5:16].replace("T", " ") if when[4:5] == "-" and when[10:11] == "T" else when[:16]
+    return when[5:16].replace("T", " ") if when[4:5] == "-" and when[10:11] == "T" else when[:16] or "—"

@@ -111,7 +111,7 @@ class _Page:
         self, document: Mapping[str, Any], known: Background, cells: CellTexts, language: Language
     ) -> None:
         self.document, self.known, self.texts, self.language = document, known, cells, language
-        self.jobs: Sequence[JobResult] = [job_result_from_json(job) for job in document.get("jobs", ())]
+        self.jobs: Sequence[JobResult] = [_job(job) for job in document.get("jobs", ())]
         self.verdicts = verdicts_of(document)
 
     def say(self, english: str, chinese: str) -> str:
@@ -349,6 +349,11 @@ class _Page:
         except ValueError:
             return iso or "—"
         return f"{when:%Y-%m-%d %H:%M} UTC"
+
+
+def _job(data: Mapping[str, Any]) -> JobResult:
+    """Without a chapter's metrics, which may hold thousands of scores: the page shows its claims."""
+    return job_result_from_json({**data, "metrics": ()} if data.get("chapter") else data)
 
 
 def _hardware(document: Mapping[str, Any]) -> str:
