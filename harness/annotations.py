@@ -34,7 +34,7 @@ _LEVELS: Mapping[Outcome, str] = {
 }
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
-_CUT = "\n\n报告太长，在此截断；全文见 {path}。/ Too long: cut here; the whole report is in {path}.\n"
+_CUT = "\n报告太长，在此截断；全文见 {path}。/ Too long: cut here; the whole report is in {path}.\n"
 
 
 @dataclass(frozen=True)

@@ -627,7 +627,7 @@ def report(
 
     if schema:
         print(SCHEMA_PATH.read_text(encoding="utf-8"), end="")
-        return
+        return int(ExitCode.OK)
     root = find_root()
     if merge:
         return _merge(root, runs or [], out, allow_missing=allow_missing, strict=strict)

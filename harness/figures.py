@@ -25,7 +25,7 @@ TEXT_COLUMNS = 47
 """Columns of monospaced text that fit the width; a Chinese character takes two."""
 
 _LARGEST = 1e300
-_LEFT, _RIGHT = 44, 276  # of the axis in a dot plot, with room for the labels of the rows and of the band
+_LEFT, _RIGHT = 52, 268  # of the axis in a dot plot, with room for the labels of the rows and of the band
 _GOOD, _BAD, _BAR = (f"var(--{name},currentColor)" for name in ("good", "bad", "card-edge"))
 
 
@@ -126,11 +126,11 @@ def history_curve(
         _path("M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in spots), width=1.2, more=";stroke-opacity:0.6")
     )
     parts += _markers([(x, y, one.outcome) for (x, y), (one, _) in zip(spots, kept, strict=True)])
-    edges = [(high, axis(high)), (low, axis(low))] if low < high else [(high, axis(high))]
-    if len(edges) == 2 and edges[1][1] - edges[0][1] < 13:  # the two labels would touch
-        middle = (edges[0][1] + edges[1][1]) / 2
-        edges = [(high, middle - 6.5), (low, middle + 6.5)]
-    parts += [_label(64, y + 4, axis.label(value), "end") for value, y in edges]
+    edges = {axis.label(high): axis(high), axis.label(low): axis(low)}
+    if len(edges) == 2 and axis(low) - axis(high) < 13:  # the two labels would touch
+        middle = (axis(low) + axis(high)) / 2
+        edges = {axis.label(high): middle - 6.5, axis.label(low): middle + 6.5}
+    parts += [_label(64, y + 4, text, "end") for text, y in edges.items()]
     first, last = _day(kept[0][0].when), _day(kept[-1][0].when)
     parts += [_label(72, 98, first), _label(WIDTH, 98, last, "end")]
     told = [
@@ -206,7 +206,7 @@ class _Axis:
         """*value* with as many digits as this axis can show, without its unit."""
         decimals = 2 - math.floor(math.log10(self._span or abs(value) or 1.0))
         text = f"{value:.{max(decimals, 0)}f}" if decimals < 7 else f"{value:.3g}"
-        return text if len(text) <= 9 else f"{value:.3g}"
+        return text if len(text) <= 8 else f"{value:.3g}"
 
 
 def _svg(height: float, parts: Sequence[str], told: Sequence[str], language: Language) -> str:

@@ -72,7 +72,7 @@ def background(document: Mapping[str, Any], book: Book | None) -> Background:
 
 
 def past_runs(runs: Path, document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Finished runs of the same profile up to and including *document*, newest first."""
+    """Finished runs (no shards) of the same profile up to and including *document*, newest first."""
     found = {str(document.get("run")): document}
     for path in _newest(runs):
         if len(found) > LONGEST:
@@ -81,7 +81,7 @@ def past_runs(runs: Path, document: Mapping[str, Any]) -> list[Mapping[str, Any]
             other = _without_jobs(path)
         except (OSError, ValueError, RecursionError):  # a damaged run is no part of the history
             continue
-        if not isinstance(other, Mapping) or other.get("profile") != document.get("profile"):
+        if not isinstance(other, Mapping) or other.get("profile") != document.get("profile") or "shard" in other:
             continue
         if str(other.get("started")) <= str(document.get("started")) and _is_whole(other):
             found.setdefault(str(other.get("run")), other)

@@ -115,14 +115,14 @@ def test_a_curve_tells_its_ends_and_its_latest_value():
 
 
 def test_the_labels_of_a_curve_do_not_touch():
-    band = (0, 100)
-    readings = [Reading("", (value,), Outcome.PASS) for value in (50, 50.1)]
-    labels = [
-        float(t.get("y"))
-        for t in parsed(history_curve(readings, band=band)).iter(f"{SVG}text")
-        if t.get("x") == "64"
-    ]
-    assert len(labels) == 2 and abs(labels[0] - labels[1]) >= 12
+    def labels(*values: float) -> list[float]:
+        readings = [Reading("", (value,), Outcome.PASS) for value in values]
+        texts = parsed(history_curve(readings, band=(0, 100))).iter(f"{SVG}text")
+        return [float(text.get("y")) for text in texts if text.get("x") == "64"]
+
+    high, low = labels(50, 54)
+    assert low - high >= 12
+    assert len(labels(50, 50.1)) == 1  # they would read the same
 
 
 def test_cells_are_drawn_slowest_first_and_the_rest_is_summed():

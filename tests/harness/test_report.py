@@ -13,6 +13,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from harness.cli import main
+from harness.environment import environment
 from harness.errors import ExitCode
 from harness.junit import junit_xml
 from harness.markdown import markdown_report
@@ -144,6 +146,8 @@ def test_the_schema_knows_every_field_and_every_value(schema):
     assert defs["cell"]["properties"]["state"]["enum"] == [s.value for s in CellState]
     assert defs["verdict"]["properties"]["outcome"]["enum"] == [o.value for o in Outcome]
     assert set(schema["properties"]["exit_code"]["enum"]) == {int(c) for c in ExitCode}
+    assert set(schema["properties"]) == set(document()) == set(schema["required"])
+    assert set(defs["environment"]["properties"]) == set(environment())
 
 
 @pytest.mark.parametrize(
@@ -178,6 +182,13 @@ def test_all_files_are_written(tmp_path):
     assert stored["exit_code"] == 2 and stored["dirty"] is True and stored["seconds"] == 240.123
     assert "从零训练" in (tmp_path / "result.json").read_text(encoding="utf-8")
     write_reports(tmp_path, stored)  # `harness report` writes them again from the file
+
+
+def test_the_schema_is_printed_without_a_run(tmp_path, monkeypatch, capsys, schema):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "--schema"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == schema
+    assert not list(tmp_path.iterdir())
 
 
 # -- JUnit ------------------------------------------------------------------------------------------
