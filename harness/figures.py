@@ -61,11 +61,11 @@ def dot_plot(
 
     Empty where there is nothing to draw. A short line marks *reference*.
     """
-    seen, past, ends = finite(values), finite(blessed), finite(band or ())
-    low, high = (min(ends), max(ends)) if len(ends) == 2 else (None, None)
+    seen, past, sides = finite(values), finite(blessed), finite(band or ())
+    low, high = (min(sides), max(sides)) if len(sides) == 2 else (None, None)
     if not seen and not past:
         return ""
-    axis = _Axis((*seen, *past, *ends, *finite([reference])), _LEFT, _RIGHT)
+    axis = _Axis((*seen, *past, *sides, *finite([reference])), _LEFT, _RIGHT)
     both = ((Text("blessed", "参考"), past, True), (Text("this run", "本次"), seen, False))
     rows = [(name.into(language), row, hollow) for name, row, hollow in both if row]
     bottom = 6 + 18 * len(rows)
@@ -74,8 +74,6 @@ def dot_plot(
         left, right = axis(low), axis(high)
         parts.append(_rectangle(left, 4, max(right - left, 1.5), bottom - 2, _GOOD, 0.18))
         parts.append(_path(f"M{left:.4g} 4V{bottom + 2}M{right:.4g} 4V{bottom + 2}", width=1, stroke=_GOOD))
-        parts.append(_label(left - 2, bottom + 14, axis.label(low), "end"))
-        parts.append(_label(right + 2, bottom + 14, axis.label(high)))
     if marks := finite([reference]):
         parts.append(_path(f"M{axis(marks[0]):.4g} 4V{bottom + 2}", width=1, more=";stroke-dasharray:3 3"))
     for number, (name, row, hollow) in enumerate(rows):
@@ -83,12 +81,16 @@ def dot_plot(
         parts.append(_label(0, y + 4, name))
         tips = ((axis(value), format_number(value, unit)) for value in row)
         parts.append(_dots(tips, y, hollow=hollow))
+    ends = (low, high) if low is not None and high is not None else (min(seen + past), max(seen + past))
+    for place, value in enumerate(dict.fromkeys(ends)):
+        x = axis(value) + (2 if place else -2)
+        parts.append(_label(x, bottom + 14, axis.label(value), "" if place else "end"))
     told = [title, *(f"{name} {_listed(row, unit, language)}" for name, row, _ in rows)]
     if low is not None:
         told.append(
             Text("counts as reproduced: ", "复现范围 ").into(language) + format_range((low, high), unit)
         )
-    return _svg(bottom + (4 if low is None else 18), parts, told, language)
+    return _svg(bottom + 18, parts, told, language)
 
 
 def history_curve(

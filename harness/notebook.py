@@ -12,6 +12,9 @@ from harness.errors import HarnessError
 NATIVE_KERNEL = "python3"
 """The kernel that always is the interpreter which runs the harness."""
 
+PAPERMILL_TAGS = frozenset({"injected-parameters", "papermill-error-cell-tag"})
+"""Tags of the cells that papermill adds to an executed notebook: they are not in the source."""
+
 
 class InvalidNotebook(HarnessError):
     """This file cannot be run as a notebook; the message says why."""

@@ -21,7 +21,7 @@ from harness.config import Book
 from harness.errors import HarnessError
 from harness.figures import Reading, dot_plot, finite, history_curve
 from harness.model import JobResult, Verdict, verdict_from_json
-from harness.notebook import read_document
+from harness.notebook import PAPERMILL_TAGS, read_document
 from harness.statistics import mean
 from harness.store import runs_dir
 from harness.wording import Language, Text
@@ -39,8 +39,6 @@ LEGEND = Text(
 """What the figures of :func:`claim_figures` show, for a page to say once."""
 
 _WITHOUT_BLESSED = ("published", "bounds")
-
-_PAPERMILL_TAGS = frozenset({"injected-parameters", "papermill-error-cell-tag"})
 
 Key = tuple[str, str]  # chapter, name of the claim
 
@@ -197,7 +195,7 @@ def _first_lines(path: Path) -> dict[int, str]:
         cells = read_document(path)["cells"]
     except HarnessError:
         return {}
-    own = [cell for cell in cells if not _PAPERMILL_TAGS & set(cell["metadata"].get("tags") or ())]
+    own = [cell for cell in cells if not PAPERMILL_TAGS & set(cell["metadata"].get("tags") or ())]
     lines = {}
     for place, cell in enumerate(own):
         if cell["cell_type"] == "code":
