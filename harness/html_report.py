@@ -331,7 +331,7 @@ class _Page:
         return "" if job.seed is None else self.say(f" seed {job.seed}", f" 种子 {job.seed}")
 
     def _place(self, job: JobResult, cell: CellResult) -> str:
-        number = self.say(f"cell {cell.index + 1}", f"第 {cell.index + 1} 个")
+        number = self.say(f"{cell.index + 1}", f"第 {cell.index + 1} 个")
         return f"{number} <code>{escape(cell.id)}</code><br><code>{escape(self._cell_text(job, cell))}</code>"
 
     def _cell_text(self, job: JobResult, cell: CellResult) -> str:
