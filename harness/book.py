@@ -26,8 +26,8 @@ from harness.errors import HarnessError
 from harness.model import JobResult, job_result_from_json
 from harness.notebook import read_notebook
 from harness.reading import read_document
-from harness.shard import refuse_shard
 from harness.readings import background
+from harness.shard import refuse_shard
 from harness.staging import Evidence, Notebook, cite, rewrite_links, stage
 from harness.store import build_dir, explain_os_error, read_json, runs_dir, write_json, write_text
 

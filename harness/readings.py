@@ -79,7 +79,11 @@ def past_runs(runs: Path, document: Mapping[str, Any]) -> list[Mapping[str, Any]
             other = _without_jobs(path)
         except (OSError, ValueError, RecursionError):  # a damaged run is no part of the history
             continue
-        if not isinstance(other, Mapping) or other.get("profile") != document.get("profile") or "shard" in other:
+        if (
+            not isinstance(other, Mapping)
+            or other.get("profile") != document.get("profile")
+            or "shard" in other
+        ):
             continue
         if str(other.get("started")) <= str(document.get("started")) and _is_whole(other):
             found.setdefault(str(other.get("run")), other)
