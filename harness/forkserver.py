@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from harness import worker
 from harness.process import MARKER, PACKAGE_PARENT, adopt_orphans, is_linux
 
 IMPORT_TIMEOUT = 180.0  # seconds for the heavy imports of a cold disk
@@ -191,7 +192,8 @@ def main(arguments: Sequence[str]) -> Role:
         channel.set_inheritable(False)
         fresh_path = [entry for entry in sys.path if entry != str(PACKAGE_PARENT)]
         with _as_in_a_kernel():
-            for module in ("harness.worker", "harness.engine", "ipykernel.kernelapp", *arguments[1:]):
+            worker.import_papermill()
+            for module in ("harness.engine", "ipykernel.ipkernel", "ipykernel.kernelapp", *arguments[1:]):
                 _import(module)
         gc.collect()
         gc.freeze()  # a collection in a child leaves the shared pages alone
@@ -260,8 +262,6 @@ def _fork_worker(
 
 
 def _become_worker(request: Mapping[str, Any], descriptors: Sequence[int], fresh_path: list[str]) -> Role:
-    from harness import worker
-
     os.setsid()
     log, report = descriptors
     os.dup2(log, 1)
