@@ -259,7 +259,8 @@ def list_chapters(
 @app.command(epilog=EXIT_CODES)
 def run(
     notebooks: Annotated[
-        list[Path] | None, typer.Argument(help="Notebooks to run; the book's chapters if none.")
+        list[Path] | None,
+        typer.Argument(help="Notebooks to run, or folders of them; the book's chapters if none."),
     ] = None,
     profile: Annotated[str | None, typer.Option(help="smoke, offline, full … as in harness.yml.")] = None,
     chapters: ChaptersOption = None,
@@ -311,6 +312,7 @@ def run(
     """Run chapters x seeds under a profile, or any notebooks, and judge what the chapters measured."""
     from harness.annotations import announce
     from harness.asked import Asked, read_asked
+    from harness.notebook import notebooks_in
     from harness.plan import Request, parse_seeds
     from harness.schedule import find_machine
     from harness.shard import parse_shard, take_shard
@@ -331,7 +333,9 @@ def run(
         asked = read_asked(run_dir)
     else:
         asked = Asked(
-            notebooks=tuple(path.absolute() for path in notebooks) if notebooks else None,
+            notebooks=tuple(p for one in notebooks for p in notebooks_in(one.absolute()))
+            if notebooks
+            else None,
             chapters=tuple(names(chapters) or ()) or None,
             request=Request(
                 profile,
