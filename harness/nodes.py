@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +35,21 @@ def _flat(environment: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {name: value}
 
 
-def with_nodes(manifest: Mapping[str, Any], sites: Mapping[str, Site]) -> dict[str, Any]:
-    """The manifest of a run, told what each of its jobs ran on; what ran or was kept here counts, too."""
-    here = Site(f"{platform.node()} (here)", manifest["environment"])
+def sites_of(manifest: Mapping[str, Any], jobs: Iterable[str]) -> dict[str, Site]:
+    """What a manifest says that some of its jobs ran on."""
+    parts = manifest.get("nodes", ())
+    return {job: Site(p["node"], p["environment"]) for job in jobs for p in parts if job in p["jobs"]}
+
+
+def with_nodes(
+    manifest: Mapping[str, Any], environment: Mapping[str, Any], sites: Mapping[str, Site]
+) -> dict[str, Any]:
+    """The manifest of a run, told what each of its jobs ran on; what ran or was kept here counts, too.
+
+    Args:
+        environment: of this machine.
+    """
+    here = Site(f"{platform.node()} (here)", environment)
     nodes: dict[str, dict[str, Any]] = {}
     for name in manifest["jobs"]:
         site = sites.get(name, here)

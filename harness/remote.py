@@ -23,7 +23,8 @@ from harness.store import OWN_FILES, create_run, create_run_at, is_manifest, run
 JOB_FILES = ("job.json", "log.txt", "metrics.jsonl", "out.ipynb", "result.json")
 _LAST = "result.json"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_fetched: dict[Path, str] = {}  # temporary copies and where they came from
+_fetched: list[Path] = []  # temporary copies, to be removed
+_names: dict[Path, str] = {}  # of temporary folders, the addresses they stand for
 
 
 def is_url(name: str) -> bool:
@@ -76,6 +77,7 @@ def _copied(url: str) -> Iterator[RunPlace]:
         mirror.clear()
     base = Path(tempfile.mkdtemp(prefix="harness-out-"))
     folder = create_run_at(base / mirror.name)
+    _names[folder] = url
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="copy") as pool:
         copies: list[Future[None]] = []
 
@@ -155,7 +157,7 @@ class _Mirror:
         for path in sorted((folder / "jobs").glob("*")):
             if path.name not in self._jobs:
                 self.put_job(folder, path.name)
-        for path in sorted(folder.glob("*"), key=lambda path: path.name == _LAST):
+        for path in sorted(folder.glob("[!.]*"), key=lambda path: path.name == _LAST):
             if path.is_file():
                 self.put(folder, Path(path.name))
 
@@ -184,7 +186,8 @@ def fetch(url: str) -> Path:
 
     mirror = _open(url)
     folder = Path(tempfile.mkdtemp(prefix="harness-run-")) / mirror.name
-    _fetched[folder] = url
+    _fetched.append(folder)
+    _names[folder] = url
     with _explained(f"cannot read {url}"):
         if not mirror.get(Path("manifest.json"), folder):
             raise HarnessError(f"no run at {url}: it holds no manifest.json")
@@ -201,7 +204,7 @@ def fetch(url: str) -> Path:
 
 def name_of(folder: Path) -> str:
     """What the user knows a run folder as."""
-    return _fetched.get(folder, str(folder))
+    return _names.get(folder, str(folder))
 
 
 @contextmanager

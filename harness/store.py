@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,10 @@ from harness.errors import HarnessError, InfrastructureError
 from harness.model import Metric, metric_from_json, to_json
 
 LATEST = "latest"
-OWN_FILES = ("manifest.json", "events.jsonl", "result.json", "junit.xml", "report.md", "report.en.md")
+OWN_FILES = (
+    "manifest.json", "events.jsonl", "forkserver.log", "result.json", "junit.xml",
+    "report.md", "report.en.md", "report.html", "report.en.html",
+)  # fmt: skip
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -103,17 +108,40 @@ def create_run_at(folder: Path) -> Path:
         found = [name for name in OWN_FILES if (folder / name).exists()]
         if found and not _is_of_run(folder / "manifest.json"):
             raise HarnessError(f"{folder} holds {found[0]}, which no run of the harness left; {_ELSEWHERE}")
-        if found:
-            shutil.rmtree(folder / "jobs", ignore_errors=True)
-        for name in found:
-            (folder / name).unlink()
-        (folder / "jobs").mkdir(exist_ok=True)
-        probe = folder / "jobs" / f".{secrets.token_hex(4)}"
-        probe.touch()
-        probe.unlink()
+        with claimed(folder):
+            if found:
+                shutil.rmtree(folder / "jobs", ignore_errors=True)
+            for name in found:
+                (folder / name).unlink()
+            (folder / "jobs").mkdir(exist_ok=True)
+            probe = folder / "jobs" / f".{secrets.token_hex(4)}"
+            probe.touch()
+            probe.unlink()
     except OSError as error:
         raise explain_os_error(error, f"cannot write to {folder}", _ELSEWHERE) from None
     return folder
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Nobody else writes to this run folder meanwhile; the system lets it go however this process ends.
+
+    Raises:
+        HarnessError: another harness is at work in it.
+    """
+    try:
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise explain_os_error(error, f"cannot write to {folder}", _ELSEWHERE) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"another harness is at work in {folder}; wait for it, or {_ELSEWHERE}"
+            raise HarnessError(message) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def _is_of_run(manifest: Path) -> bool:

@@ -167,6 +167,29 @@ def test_a_package_that_starts_a_thread_is_told_and_kernels_are_fresh(tmp_path, 
     assert any("warm kernels are off" in e.get("message", "") for e in events)
 
 
+def test_a_package_that_opens_the_gpu_is_told(tmp_path, monkeypatch):
+    (tmp_path / "gpuish.py").write_text(f"held = open({str(tmp_path / 'nvidia0')!r}, 'w')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    server = ForkServer(common_environment(JOB), ["gpuish"], tmp_path / "log.txt")
+    assert not server.start()
+    assert "touched the GPU" in server.trouble
+    server.close()
+
+
+def test_memory_that_processes_share_counts_once(tmp_path, server):
+    source = "import torch, datasets, transformers\nx = torch.ones(50_000_000)\nimport time; time.sleep(1.2)"
+    peaks = []
+    for place in (server, None):
+        notebook = write_notebook(tmp_path / "n.ipynb", source)
+        job = Job("job", notebook, None, "offline", None, {}, Limits(60, 60), network=False)
+        around = Place(common_environment(JOB), place, warm=place is not None)
+        result = run_job(
+            job, tmp_path / "job", emit=lambda event: None, cancel=threading.Event(), place=around
+        )
+        peaks.append(result.peak_rss_mb)
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.35)  # the worker itself is lighter when it is fresh
+
+
 def test_the_harness_killed_outright_leaves_no_server(tmp_path):
     notebook = write_notebook(tmp_path / "n.ipynb", "import time\nprint('here', flush=True)\ntime.sleep(600)")
     command = [sys.executable, "-m", "harness", "run", "--out", str(tmp_path / "out"), str(notebook)]

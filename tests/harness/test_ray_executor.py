@@ -15,6 +15,7 @@ import psutil
 import pytest
 from notebooks import RECORD, outputs_of, write_book, write_notebook
 
+from harness.asked import Asked
 from harness.cli import main
 from harness.config import load_book
 from harness.model import JobState, to_json
@@ -30,6 +31,7 @@ from harness.ray_executor import Share, connected, divide  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("ray")
 
+PASS = Asked(None, None, Request(), ("OF_TEST",))
 STORE = 80_000_000  # bytes of each node's object store
 
 
@@ -200,7 +202,7 @@ def test_the_job_of_a_lost_node_runs_again_elsewhere_and_counts_once(
     lost = cluster.add_node(num_cpus=1, object_store_memory=STORE)
     cluster.wait_for_nodes()
     thread, answer = in_background(
-        lambda: remotely(cluster, book, book.chapters, variables=["OF_TEST"], use_cache=False)
+        lambda: remotely(cluster, book, book.chapters, asked=PASS, use_cache=False)
     )
     seen = tmp_path / "gate.seen"
     wait_for(lambda: seen.exists() and len(seen.read_text()) == 3, 60)  # all at once, one on each node
@@ -227,7 +229,7 @@ def test_a_job_whose_worker_is_killed_is_dead_and_keeps_what_it_recorded(
     cluster, root, tmp_path, importable, marked
 ):
     book = slow_book(root, ["01-a"], tmp_path / "never")
-    thread, answer = in_background(lambda: remotely(cluster, book, book.chapters, variables=["OF_TEST"]))
+    thread, answer = in_background(lambda: remotely(cluster, book, book.chapters, asked=PASS))
     wait_for(lambda: list(book.root.glob("_build/runs/*/jobs/*/metrics.jsonl")), 60)
     seen = tmp_path / "never.seen"
     wait_for(seen.exists)
@@ -251,7 +253,7 @@ def test_an_interrupt_brings_back_what_was_done_and_starts_nothing_more(
     book = slow_book(root, ["01-a", "02-b"], tmp_path / "never")
     cancel = threading.Event()
     thread, answer = in_background(
-        lambda: remotely(cluster, book, book.chapters, jobs=1, cancel=cancel, variables=["OF_TEST"])
+        lambda: remotely(cluster, book, book.chapters, jobs=1, cancel=cancel, asked=PASS)
     )
     wait_for((tmp_path / "never.seen").exists, 60)
     cancel.set()

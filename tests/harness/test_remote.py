@@ -56,7 +56,7 @@ def test_a_run_is_written_to_an_address_and_read_from_it(here, capsys, kind):
     names = {name.removeprefix(path + "/") for name in system.find(path)}
     assert {"manifest.json", "events.jsonl", "result.json", "junit.xml", "report.md"} <= names
     assert {f"jobs/a-offline-seed{i}/{n}" for i in (0, 1) for n in ("out.ipynb", "result.json")} <= names
-    assert not any(".harness" in name for name in names)
+    assert not any(name.startswith(".") for name in names)
     document = json.loads(system.cat_file(f"{path}/result.json"))
     assert document["run"] == "one" and [j["state"] for j in document["jobs"]] == ["completed"] * 2
     assert not left(here) and not (here / "_build").exists()
@@ -181,10 +181,16 @@ def test_shards_are_merged_from_addresses_to_an_address(here, capsys):
         assert main(given) == 0
     merge = ["report", "--merge", "memory://ci/1", "memory://ci/2", "--out", "memory://ci/all"]
     assert main(merge) == 0
+    assert "run folder memory://ci/all" in capsys.readouterr().out
     system = MemoryFileSystem()
     assert len(json.loads(system.cat_file("/ci/all/result.json"))["jobs"]) == 2
     assert system.exists("/ci/all/jobs/a-offline-seed1/out.ipynb")
     assert not left(here)
+
+
+def test_resume_needs_a_folder(capsys):
+    assert main(["run", "--resume", "--out", "memory://b/run"]) == 3
+    assert "goes on in a folder of this machine; copy memory://b/run here" in last_error(capsys)
 
 
 def test_what_is_an_address():
