@@ -190,7 +190,7 @@ def main(arguments: Sequence[str]) -> Role:
     """Import, say so, then fork a worker for each request until the harness is gone."""
     with socket.socket(fileno=int(arguments[0])) as channel:
         channel.set_inheritable(False)
-        fresh_path = [entry for entry in sys.path if entry != str(PACKAGE_PARENT)]
+        fresh_path = sys.path[sys.path[0] == str(PACKAGE_PARENT) :]  # ours alone: the user may name it, too
         with _as_in_a_kernel():
             worker.import_papermill()
             for module in ("harness.engine", "ipykernel.ipkernel", "ipykernel.kernelapp", *arguments[1:]):

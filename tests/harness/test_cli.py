@@ -337,8 +337,8 @@ runpy.run_module("harness", run_name="__main__")
     ("module", "number"),
     [
         ("dataclasses", signal.SIGINT),  # the command line itself is still being imported
-        ("harness.notebook", signal.SIGINT),  # a command that runs no job is at work
-        ("harness.notebook", signal.SIGTERM),
+        ("harness.parameters", signal.SIGINT),  # a command that runs no job is at work
+        ("harness.parameters", signal.SIGTERM),
     ],
 )
 def test_an_interrupt_outside_a_job(book, module, number):
