@@ -185,10 +185,17 @@ class Client(PapermillNotebookClient):
                 self._prepare_kernel()
                 self.papermill_execute_cells()
                 self.set_widgets_metadata()
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, DeadKernelError):
+                    self.record.kernel_exit = self._kernel_returncode()
                 self.shutdown_kernel = "immediate"
                 raise
         return self.nb
+
+    async def _async_cleanup_kernel(self) -> None:
+        """What nbclient calls for a kernel that did not start: note how it ended before its manager is gone."""
+        self.record.kernel_exit = self._kernel_returncode()
+        await super()._async_cleanup_kernel()
 
     def _prepare_kernel(self) -> None:
         info = self.wait_for_reply(self.kc.kernel_info())
@@ -217,8 +224,6 @@ class Client(PapermillNotebookClient):
             except BaseException as error:
                 self.nb_man.cell_exception(self.nb.cells[index], cell_index=index, exception=error)
                 self.record.fail(index, _describe(error, self.limit_hit), failed_line(self.nb.cells[index]))
-                if isinstance(error, DeadKernelError):
-                    self.record.kernel_exit = self._kernel_returncode()
                 raise
             finally:
                 self.text.settle()
@@ -513,6 +518,8 @@ def _judge(error: BaseException | None, record: CellRecord, kernel: str) -> Endi
         if error.ename == "SystemExit" and str(error.evalue) in ("", "0", "None"):
             return Ending(JobState.EXITED_EARLY, f"{where} called sys.exit({error.evalue})")
         return Ending(JobState.FAILED, f"{where}: {what}")
+    if cell is None and (record.kernel_exit or 0) < 0:
+        return Ending(JobState.DEAD, f"{where}: the kernel died ({describe_exit(record.kernel_exit)})")
     if cell is None:
         return Ending(JobState.INVALID, f"the kernel {kernel!r} did not start: {_first_line(error)}")
     return Ending(JobState.DEAD, f"{where}: {what}")

@@ -238,7 +238,7 @@ class _Watch:
 
     def _start(self, marker: str, sockets: Path, log: IO[Any]) -> WorkerProcess:
         """A worker from the fork server; a fresh one if there is none or it died."""
-        place, arguments = self._at, [str(self._folder), str(sockets)]
+        place, arguments = self._at, [str(self._folder), str(sockets), str(os.getpid())]
         environment = {**place.environment, **job_environment(self._folder, marker, place.gpu)}
         if place.server is not None:
             try:

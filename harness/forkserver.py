@@ -151,12 +151,19 @@ class ForkServer:
         with self._lock:
             if self._socket is None:
                 raise OSError(self.trouble or "the fork server does not run")
+            leave_read, leave_write = os.pipe()
             try:
-                socket.send_fds(self._socket, [json.dumps(request).encode()], [log.fileno(), report])
-                return ForkedProcess(self._receive()["pid"])
+                descriptors = [log.fileno(), report, leave_read]
+                socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
+                process = ForkedProcess(self._receive()["pid"])
+                os.write(leave_write, b"1")
+                return process
             except (OSError, ValueError) as error:
                 self._give_up(f"the fork server died: {error}")
                 raise OSError(self.trouble) from None
+            finally:
+                os.close(leave_read)
+                os.close(leave_write)
 
     def _receive(self) -> dict[str, Any]:
         assert self._socket is not None
@@ -202,7 +209,7 @@ def main(arguments: Sequence[str]) -> Role:
         answer = {"trouble": _why_unsafe(), "loaded": loaded, "resident": resident}
         channel.send(json.dumps(answer).encode())
         while True:
-            data, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE, 2)
+            data, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE, 3)
             if not data:
                 return lambda: 0
             role = _fork_worker(json.loads(data), descriptors, channel, fresh_path)
@@ -263,7 +270,10 @@ def _become_worker(request: Mapping[str, Any], descriptors: Sequence[int], fresh
     from harness import worker
 
     os.setsid()
-    log, report = descriptors
+    log, report, leave = descriptors
+    if not os.read(leave, 1):  # the harness does not know of this worker: it, or the server, died meanwhile
+        return lambda: 0
+    os.close(leave)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -304,8 +314,11 @@ class Seat:
 
     def take(self, command: Sequence[str], environment: Mapping[str, str], folder: str) -> ForkedProcess:
         """Let it become the kernel that *command* would start."""
-        with self._channel:
-            order = {"command": list(command), "environment": dict(environment), "folder": folder}
+        order = {"command": list(command), "environment": dict(environment), "folder": folder}
+        with (
+            self._channel,
+            contextlib.suppress(OSError),
+        ):  # one that was killed is seen to be dead, as any kernel
             self._channel.send(json.dumps(order).encode())
         return ForkedProcess(self.pid)
 

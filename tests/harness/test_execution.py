@@ -265,6 +265,45 @@ def test_a_worker_that_is_killed(run, tmp_path):
     assert [m.name for m in result.metrics] == ["acc"]
 
 
+BARE = "['/usr/bin/env', '-i', 'setsid', 'bash', '-c', '(sleep 1003 >/dev/null 2>&1 & echo $!)']"
+"""A process that is nobody's child and has no environment."""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a subreaper")
+def test_what_the_notebook_just_started_goes_with_a_worker_that_is_killed(run, tmp_path):
+    """Nobody had the time to see it."""
+    source = (
+        f"import os, subprocess\nbare = subprocess.run({BARE}, capture_output=True).stdout\n"
+        "open('pid', 'wb').write(bare)\nos.kill(os.getppid(), 9)"
+    )
+    result = run(write_notebook(tmp_path / "a.ipynb", source))
+    assert result.state is JobState.DEAD
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+def test_children_of_others_are_no_orphans_of_a_job(run, tmp_path):
+    """A test that runs a notebook may have started a server before."""
+    server = subprocess.Popen(["sleep", "1000"], start_new_session=True, env={})
+    time.sleep(1.5)
+    try:
+        result = run(write_notebook(tmp_path / "a.ipynb", "import os; os.kill(os.getppid(), 9)"))
+        assert result.state is JobState.DEAD and server.poll() is None
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_kernel_that_is_killed_while_it_starts(run, tmp_path, monkeypatch):
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00.py").write_text("import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", "2"))
+    assert result.state is JobState.DEAD and states(result) == ["pending", "pending"]
+    assert result.reason == "before the first cell: the kernel died (killed by SIGKILL (out of memory?))"
+    assert len(saved(tmp_path).cells) == 2
+
+
 def test_grandchildren_do_not_outlive_the_job(run, tmp_path):
     spawn = (
         "import os, subprocess, sys, time\n"
@@ -311,21 +350,48 @@ def test_a_killed_harness_leaves_no_worker_that_cannot_hear(tmp_path):
     """The worker is stopped here, which is even deafer than busy in one long call."""
     notebook = write_notebook(
         tmp_path / "a.ipynb",
-        "import os, signal, time\nprint(os.getppid(), os.getpid())\n"
-        "open('pids', 'w').write(f'{os.getppid()} {os.getpid()}')\n"
+        "import os, signal, subprocess, time\nprint(os.getppid(), os.getpid())\n"
+        f"bare = subprocess.run({BARE}, capture_output=True, text=True).stdout.strip()\n"
+        "open('pids', 'w').write(f'{os.getppid()} {os.getpid()} {bare}')\n"
         "os.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(600)",
     )
     command = [sys.executable, "-c", BUSY, str(notebook), str(tmp_path / "job")]
     harness = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     pids = tmp_path / "pids"
     try:
-        wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 3)
         wait_for(lambda: psutil.Process(int(pids.read_text().split()[0])).status() == psutil.STATUS_STOPPED)
     finally:
         harness.kill()
         harness.wait()
-    worker, kernel = map(int, pids.read_text().split())
-    wait_for(lambda: not alive(worker) and not alive(kernel))
+    family = list(map(int, pids.read_text().split()))
+    wait_for(lambda: not any(map(alive, family)))
+
+
+def test_a_worker_whose_harness_was_gone_before_it_began(tmp_path):
+    """It never saw its parent: it goes by the pid that it was given."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    notebook = write_notebook(tmp_path / "a.ipynb", "import time\ntime.sleep(600)")
+    job = Job("job", notebook, None, "offline", None, {}, LIMITS, network=False)
+    execution._prepare(job, tmp_path / "job")
+    sockets, marker = execution.socket_folder(), f"test-{os.getpid()}-{time.monotonic()}"
+    read_end, write_end = os.pipe()
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "harness.worker", tmp_path / "job", sockets, str(gone.pid), str(write_end)],
+        env={**os.environ, MARKER: marker},
+        pass_fds=(write_end,),
+        start_new_session=True,
+    )
+    os.close(write_end)
+    try:
+        assert worker.wait(60) == 0
+        assert not sockets.exists() and marked(marker) == []
+        with os.fdopen(read_end) as reports:
+            assert json.loads(reports.read().splitlines()[-1])["state"] == "cancelled"
+    finally:
+        worker.kill()
+        worker.wait()
 
 
 def wait_for(condition, seconds=60):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from notebooks import write_book, write_notebook
 
 from harness.config import HEAVY, load_book
 from harness.execution import Place, run_job
-from harness.forkserver import ForkServer
+from harness.forkserver import ForkServer, Seat
 from harness.model import Job, JobState, Limits
 from harness.notebook import read_notebook
 from harness.plan import Request, plan
@@ -144,6 +145,40 @@ def test_a_server_that_dies_costs_speed_and_nothing_else(tmp_path):
     assert result.state is JobState.COMPLETED
     assert any(e["event"] == "warning" and "fork server died" in e["message"] for e in warnings)
     server.close()
+
+
+def test_a_server_that_dies_before_it_tells_of_its_worker_leaves_one_that_runs_nothing(tmp_path, monkeypatch):
+    """The notebook runs once, in a fresh process."""
+    server = ForkServer(common_environment(JOB), (), tmp_path / "log.txt")
+    assert server.start()
+    receive = server._receive
+
+    def die():
+        receive()
+        server._process.kill()
+        raise OSError("it ended")
+
+    monkeypatch.setattr(server, "_receive", die)
+    source = "open('ran', 'a').write('once ')\nimport time\ntime.sleep(2)"
+    notebook = write_notebook(tmp_path / "n.ipynb", source)
+    job = Job("job", notebook, None, "offline", None, {}, Limits(60, 60))
+    warnings = []
+    place = Place(common_environment(JOB), server, warm=True)
+    result = run_job(job, tmp_path / "job", emit=warnings.append, cancel=threading.Event(), place=place)
+    assert result.state is JobState.COMPLETED
+    assert any("it runs in a fresh process" in e.get("message", "") for e in warnings)
+    assert (tmp_path / "ran").read_text() == "once "
+    server.close()
+
+
+def test_a_seat_that_was_killed_is_a_kernel_that_died():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()
+    process = subprocess.Popen(["sleep", "100"])
+    process.kill()
+    kernel = Seat(process.pid, ours).take(["python"], {}, ".")
+    assert kernel.wait() == -signal.SIGKILL
+    process.wait()
 
 
 def test_a_package_that_starts_a_thread_is_told_and_kernels_are_fresh(tmp_path, monkeypatch):
