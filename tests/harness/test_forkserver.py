@@ -17,16 +17,17 @@ import psutil
 import pytest
 from notebooks import write_book, write_notebook
 
+from harness import execution
 from harness.config import HEAVY, load_book
 from harness.execution import Place, run_job
-from harness.forkserver import ForkServer, Seat
+from harness.forkserver import ForkedProcess, ForkServer, Seat
 from harness.model import Job, JobState, Limits
 from harness.notebook import read_notebook
 from harness.plan import Request, plan
 from harness.process import is_linux
 from harness.run import execute
 from harness.store import create_run
-from harness.variables import common_environment
+from harness.variables import common_environment, job_environment
 from harness.warmth import modules_to_import, reason_for_cold
 
 pytestmark = pytest.mark.skipif(not is_linux(), reason="only Linux forks loaded processes safely")
@@ -148,26 +149,30 @@ def test_a_server_that_dies_costs_speed_and_nothing_else(tmp_path):
 
 
 def test_a_server_that_dies_before_it_tells_of_its_worker_leaves_one_that_runs_nothing(tmp_path, monkeypatch):
-    """The notebook runs once, in a fresh process."""
+    """A fresh worker takes over the folder; the other must not meddle."""
     server = ForkServer(common_environment(JOB), (), tmp_path / "log.txt")
     assert server.start()
-    receive = server._receive
+    receive, workers = server._receive, []
 
     def die():
-        receive()
+        workers.append(ForkedProcess(receive()["pid"]))
         server._process.kill()
         raise OSError("it ended")
 
     monkeypatch.setattr(server, "_receive", die)
-    source = "open('ran', 'a').write('once ')\nimport time\ntime.sleep(2)"
-    notebook = write_notebook(tmp_path / "n.ipynb", source)
-    job = Job("job", notebook, None, "offline", None, {}, Limits(60, 60))
-    warnings = []
-    place = Place(common_environment(JOB), server, warm=True)
-    result = run_job(job, tmp_path / "job", emit=warnings.append, cancel=threading.Event(), place=place)
-    assert result.state is JobState.COMPLETED
-    assert any("it runs in a fresh process" in e.get("message", "") for e in warnings)
-    assert (tmp_path / "ran").read_text() == "once "
+    folder, sockets = tmp_path / "job", tmp_path / "s"
+    sockets.mkdir()
+    notebook = write_notebook(tmp_path / "n.ipynb", "open('ran', 'w')")
+    execution._prepare(Job("job", notebook, None, "offline", None, {}, Limits(60, 60)), folder)
+    environment = {**common_environment(JOB), **job_environment(folder, "f" * 32)}
+    reports, report = os.pipe()
+    with (folder / "log.txt").open("wb") as log, pytest.raises(OSError, match="the fork server died"):
+        server.spawn([str(folder), str(sockets), str(os.getpid())], environment, log, report, warm=True)
+    os.close(report)
+    assert workers[0].wait() == 0
+    assert os.read(reports, 100) == b"" and {p.name for p in folder.iterdir()} == {"job.json", "log.txt"}
+    assert not list(sockets.iterdir()) and not (tmp_path / "ran").exists()
+    os.close(reports)
     server.close()
 
 
