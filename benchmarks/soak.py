@@ -1,6 +1,6 @@
 """Kill what a run consists of at random moments, and look whether anything is lost, left behind or told wrong.
 
-Run as ``python -m benchmarks.soak [--kills 200] [--seed 0] [--only N] [--out FILE]``; Linux, about 15 s a kill.
+Run as ``python -m benchmarks.soak [--kills 200] [--seed 0] [--only N] [--out FILE]``; Linux only.
 
 Each trial runs a small book with ``--jobs 2``, warm or with ``--no-warm``, and kills one process: a kernel, a worker,
 its guard or the fork server by SIGKILL, the harness itself by SIGKILL, SIGTERM or SIGINT. The moment is drawn as an
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -31,6 +32,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,7 @@ class Trial:
     event: int  # the kill follows this line of events.jsonl; 0: the start of the process
     delay: float
     job: str = ""  # that the victim belonged to
+    early: bool = False  # jobs had yet to end when the harness was hit
     states: dict[str, str] = field(default_factory=dict)
     code: int | None = None
     violations: list[str] = field(default_factory=list)
@@ -170,9 +173,9 @@ class Ground:
                 start_new_session=True,
             )
 
-    def events(self) -> int:
+    def events(self, what: bytes = b"\n") -> int:
         try:
-            return (self.run / "events.jsonl").read_bytes().count(b"\n")
+            return (self.run / "events.jsonl").read_bytes().count(what)
         except OSError:
             return 0
 
@@ -251,6 +254,7 @@ def strike(trial: Trial, ground: Ground, running: subprocess.Popen[bytes]) -> bo
     time.sleep(trial.delay)
     while running.poll() is None:
         if trial.kind in HARNESS_SIGNALS:
+            trial.early = ground.events(b'"job_end"') < len(CHAPTERS)
             running.send_signal(HARNESS_SIGNALS[trial.kind])
             return True
         if victims := ground.find(trial.kind, harness):
@@ -262,29 +266,31 @@ def strike(trial: Trial, ground: Ground, running: subprocess.Popen[bytes]) -> bo
     return False
 
 
-def attempt(trial: Trial, root: Path) -> bool:
-    """Run, kill, look; False if the run was over before the moment came."""
-    ground = Ground(root)
+def attempt(trial: Trial, place: Path) -> Trial | None:
+    """Run, kill, look; None if the run was over before the moment came."""
+    ground = Ground(place / str(trial.number))
     options = ["--no-cache", "--out", str(ground.run), *([] if trial.warm else ["--no-warm"])]
     running = ground.start(*options)
     try:
         if not strike(trial, ground, running):
             running.wait(RUN_WAIT)
-            return False
+            return None
         try:
             trial.code = running.wait(RUN_WAIT)
         except subprocess.TimeoutExpired:
             trial.blame(f"the harness did not end in {RUN_WAIT:g} s")
-            return True
+            return trial
         look_for_orphans(trial, ground)
         look_at_files(trial, ground)
         run_again(trial, ground)
-        return True
+        return trial
     finally:
         for process in [running, *ground.left()]:
             with contextlib.suppress(psutil.Error, OSError):
                 process.kill()
         running.wait()
+        if not trial.violations:
+            shutil.rmtree(ground.root)
 
 
 # --- what is looked at ---------------------------------------------------------------------------------
@@ -380,7 +386,7 @@ def check_exit_code(trial: Trial, whole_run: Mapping[str, Any] | None) -> None:
     if trial.kind == "harness KILL":
         expected = {-signal.SIGKILL}
     elif states == {"completed"}:
-        expected = {0, 4} if trial.kind in HARNESS_SIGNALS else {0}
+        expected = {0} if trial.kind not in HARNESS_SIGNALS else {4} if trial.early else {0, 4}
     else:
         expected = {4}
     if trial.code not in expected:
@@ -429,21 +435,24 @@ def _read(path: Path, trial: Trial) -> Any:
 # --- all of them ---------------------------------------------------------------------------------------
 
 
-def soak(kills: int, seed: int, only: int | None, place: Path) -> Iterator[Trial]:
+def soak(kills: int, seed: int, only: int | None, at_once: int, place: Path) -> Iterator[Trial]:
     """Trials until *kills* have hit something, each in a folder of its own that goes if all was well."""
     events = count_events(place / "reference")
-    number, hits = only or 0, 0
-    while hits < (1 if only is not None else kills):
-        trial = draw(number, seed, events)
-        root = place / str(number)
-        if attempt(trial, root):
-            hits += 1
-            yield trial
-        elif only is not None:
-            raise SystemExit(f"trial {only} came too late: the run was over")
-        if not trial.violations:
-            shutil.rmtree(root)
-        number += 1
+    if only is not None:
+        if (trial := attempt(draw(only, seed, events), place)) is None:
+            raise SystemExit(f"the run was over before trial {only} could kill anything")
+        yield trial
+        return
+    numbers, hits = itertools.count(), 0
+    waiting: set[Future[Trial | None]] = set()
+    with ThreadPoolExecutor(at_once) as pool:
+        while hits < kills:
+            while len(waiting) < min(at_once, kills - hits):
+                waiting.add(pool.submit(attempt, draw(next(numbers), seed, events), place))
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for trial in filter(None, (future.result() for future in done)):
+                hits += 1
+                yield trial
 
 
 def count_events(root: Path) -> int:
@@ -476,11 +485,16 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="N", help="repeat trial N alone")
+    parser.add_argument("--at-once", type=int, default=2, help="trials side by side")
     parser.add_argument("--out", type=Path, help="write the counts as JSON")
     options = parser.parse_args()
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # as in the background of a shell; children inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     began, trials = time.perf_counter(), []
     place = Path(tempfile.mkdtemp(prefix="soak-", dir="/tmp"))
-    for trial in soak(options.kills, options.seed, options.only, place):
+    for trial in soak(options.kills, options.seed, options.only, options.at_once, place):
         trials.append(trial)
         ends = ", ".join(f"{job}: {state}" for job, state in trial.states.items())
         where = f"{trial.kind} {trial.job}, event {trial.event} + {trial.delay:.2f} s"

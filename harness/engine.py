@@ -426,13 +426,9 @@ def run_notebook(
         return Ending(JobState.INVALID, f"{notebook} is not a notebook: {_first_line(error)}")
     kernel = (nb.metadata.get("kernelspec") or {}).get("name") or NATIVE_KERNEL
     try:
-        language = OwnInterpreter().get_kernel_spec(kernel).language or "python"
-    except NoSuchKernel:
-        return Ending(
-            JobState.INVALID,
-            f"{notebook} wants the kernel {kernel!r}, which is not installed; "
-            "install it, or choose python3 in the notebook",
-        )
+        language = _language_of(kernel)
+    except HarnessError as error:
+        return Ending(JobState.INVALID, f"{notebook} wants the kernel {kernel!r}, {error}")
     injected = None
     if parameters:
         before = len(nb.cells)
@@ -465,6 +461,26 @@ def run_notebook(
         "resources": {"metadata": {"path": str(notebook.parent)}},
     }
     return _execute(nb, kernel, record, save, options)
+
+
+def _language_of(kernel: str) -> str:
+    """The language of an installed kernel that can be started.
+
+    Raises:
+        HarnessError: there is none; the message goes on after the kernel's name.
+    """
+    remedy = "or choose python3 in the notebook"
+    kernels = OwnInterpreter()
+    try:
+        spec = kernels.get_kernel_spec(kernel)
+    except NoSuchKernel:
+        raise HarnessError(f"which is not installed; install it, {remedy}") from None
+    except Exception as error:  # whatever its JSON makes of it
+        where = Path(kernels.find_kernel_specs().get(kernel, "")) / "kernel.json"
+        raise HarnessError(f"but {where} is broken ({_first_line(error)}); mend it, {remedy}") from None
+    if not spec.argv:
+        raise HarnessError(f"but {spec.resource_dir}/kernel.json has no argv; mend it, {remedy}")
+    return spec.language or "python"
 
 
 def _load(notebook: Path) -> Any:

@@ -455,6 +455,53 @@ def test_a_kernel_that_does_not_start(run, tmp_path, monkeypatch):
     assert result.state is JobState.INVALID and "'broken' did not start" in result.reason
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "kernel.json is broken (JSONDecodeError: "),
+        ("[]", "kernel.json is broken (TypeError: "),
+        ('{"argv": 3, "display_name": "x", "language": "python"}', "kernel.json is broken (TraitError: "),
+        (
+            '{"display_name": "x", "language": "python"}',
+            "kernel.json has no argv; mend it, or choose python3",
+        ),
+        ('{"argv": ["/no/such/program"], "display_name": "x", "language": "python"}', "did not start"),
+    ],
+)
+def test_a_kernelspec_that_is_broken(run, tmp_path, monkeypatch, text, problem):
+    spec = tmp_path / "share" / "kernels" / "odd" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(text)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", kernel="odd"))
+    assert result.state is JobState.INVALID
+    assert "kernel 'odd'" in result.reason and problem in result.reason and "\n" not in result.reason
+
+
+def test_a_notebook_without_cells_is_done_at_once(run, tmp_path):
+    result = run(write_notebook(tmp_path / "a.ipynb"))
+    assert (result.state, result.cells) == (JobState.COMPLETED, ()) and saved(tmp_path).cells == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["%run no_such.py", "%no_such_magic", "%sx ls /no/such", "%system false", "%load_ext no_such",
+     "%%script false\nx", "%timeit 1 / 0"],
+)  # fmt: skip
+def test_a_failing_magic_fails_the_cell(run, tmp_path, source):
+    result = run(write_notebook(tmp_path / "a.ipynb", source, "2"))
+    assert result.state is JobState.FAILED and result.reason.startswith(place(result, 1))
+    assert states(result) == ["failed", "pending"]
+
+
+def test_a_cell_that_gets_no_memory_has_failed(run, tmp_path):
+    """Where the system says no; where it kills instead, the kernel has died by SIGKILL."""
+    source = "import resource as r\nr.setrlimit(r.RLIMIT_AS, (2**33, 2**33))\nx = bytearray(2**40)"
+    result = run(write_notebook(tmp_path / "a.ipynb", f"{RECORD}\nrecord('acc', 1)", source, "2"))
+    assert (result.state, result.reason) == (JobState.FAILED, f"{place(result, 2, 3)}: MemoryError")
+    assert [m.name for m in result.metrics] == ["acc"]
+
+
 def test_progress_bars_and_floods_arrive_whole(run, tmp_path):
     flood = "for i in range(20000): print('x' * 50)"
     bar = "import sys, time\nfor i in range(5):\n    print(f'\\r{i}', end='', flush=True); time.sleep(0.05)"
