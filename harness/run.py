@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from harness.plan import Planned
 from harness.process import is_linux
 from harness.schedule import Machine, Schedule, needs
 from harness.shard import Shard
-from harness.store import EventLog, write_json
+from harness.store import EventLog, hold, write_json
 from harness.variables import common_environment
 from harness.warmth import modules_to_import, reason_for_cold
 
@@ -96,23 +96,22 @@ def execute(
 
     Raises:
         KeyboardInterrupt: *cancel* was set before anything was written.
+        HarnessError: another run is at work in *run_dir*.
     """
     clock = time.monotonic()
     cancel = cancel or threading.Event()
     manifest = make_manifest(run_dir, book, planned, command, shard)
     if cancel.is_set():
         raise KeyboardInterrupt
-    write_json(run_dir / "manifest.json", manifest)
-    events = EventLog(run_dir / "events.jsonl", progress)
-    try:
-        events({"event": "run_start", "run": run_dir.name, "jobs": len(planned)})
-        room = _Room(book, run_dir, events, cancel, use_cache, warm, machine or SEQUENTIAL, variables)
-        results = room.run_all(planned)
-        stopped = cancel.is_set() or bool(room.trouble)
-        events({"event": "run_end", "interrupted": stopped, "trouble": room.trouble})
-        return RunOutcome(manifest, results, time.monotonic() - clock, stopped, room.trouble)
-    finally:
-        events.close()
+    with hold(run_dir):
+        write_json(run_dir / "manifest.json", manifest)
+        with closing(EventLog(run_dir / "events.jsonl", progress)) as events:
+            events({"event": "run_start", "run": run_dir.name, "jobs": len(planned)})
+            room = _Room(book, run_dir, events, cancel, use_cache, warm, machine or SEQUENTIAL, variables)
+            results = room.run_all(planned)
+            stopped = cancel.is_set() or bool(room.trouble)
+            events({"event": "run_end", "interrupted": stopped, "trouble": room.trouble})
+            return RunOutcome(manifest, results, time.monotonic() - clock, stopped, room.trouble)
 
 
 @dataclass

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from harness.model import Metric, metric_from_json, to_json
 LATEST = "latest"
 _OWN_FILES = ("manifest.json", "events.jsonl", "result.json", "junit.xml", "report.md", "report.en.md")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+WORKER_GRACE = 25.0  # seconds for the workers of a run that was killed to end
 
 
 _ELSEWHERE = "name another folder with --out"
@@ -95,25 +99,63 @@ def create_run_at(folder: Path) -> Path:
     """A run folder at a place the user chose; what an earlier run left there is replaced.
 
     Raises:
-        HarnessError: files in the way that no run left; the message names one.
+        HarnessError: files in the way that no run left, the message names one; or another run is at work there.
         InfrastructureError: the folder cannot be made or written.
     """
     _make_folder(folder, _ELSEWHERE)
     try:
-        found = [name for name in _OWN_FILES if (folder / name).exists()]
-        if found and not _is_of_run(folder / "manifest.json"):
-            raise HarnessError(f"{folder} holds {found[0]}, which no run of the harness left; {_ELSEWHERE}")
-        if found:
-            shutil.rmtree(folder / "jobs", ignore_errors=True)
-        for name in found:
-            (folder / name).unlink()
-        (folder / "jobs").mkdir(exist_ok=True)
+        with hold(folder):
+            _clear(folder)
         probe = folder / "jobs" / f".{secrets.token_hex(4)}"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise explain_os_error(error, f"cannot write to {folder}", _ELSEWHERE) from None
     return folder
+
+
+@contextmanager
+def hold(folder: Path, wait: float = 0.0) -> Iterator[None]:
+    """Hold *folder*, so that no other run takes it; the system lets go of it when a process ends in whatever way.
+
+    Raises:
+        HarnessError: another process holds it, after *wait* seconds still.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + wait
+    try:
+        while not _lock(handle):
+            if time.monotonic() > deadline:
+                raise HarnessError(f"another run is at work in {folder}; wait for its end, or {_ELSEWHERE}")
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True
+
+
+def _clear(folder: Path) -> None:
+    """Take away what an earlier run left; the worker of one that was killed gets the time to end."""
+    found = [name for name in _OWN_FILES if (folder / name).exists()]
+    if found and not _is_of_run(folder / "manifest.json"):
+        raise HarnessError(f"{folder} holds {found[0]}, which no run of the harness left; {_ELSEWHERE}")
+    if found:
+        for job in (folder / "jobs").glob("*/"):
+            with hold(job, WORKER_GRACE):
+                pass
+        shutil.rmtree(folder / "jobs", ignore_errors=True)
+    for name in found:
+        (folder / name).unlink()
+    (folder / "jobs").mkdir(exist_ok=True)
 
 
 def _is_of_run(manifest: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ def main(arguments: list[str], seat: Seat | None = None) -> int:
     folder, sockets = map(Path, arguments[:2])
     harness, descriptor = map(int, arguments[2:])  # its pid as it says: it may be gone by now
     os.set_inheritable(descriptor, False)
+    hold_folder(folder)
     start_guard(descriptor, sockets, harness)
     from harness.model import to_json
     from harness.process import adopt_orphans, kill_until_none, running_below
@@ -54,9 +56,16 @@ def main(arguments: list[str], seat: Seat | None = None) -> int:
     kill_until_none(
         lambda: running_below(os.getpid())
     )  # what the notebook started; the kernel is gone by now
+    shutil.rmtree(sockets, ignore_errors=True)  # the harness may be killed before it comes to do so
     if os.getppid() != harness:
         tidy_up(sockets)
     return 0
+
+
+def hold_folder(folder: Path) -> None:
+    """Until this worker and its guard are gone no other run takes the folder, see :func:`harness.store.hold`."""
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def start_guard(descriptor: int, sockets: Path, harness: int) -> None:

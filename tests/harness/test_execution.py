@@ -607,6 +607,20 @@ def test_an_unrun_job_leaves_the_same_files(tmp_path):
     assert {p.name for p in (tmp_path / "job").iterdir()} == {"job.json", "result.json", "out.ipynb"}
 
 
+def test_a_worker_leaves_no_sockets_should_its_harness_die_before_it_looks(run, tmp_path, monkeypatch):
+    end, found = execution.WorkerProcess.end, []
+
+    def look(worker):
+        found.extend(path for path in sockets if path.exists())
+        end(worker)
+
+    make, sockets = execution.socket_folder, []
+    monkeypatch.setattr(execution, "socket_folder", lambda: sockets.append(make()) or sockets[-1])
+    monkeypatch.setattr(execution.WorkerProcess, "end", look)
+    assert run(write_notebook(tmp_path / "a.ipynb", "1")).state is JobState.COMPLETED
+    assert len(sockets) == 1 and not found
+
+
 def test_the_folder_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     job = Job("job", write_notebook(tmp_path / "a.ipynb", "1"), None, "offline", None, {}, Limits())
