@@ -11,7 +11,8 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 PROFILE ?= offline
 HARNESS_FLAGS ?=
-PYTEST_FLAGS ?= -n auto
+# --dist loadgroup: the tests that share a Ray cluster stay together.
+PYTEST_FLAGS ?= -n auto --dist loadgroup
 
 .PHONY: help book test run lint fix serve clean
 

@@ -26,6 +26,7 @@ from harness.errors import HarnessError
 from harness.model import JobResult, job_result_from_json
 from harness.notebook import read_notebook
 from harness.reading import read_document
+from harness.readings import background
 from harness.shard import refuse_shard
 from harness.staging import Evidence, Notebook, cite, rewrite_links, stage
 from harness.store import build_dir, explain_os_error, read_json, runs_dir, write_json, write_text
@@ -208,8 +209,8 @@ def _dashboard_page(book: Book, document: Mapping[str, Any] | None, page: str) -
         generated = _NO_RUN
     else:
         titles = {chapter.stem: read_notebook(chapter).title for chapter in book.chapters}
-        history = dashboard.past_runs(runs_dir(book.root), document)
-        generated = dashboard.render(document, titles, history)
+        known = background(document, book)
+        generated = dashboard.render(document, titles, known.history, known.blessed)
     if dashboard.MARKER not in page:
         raise HarnessError(f"{book.chapters_dir / _DASHBOARD_PAGE}: the line {dashboard.MARKER} is missing")
     return page.replace(dashboard.MARKER, generated)

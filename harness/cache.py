@@ -1,6 +1,6 @@
 """Skip a chapter when nothing that could change its result changed.
 
-The key covers the code cells, the parameters, the profile and seed, every file of the book's own packages
+A key covers the code cells, the parameters, the profile and seed, every file of the book's own packages
 that the chapter imports (and their data files), ``harness/record.py``, the versions of all installed
 distributions, the hardware class and the environment variables that choose data. Where the imports cannot
 be followed, the whole package counts.
@@ -27,7 +27,7 @@ from harness.notebook import Notebook
 from harness.store import build_dir, explain_os_error, read_json, write_json
 from harness.variables import DECIDING, matches
 
-VERSION = 1  # raise it when the meaning of a key or an entry changes
+VERSION = 2  # raise it when the meaning of a key or an entry changes
 KEPT_FILES = ("out.ipynb", "metrics.jsonl", "result.json", "log.txt")
 _DYNAMIC_CALLS = {"__import__", "import_module", "exec", "eval", "run_path", "run_module"}
 _NOT_DATA = {"__pycache__", ".ipynb_checkpoints", ".git"}
@@ -36,23 +36,28 @@ _NOT_DATA = {"__pycache__", ".ipynb_checkpoints", ".git"}
 # -- the key -----------------------------------------------------------------------------------------
 
 
-def job_key(
+def key_of(parts: Mapping[str, Any]) -> str:
+    """The key that these parts make."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def key_parts(
     job: Job,
     notebook: Notebook,
     root: Path,
     packages: Sequence[str],
     hardware: str,
     variables: Sequence[str] = (),
-) -> str:
-    """The key of *job*: equal keys, equal results.
+) -> dict[str, Any]:
+    """Everything that can change the result of *job*, in plain JSON types, by what it is.
 
     Args:
         packages: the book's own, below *root*.
         variables: names of the environment variables that the book adds, ``*`` at the end for any rest.
     """
-    parts: dict[str, Any] = {
+    return {
         "version": VERSION,
-        "code": [_normalised(cell.source) for cell in notebook.code],
+        "code": [_short_digest(_normalised(cell.source)) for cell in notebook.code],
         "tags": [sorted(cell.tags) for cell in notebook.code],
         "kernel": notebook.kernel,
         "parameters": {name: repr(value) for name, value in sorted(job.parameters.items())},
@@ -60,13 +65,16 @@ def job_key(
         "seed": job.seed,
         "hardware": hardware,
         "python": sys.version,
-        "distributions": distributions(),
+        "distributions": list(distributions()),
         "variables": _variables(os.environ, (*DECIDING, *variables)),
         "files": _digests(root, imported_files(notebook, root, packages)),
         "local": _digests(root, _parameter_files(job.parameters.values(), notebook.path.parent)),
         "record": file_digest(Path(__file__).with_name("record.py")),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _normalised(source: str) -> str:
@@ -262,6 +270,7 @@ class Entry:
     folder: Path
     run: str
     files: Mapping[str, str]
+    parts: Mapping[str, Any]  # of its key
 
 
 def cache_dir(root: Path) -> Path:
@@ -280,7 +289,7 @@ def find(root: Path, key: str) -> Entry | None:
         return None
     try:
         manifest = read_json(folder / "manifest.json")
-        entry = Entry(folder, str(manifest["run"]), dict(manifest["files"]))
+        entry = Entry(folder, str(manifest["run"]), dict(manifest["files"]), dict(manifest["parts"]))
         damaged = next((n for n, digest in entry.files.items() if file_digest(folder / n) != digest), None)
         if manifest["key"] != key or "result.json" not in entry.files:
             damaged = "manifest.json"
@@ -292,6 +301,31 @@ def find(root: Path, key: str) -> Entry | None:
     raise HarnessError(
         f"cache entry {key[:12]} is damaged ({damaged}); it was removed and the job runs again"
     )
+
+
+def look(root: Path, key: str) -> str | None:
+    """The run that the entry for *key* comes from, None if there is none that is whole; changes nothing."""
+    try:
+        manifest = read_json(cache_dir(root) / key / "manifest.json")
+        whole = all(file_digest(cache_dir(root) / key / n) == d for n, d in manifest["files"].items())
+        return str(manifest["run"]) if whole and manifest["key"] == key else None
+    except (HarnessError, OSError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def nearest(root: Path, job: Job) -> Entry | None:
+    """The newest entry of the same chapter, profile and seed, whatever its key; of any seed if there is none."""
+    found: list[tuple[bool, float, Entry]] = []
+    for folder in cache_dir(root).glob("*"):
+        try:
+            manifest = read_json(folder / "manifest.json")
+            about = manifest["about"]
+            entry = Entry(folder, str(manifest["run"]), dict(manifest["files"]), dict(manifest["parts"]))
+            if (about["chapter"], about["profile"]) == (job.chapter, job.profile):
+                found.append((about["seed"] == job.seed, folder.stat().st_mtime, entry))
+        except (HarnessError, OSError, KeyError, TypeError, ValueError):
+            continue
+    return max(found, key=lambda item: item[:2])[2] if found else None
 
 
 def restore(entry: Entry, job: Job, folder: Path, shown: str) -> JobResult:
@@ -309,8 +343,8 @@ def restore(entry: Entry, job: Job, folder: Path, shown: str) -> JobResult:
     )  # fmt: skip
 
 
-def keep(root: Path, job: Job, folder: Path, run: str) -> None:
-    """Keep the completed job in *folder* under its key; atomic, so that no half entry is ever found."""
+def keep(root: Path, job: Job, parts: Mapping[str, Any], folder: Path, run: str) -> None:
+    """Keep the completed job in *folder* under its key, which *parts* make; atomic, so no half entry is ever found."""
     target = cache_dir(root) / job.key
     temporary = None
     try:
@@ -320,8 +354,17 @@ def keep(root: Path, job: Job, folder: Path, run: str) -> None:
         for name in names:
             shutil.copyfile(folder / name, temporary / name)
         digests = {name: file_digest(temporary / name) for name in names}
+        about = {"chapter": job.chapter, "profile": job.profile, "seed": job.seed}
         write_json(
-            temporary / "manifest.json", {"version": VERSION, "key": job.key, "run": run, "files": digests}
+            temporary / "manifest.json",
+            {
+                "version": VERSION,
+                "key": job.key,
+                "run": run,
+                "about": about,
+                "parts": parts,
+                "files": digests,
+            },
         )
         shutil.rmtree(target, ignore_errors=True)
         temporary.replace(target)

@@ -21,11 +21,11 @@ import typer
 from harness.config import Book, find_root, load_book
 from harness.errors import ExitCode, HarnessError, InfrastructureError
 from harness.interrupts import interruptible, stoppable
+from harness.remote import RunPlace, fetch, fetched_folders, is_url, name_of, run_place
 from harness.store import (
     LATEST,
     build_dir,
-    create_run,
-    create_run_at,
+    claimed,
     explain_os_error,
     find_run,
     latest_name,
@@ -46,7 +46,7 @@ app = typer.Typer(
 )
 
 RunArgument = Annotated[
-    str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of it, a path, or latest.")
+    str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of it, a path, a URL, or latest.")
 ]
 ChaptersOption = Annotated[
     str | None, typer.Option(help="Chapters by the beginning of their names, with commas: 05,06.")
@@ -58,6 +58,13 @@ StrictOption = Annotated[
     ),
 ]
 DiffFormat = Literal["text", "markdown", "json"]
+AnnotationsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--annotations/--no-annotations",
+        help="Annotate notebooks and claims, and write the step's summary; by default under GitHub Actions.",
+    ),
+]
 EXIT_CODES = (
     "Exit codes: 0 all claims hold; 1 a claim failed or its metric is missing; 2 a notebook failed;"
     " 3 usage or configuration: what was asked for cannot be run; 4 a time limit, a kernel that died, an"
@@ -71,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with patient_stdout() as stdout, stoppable():
+    with patient_stdout() as stdout, stoppable(), fetched_folders():
         code = _run_command(given or ["--help"])
     if stdout.trouble is not None:
         return fail(str(explain_os_error(stdout.trouble, "cannot write to stdout")), ExitCode.INFRASTRUCTURE)
@@ -177,6 +184,8 @@ def run_folder(root: Path, name: str) -> Path:
     """The run called *name*; an empty name, as from an unset variable, is no run."""
     if not name.strip():
         raise HarnessError("the run's name is empty; give its id, the beginning of it, or latest")
+    if is_url(name):
+        return fetch(name)
     runs = runs_dir(root)
     if name == LATEST and latest_name(runs) is None and (newest := _newest(runs)):
         return runs / newest  # the run that the link named is gone
@@ -251,7 +260,8 @@ def list_chapters(
 @app.command(epilog=EXIT_CODES)
 def run(
     notebooks: Annotated[
-        list[Path] | None, typer.Argument(help="Notebooks to run; the book's chapters if none.")
+        list[Path] | None,
+        typer.Argument(help="Notebooks to run, or folders of them; the book's chapters if none."),
     ] = None,
     profile: Annotated[str | None, typer.Option(help="smoke, offline, full … as in harness.yml.")] = None,
     chapters: ChaptersOption = None,
@@ -283,44 +293,91 @@ def run(
         typer.Option("--no-warm", help="A fresh process for each kernel, none forked with its imports done."),
     ] = False,
     out: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Run folder; _build/runs/<id> by default.")
+        str | None, typer.Option(metavar="FOLDER|URL", help="Run folder; _build/runs/<id> by default.")
     ] = None,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Run this part only, judge nothing; see report --merge.")
     ] = None,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where jobs run: here, or on the nodes of a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of the Ray cluster; RAY_ADDRESS or the one here.")
+    ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Every node sees the book under this path: send no files.")
+    ] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run even what has not changed.")] = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="Say what would run and what changed since; run nothing.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the latest run, or that of --out, where it stopped.")
+    ] = False,
     strict: StrictOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
     site: Annotated[bool, typer.Option("--book", help="Then build the site, whatever the verdicts.")] = False,
+    annotations: AnnotationsOption = None,
 ) -> int:
     """Run chapters x seeds under a profile, or any notebooks, and judge what the chapters measured."""
-    from harness.plan import Request, parse_seeds, plan
+    from harness.annotations import announce
+    from harness.asked import Asked, read_asked
+    from harness.notebook import notebooks_in
+    from harness.plan import Request, parse_seeds
     from harness.schedule import find_machine
     from harness.shard import parse_shard, take_shard
 
-    part = None if shard is None else parse_shard(shard)
-    if part and (strict or site):
+    root = find_root()
+    book = load_book() if root or not (notebooks or resume) else None
+    place = book.root if book else Path.cwd()
+    if out is not None and not out.strip():
+        raise HarnessError("--out is empty; name a folder, or leave it out")
+    if resume:
+        given = (notebooks, profile, chapters, seeds, param, cell_timeout, notebook_timeout, env, shard)
+        if device != "auto" or any(value for value in given):
+            raise HarnessError(
+                "--resume goes on with what that run was asked for; name no notebooks, profile, chapters, seeds,"
+                " device, parameters, limits, variables or shard"
+            )
+        if out is not None and is_url(out):
+            raise HarnessError(f"--resume goes on in a folder of this machine; copy {out} here")
+        run_dir = Path(out).absolute() if out is not None else run_folder(place, LATEST)
+        asked = read_asked(run_dir)
+    else:
+        asked = Asked(
+            notebooks=tuple(p for one in notebooks for p in notebooks_in(one.absolute()))
+            if notebooks
+            else None,
+            chapters=tuple(names(chapters) or ()) or None,
+            request=Request(
+                profile,
+                parse_seeds(seeds),
+                device,
+                _texts(param or ()),
+                _limit("--cell-timeout", cell_timeout),
+                _limit("--notebook-timeout", notebook_timeout),
+            ),
+            variables=tuple(env or ()),
+            shard=None if shard is None else parse_shard(shard),
+        )
+    if asked.notebooks and asked.chapters:
+        raise HarnessError("give notebooks or --chapters, not both")
+    if asked.shard and (strict or site):
         raise HarnessError(
             "a shard judges nothing and makes no site: take --strict and --book out; give --strict to"
             " `harness report --merge`"
         )
-    book = load_book() if not notebooks or find_root() else None
-    if notebooks and chapters:
-        raise HarnessError("give notebooks or --chapters, not both")
-    if out is not None and not out.strip():
-        raise HarnessError("--out is empty; name a folder, or leave it out")
-    for option, value in (("--cell-timeout", cell_timeout), ("--notebook-timeout", notebook_timeout)):
-        if value is not None and not 0 < value < float("inf"):
-            raise HarnessError(f"{option} must be a number of seconds above 0, not {value:g}")
-    request = Request(
-        profile, parse_seeds(seeds), device, _texts(param or ()), cell_timeout, notebook_timeout
-    )
-    paths = notebooks or (book.select(names(chapters)) if book else ())
-    planned = plan(book, paths, request)
+    if site and (asked.notebooks or not book):
+        raise HarnessError("--book builds the site of a book's chapters; run it in a book, without notebooks")
+    planned = asked.plan(book)
     if not planned:
         raise HarnessError("nothing to run: the book has no chapter yet")
-    if site and (notebooks or not book):
-        raise HarnessError("--book builds the site of a book's chapters; run it in a book, without notebooks")
+    if why:
+        return _explain(book, planned, asked.variables)
+    if executor == "local" and (address is not None or shared):
+        raise HarnessError("--address and --shared belong to --executor ray; add it, or take them out")
+    if executor == "ray" and (memory is not None or gpus is not None):
+        raise HarnessError("--memory and --gpus are of this machine; take them out with --executor ray")
     if book and any(entry.job.chapter for entry in planned):
         _check_claim_files(book)
     if site and book:
@@ -329,8 +386,8 @@ def run(
         check_site(book)
     nothing_runs = all(entry.problem for entry in planned)
     taken = None
-    if part:
-        taken, planned = take_shard(planned, *part)
+    if asked.shard:
+        taken, planned = take_shard(planned, *asked.shard)
         if not planned:
             print(f"shard {taken} is empty: the run has {len(taken.plan)} job(s); nothing to do")
             return int(ExitCode.OK)
@@ -338,31 +395,51 @@ def run(
         fail(problem, ExitCode.USAGE)
     if nothing_runs:
         return int(ExitCode.USAGE)  # no run folder: the latest run stays the latest
-    machine = find_machine(
-        device, sum(not entry.problem for entry in planned), jobs=jobs, memory_gb=memory, gpus=gpus
-    )
-    variables = (*(book.environment if book else ()), *(env or ()))
+    count = sum(not entry.problem for entry in planned)
+    ways = {
+        "use_cache": not no_cache,
+        "warm": not no_warm,
+        "machine": find_machine(asked.request.device, count, jobs=jobs, memory_gb=memory, gpus=gpus),
+        "asked": asked,
+        "resume": resume,
+        "shard": taken,
+    }
     began = time.monotonic()
-    run_dir = _new_run(out, book.root if book else Path.cwd(), planned[0].job.profile)
-    with interruptible() as cancel:
-        try:
-            ways = {
-                "use_cache": not no_cache,
-                "warm": not no_warm,
-                "machine": machine,
-                "variables": variables,
-                "shard": taken,
-            }
-            code = _execute(book, planned, run_dir, cancel, ways, strict=strict, quiet=quiet)
-        except BaseException:
-            if out is None and not (run_dir / "manifest.json").exists():  # stopped before it began
-                shutil.rmtree(run_dir, ignore_errors=True)
-            raise
+    cluster: Any = nullcontext()
+    if executor == "ray":
+        from harness.ray_executor import connected
+
+        cluster = connected(address, asked.request.device, shared=shared, jobs=jobs)
+    target = (
+        nullcontext(RunPlace(run_dir, str(run_dir)))
+        if resume
+        else run_place(out, place, planned[0].job.profile)
+    )
+    with cluster as nodes, target as chosen, interruptible() as cancel, claimed(chosen.folder):
+        ways["executor"] = nodes
+        code = _execute(book, planned, chosen, cancel, ways, strict=strict, quiet=quiet)
+    announce(chosen.folder, book, annotations)
     if site and book and code != ExitCode.INFRASTRUCTURE:
         if cancel.is_set():  # while the reports were written
             raise KeyboardInterrupt
-        _build_site(book, run_dir, began)
+        _build_site(book, chosen.folder, began)
     return code
+
+
+def _limit(option: str, seconds: float | None) -> float | None:
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise HarnessError(f"{option} must be a number of seconds above 0, not {seconds:g}")
+    return seconds
+
+
+def _explain(book: Book | None, planned: Sequence[Planned], variables: Sequence[str]) -> int:
+    """For --why: a line for each job."""
+    from harness.why import explain
+
+    variables = (*(book.environment if book else ()), *variables)
+    for line in explain(book, planned, variables):
+        print(line)
+    return int(ExitCode.USAGE if any(entry.problem for entry in planned) else ExitCode.OK)
 
 
 def _texts(options: Sequence[str]) -> dict[str, str]:
@@ -375,16 +452,6 @@ def _texts(options: Sequence[str]) -> dict[str, str]:
             raise ParameterError(f"--param {name} is given twice")
         texts[name] = text
     return texts
-
-
-def _new_run(out: str | None, root: Path, profile: str) -> Path:
-    """An empty run folder, at *out* where the user named one."""
-    if out is not None:
-        return create_run_at(Path(out).absolute())
-    latest = runs_dir(root) / "latest"
-    if latest.is_dir() and not latest.is_symlink():
-        raise HarnessError(f"{latest} is a folder where the harness keeps a link; rename or remove it")
-    return create_run(root, profile)
 
 
 def _build_site(book: Book, run_dir: Path, began: float) -> None:
@@ -406,7 +473,7 @@ def _check_claim_files(book: Book) -> None:
 def _execute(
     book: Book | None,
     planned: Sequence[Planned],
-    run_dir: Path,
+    place: RunPlace,
     cancel: Event,
     ways: Mapping[str, Any],
     *,
@@ -420,15 +487,20 @@ def _execute(
     from harness.progress import format_seconds, make_progress
     from harness.run import execute
 
-    screen = console()
+    screen, run_dir = console(), place.folder
     progress = make_progress(screen, quiet=quiet)
+
+    def listen(event: Mapping[str, Any]) -> None:
+        progress(event)
+        place.listen(event)
+
     try:
         outcome = execute(
             planned,
             run_dir,
             book=book,
             command=["harness", *sys.argv[1:]],
-            progress=progress,
+            progress=listen,
             cancel=cancel,
             **ways,
         )
@@ -444,14 +516,14 @@ def _execute(
         from harness.report import print_summary
 
         print_summary(screen, outcome.results, verdicts)
-        wall = f"wall time {format_seconds(outcome.seconds)}; run folder {run_dir}"
+        wall = f"wall time {format_seconds(outcome.seconds)}; run folder {place.name}"
         screen.print(wall, markup=False, soft_wrap=True)
         if shard := ways["shard"]:
             screen.print(f"shard {shard}: nothing is judged before `harness report --merge`", soft_wrap=True)
     if outcome.trouble:
         return fail(outcome.trouble, ExitCode.INFRASTRUCTURE)
     if outcome.interrupted:
-        return fail(f"interrupted; what was recorded is in {run_dir}", ExitCode.INFRASTRUCTURE)
+        return fail(f"interrupted; what was recorded is in {place.name}", ExitCode.INFRASTRUCTURE)
     return code
 
 
@@ -500,7 +572,7 @@ def _report(
     if interrupted:
         codes.append(ExitCode.INFRASTRUCTURE)
     code = max(codes, key=_RANK.index)
-    write_reports(run_dir, run_document(manifest, results, verdicts, int(code), seconds))
+    write_reports(run_dir, run_document(manifest, results, verdicts, int(code), seconds), book)
     if problem is not None:
         fail(str(problem), problem.exit_code)
     return int(code), verdicts
@@ -511,14 +583,19 @@ _RANK = [ExitCode.OK, ExitCode.INCONCLUSIVE, ExitCode.CLAIM_FAILED, ExitCode.NOT
 
 
 @app.command(epilog=EXIT_CODES)
-def check(run: RunArgument = "latest", strict: StrictOption = False) -> int:
+def check(
+    run: RunArgument = "latest", strict: StrictOption = False, annotations: AnnotationsOption = None
+) -> int:
     """Judge a finished run again, for instance after a claim changed."""
     book = load_book()
-    return _judge_again(book, run_folder(book.root, run), None, strict)
+    return _judge_again(book, run_folder(book.root, run), None, strict, annotations)
 
 
-def _judge_again(book: Book | None, run_dir: Path, seconds: float | None, strict: bool) -> int:
+def _judge_again(
+    book: Book | None, run_dir: Path, seconds: float | None, strict: bool, annotations: bool | None = None
+) -> int:
     """Judge and report what *run_dir* holds; *seconds* are those of its result.json by default."""
+    from harness.annotations import announce
     from harness.reading import read_document, read_run
     from harness.report import print_summary
     from harness.shard import refuse_shard
@@ -535,7 +612,8 @@ def _judge_again(book: Book | None, run_dir: Path, seconds: float | None, strict
     code, verdicts = _report(book, run_dir, manifest, results, seconds, strict, interrupted=False)
     screen = console()
     print_summary(screen, results, verdicts)
-    screen.print(f"run folder {run_dir}", markup=False, soft_wrap=True)
+    screen.print(f"run folder {name_of(run_dir)}", markup=False, soft_wrap=True)
+    announce(run_dir, book, annotations)
     if recorded.absent:
         return fail(
             f"unfinished: {len(recorded.absent)} of {len(results)} planned jobs have no result"
@@ -557,14 +635,19 @@ def report(
         bool, typer.Option("--allow-missing", help="Merge what there is; missing jobs count as cancelled.")
     ] = False,
     out: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Folder of the merged run; _build/runs/<id> if none.")
+        str | None,
+        typer.Option(metavar="FOLDER|URL", help="Folder of the merged run; _build/runs/<id> if none."),
     ] = None,
     strict: StrictOption = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of result.json.")] = False,
 ) -> int:
     """Write the reports of a run again and print them; nothing is judged anew unless shards are merged."""
     from harness.reading import document_verdicts, read_document, read_run
-    from harness.report import print_summary, write_reports
+    from harness.report import SCHEMA_PATH, print_summary, write_reports
 
+    if schema:
+        print(SCHEMA_PATH.read_text(encoding="utf-8"), end="")
+        return int(ExitCode.OK)
     root = find_root()
     if merge:
         return _merge(root, runs or [], out, allow_missing=allow_missing, strict=strict)
@@ -573,11 +656,12 @@ def report(
     if runs and len(runs) > 1:
         raise HarnessError("give one run, or --merge to make one of several shards")
     run_dir = run_folder(root or Path.cwd(), runs[0] if runs else LATEST)
-    document, recorded = read_document(run_dir), read_run(run_dir, load_book().chapters if root else ())
-    write_reports(run_dir, document)
+    book = load_book() if root else None
+    document, recorded = read_document(run_dir), read_run(run_dir, book.chapters if book else ())
+    write_reports(run_dir, document, book)
     screen = console()
     print_summary(screen, recorded.results, document_verdicts(document, run_dir / "result.json"))
-    screen.print(f"run folder {run_dir}", markup=False, soft_wrap=True)
+    screen.print(f"run folder {name_of(run_dir)}", markup=False, soft_wrap=True)
     return int(ExitCode.OK)
 
 
@@ -588,23 +672,19 @@ def _merge(
     from harness.merge import plan_merger, refuse_overlap, write_merged
 
     book = load_book() if root else None
-    place = root or Path.cwd()
-    merger = plan_merger([run_folder(place, name) for name in runs], allow_missing=allow_missing)
+    root = root or Path.cwd()
+    merger = plan_merger([run_folder(root, name) for name in runs], allow_missing=allow_missing)
     if book:
         _check_claim_files(book)
     if out is not None:
         if not out.strip():
             raise HarnessError("--out is empty; name a folder, or leave it out")
-        refuse_overlap(merger, Path(out).resolve())
+        if not is_url(out):
+            refuse_overlap(merger, Path(out).resolve())
     seconds = merger.seconds
-    run_dir = _new_run(out, place, merger.profile)
-    try:
-        write_merged(merger, run_dir, ["harness", *sys.argv[1:]])
-    except BaseException:
-        if out is None:
-            shutil.rmtree(run_dir, ignore_errors=True)
-        raise
-    return _judge_again(book, run_dir, seconds, strict)
+    with run_place(out, root, merger.profile) as place:
+        write_merged(merger, place.folder, ["harness", *sys.argv[1:]])
+        return _judge_again(book, place.folder, seconds, strict)
 
 
 @app.command()

@@ -15,6 +15,7 @@ import yaml
 
 from harness.errors import HarnessError
 from harness.model import Limits
+from harness.notebook import PASSED_OVER
 
 CONFIG_NAME = "harness.yml"
 KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "warm")
@@ -30,7 +31,6 @@ One that holds on to what it finds at its import (matplotlib.pyplot and the shel
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 _PACKAGE = re.compile(r"[^\W\d]\w*")
 _ROOT = (".", "./")  # as a folder of chapters: the book's own
-_NOT_PAGES = frozenset({"_build", ".ipynb_checkpoints"})  # Jupyter Book passes them over, too
 _PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # part of a job's id, hence of a folder's name
 
 
@@ -357,7 +357,7 @@ def _matches(toc: Path, pattern: str) -> list[Path]:
         for path in found
         if path.suffix == ".ipynb"
         and path.is_file()
-        and not _NOT_PAGES & {*path.relative_to(toc.parent).parts}
+        and not PASSED_OVER & {*path.relative_to(toc.parent).parts}
     )
 
 

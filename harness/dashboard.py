@@ -6,17 +6,18 @@ head of each chapter live here too.
 
 from __future__ import annotations
 
+import html
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from harness.errors import HarnessError
-from harness.model import JobState, Outcome, Verdict, verdict_from_json
+from harness.model import JobState, Outcome, Verdict
+from harness.readings import LEGEND, Background, claim_figures, verdicts_of
+from harness.readings import past_runs as past_runs
 from harness.statistics import mean
-from harness.store import read_json
 from harness.wording import (
     OUTCOMES,
     RULES,
@@ -97,22 +98,29 @@ def hardware_text(environment: Mapping[str, Any]) -> str:
     return f"{cores} 核 CPU（{hardware}）" if cores else str(hardware)
 
 
-def verdicts_of(document: Mapping[str, Any]) -> list[Verdict]:
-    """The judgements stored in a run document."""
-    return [verdict_from_json(one) for one in document.get("verdicts", ())]
-
-
 def chapter_anchor(chapter: str) -> str:
     """Identifier of a chapter's section on the page."""
     return f"claims-{chapter}"
 
 
 def render(
-    document: Mapping[str, Any], titles: Mapping[str, str], history: Sequence[Mapping[str, Any]] = ()
+    document: Mapping[str, Any],
+    titles: Mapping[str, str],
+    history: Sequence[Mapping[str, Any]] = (),
+    blessed: Mapping[tuple[str, str], Sequence[float]] = MappingProxyType({}),
 ) -> str:
-    """The generated part of the page. *titles* maps a chapter's name to its heading."""
-    verdicts = verdicts_of(document)
-    parts = [_summary(document, verdicts), "## 声明与判定", *_claims(document, verdicts, titles)]
+    """The generated part of the page.
+
+    Args:
+        document: the run's result.json.
+        titles: a chapter's name -> its heading.
+        history: runs of the same profile, newest first, as :func:`past_runs` gives them.
+        blessed: values of the reference runs by chapter and claim.
+    """
+    verdicts, known = verdicts_of(document), Background(history, blessed)
+    parts = [_summary(document, verdicts), "## 声明与判定"]
+    parts += [LEGEND.zh] * any(verdict.observed for verdict in verdicts)
+    parts += _claims(document, verdicts, titles, known)
     parts += ["## 各章的运行", _chapters(document, titles), "## 环境", _environment(document)]
     if len(history) > 1:
         parts += ["## 历次运行", _history(history)]
@@ -131,7 +139,9 @@ def _summary(document: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
     return "\n".join([":::{container} run-card", counts_text(verdicts), "", " · ".join(facts), ":::"])
 
 
-def _claims(document: Mapping[str, Any], verdicts: Sequence[Verdict], titles: Mapping[str, str]) -> list[str]:
+def _claims(
+    document: Mapping[str, Any], verdicts: Sequence[Verdict], titles: Mapping[str, str], known: Background
+) -> list[str]:
     """One section a chapter that ran or has claims, so that every link to it finds its place."""
     chapters = [job["chapter"] for job in document.get("jobs", ()) if job.get("chapter")]
     names = list(dict.fromkeys([*chapters, *(verdict.chapter for verdict in verdicts)]))
@@ -142,8 +152,19 @@ def _claims(document: Mapping[str, Any], verdicts: Sequence[Verdict], titles: Ma
         mine = [verdict for verdict in verdicts if verdict.chapter == name]
         title = f"({chapter_anchor(name)})=\n### {_cell(titles.get(name, name))}"
         table = _claim_table(mine) if mine else "这一章在此配置下没有声明。"
-        sections.append("\n\n".join([title, table, *_explanations(mine)]))
+        sections.append("\n\n".join([title, table, *_explanations(mine), *_figures(mine, known)]))
     return sections
+
+
+def _figures(verdicts: Sequence[Verdict], known: Background) -> list[str]:
+    """Values and history of each claim, small, side by side; raw HTML on one line, which MyST lets through."""
+    drawn = []
+    for verdict in verdicts:
+        figures = "".join(claim_figures(verdict, known))
+        if figures:
+            name = f"{outcome_words(verdict.outcome)} {html.escape(one_line(verdict.title))}"
+            drawn.append(f"<figure><figcaption>{name}</figcaption>{figures}</figure>")
+    return [f'<div class="claim-figures">{"".join(drawn)}</div>'] if drawn else []
 
 
 def _explanations(verdicts: Sequence[Verdict]) -> list[str]:
@@ -239,21 +260,3 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = ""
     marks = {"l": ":--", "r": "--:"}
     ruler = [marks[letter] for letter in align or "l" * len(header)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, ruler, *rows))
-
-
-def past_runs(runs: Path, document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Finished runs (no shards) of the same profile up to and including *document*, newest first."""
-    found = {str(document.get("run")): document}
-    for path in runs.glob("*/result.json"):
-        if path.parent.is_symlink():
-            continue
-        try:
-            other = read_json(path)
-        except HarnessError:  # an unfinished or damaged run is no part of the history
-            continue
-        if not isinstance(other, Mapping):
-            continue
-        same = other.get("profile") == document.get("profile") and "shard" not in other
-        if same and str(other.get("started")) <= str(document.get("started")):
-            found.setdefault(str(other.get("run")), other)
-    return sorted(found.values(), key=lambda one: str(one.get("started")), reverse=True)

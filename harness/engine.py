@@ -23,7 +23,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 import nbformat
-from jupyter_client import AsyncKernelManager
+from jupyter_client import AsyncKernelClient, AsyncKernelManager
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_client.provisioning import LocalProvisioner
@@ -53,6 +53,7 @@ ENGINE = "harness"
 START_TIMEOUT = 60  # seconds for the kernel to start
 INTERRUPT_GRACE = 3.0  # seconds for a cell to end after its time-out's KeyboardInterrupt
 IOPUB_TIMEOUT = 60  # seconds for outputs to arrive once a cell has ended
+EXIT_POLL = 0.01  # seconds between looks at a kernel that was asked to end
 AUTOSAVE_EVERY = 30.0  # seconds; only a killed worker needs it
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
@@ -119,6 +120,37 @@ class OwnInterpreter(KernelSpecManager):
         return super().get_kernel_spec(kernel_name)
 
 
+class KernelClient(AsyncKernelClient):
+    """Starts at the kernel's first answer.
+
+    The base class then reads on until nothing has come for a fifth of a second; nbclient passes over messages that
+    belong to no cell anyway.
+    """
+
+    async def wait_for_ready(self, timeout: float | None = None) -> None:
+        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while True:
+            self.kernel_info()
+            with contextlib.suppress(Empty):
+                reply = await self.shell_channel.get_msg(timeout=1)
+                if reply["msg_type"] == "kernel_info_reply":
+                    await self.iopub_channel.get_msg(timeout=0.2)  # its outputs reach us, too; else once more
+                    return
+            if not await self.is_alive():
+                raise RuntimeError("Kernel died before replying to kernel_info")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Kernel didn't respond in {timeout:g} seconds")
+
+
+class KernelManager(AsyncKernelManager):
+    """Looks often whether the kernel has ended: a tenth of a second a notebook adds up."""
+
+    client_factory = KernelClient
+
+    async def _async_wait(self, pollinterval: float = EXIT_POLL) -> None:
+        await super()._async_wait(min(pollinterval, EXIT_POLL))
+
+
 class SeatProvisioner(LocalProvisioner):
     """Starts the kernel in the worker's seat, see :mod:`harness.forkserver`; all else is as for any local kernel."""
 
@@ -164,7 +196,7 @@ class Client(PapermillNotebookClient):
 
     def create_kernel_manager(self) -> AsyncKernelManager:
         """A kernel that talks through files in *folder*: no ports to race for, nothing on the network."""
-        self.km = AsyncKernelManager(
+        self.km = KernelManager(
             kernel_name=self.kernel_name,
             kernel_spec_manager=OwnInterpreter(),
             transport="ipc",

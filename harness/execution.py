@@ -22,7 +22,7 @@ from harness.foreign import read_foreign
 from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, Metric, to_json
 from harness.notebook import Notebook, is_blank, read_document, read_notebook
 from harness.process import WorkerProcess, describe_exit
-from harness.store import explain_os_error, load_metrics, write_json, write_text
+from harness.store import await_worker, explain_os_error, load_metrics, write_json, write_text
 from harness.variables import MASK, common_environment, job_environment, secrets
 
 if TYPE_CHECKING:
@@ -77,18 +77,37 @@ def run_job(
     """
     started = datetime.now(UTC)
     clock = time.monotonic()
-    _prepare(job, folder)
+    prepare(job, folder)
     emit({"event": "job_start", "job": job.id, "notebook": str(job.notebook)})
     watch = _Watch(job, folder, emit, cancel, place or Place(common_environment(job)))
     ending = watch.run()
     _mask_log(folder / "log.txt")
+    seconds = time.monotonic() - clock
+    return finish(job, folder, ending, emit, shown, started, seconds, watch.peak_rss_mb)
+
+
+def finish(
+    job: Job,
+    folder: Path,
+    ending: Mapping[str, Any],
+    emit: Emit,
+    shown: str | None,
+    started: datetime,
+    seconds: float,
+    peak_rss_mb: float | None = None,
+) -> JobResult:
+    """Read what a job left in *folder*, write its result there and tell its end.
+
+    Args:
+        ending: ``state``, ``reason`` and ``cells``; ``trouble`` if the notebook could not be saved.
+    """
     metrics, warnings = load_metrics(folder / "metrics.jsonl")
     foreign, oddities = read_foreign(folder / "out.ipynb", metrics)
     metrics += foreign
     for message in (*warnings, *oddities):
         emit({"event": "warning", "job": job.id, "message": message})
     ending = _with_trouble(ending, ending.get("trouble", ""), emit, job)
-    result = _result(job, ending, metrics, shown, started, time.monotonic() - clock, watch.peak_rss_mb)
+    result = _result(job, ending, metrics, shown, started, seconds, peak_rss_mb)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # a notebook can remove any folder
         if not (folder / "out.ipynb").exists():
@@ -141,7 +160,7 @@ def unrun_result(
     ending = {"state": state, "reason": reason, "cells": _pending_cells(job)}
     result = _result(job, ending, (), shown, datetime.now(UTC), 0.0, None)
     try:
-        _prepare(job, folder)
+        prepare(job, folder)
         _write_unrun(job, folder)
         write_json(folder / "result.json", {"schema": SCHEMA, **to_json(result)})
     except InfrastructureError as error:
@@ -151,9 +170,15 @@ def unrun_result(
     return result
 
 
-def _prepare(job: Job, folder: Path) -> None:
+def prepare(job: Job, folder: Path) -> None:
+    """Make the job's folder, empty it of what an earlier try left and write job.json.
+
+    Raises:
+        InfrastructureError: it cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        await_worker(folder)
         for name in ("out.ipynb", "metrics.jsonl", "result.json", "log.txt"):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
@@ -292,16 +317,14 @@ class _Watch:
             self._ending = event
             self._stop_at = time.monotonic() + EXIT_GRACE
             return
+        note_cell(event, self._cells)
         if event["event"] == "cell_start":
-            self._cells[event["cell"]] = {"state": CellState.FAILED}
             self._place = {"number": event["number"], "total": event["total"]}
-        elif event["event"] == "cell_end":
-            self._cells[event["cell"]] = {k: event[k] for k in ("state", "seconds", "error", "line")}
         self._emit({**event, "job": self._job.id})
 
     def _ending_of_lost_worker(self, code: int | None) -> Mapping[str, Any]:
         """The worker could not say how it ended: say what we know from outside."""
-        cells = [{**cell, **self._cells.get(cell["index"], {})} for cell in _pending_cells(self._job)]
+        cells = cells_so_far(self._job, self._cells)
         if self._stopped_for == "cancelled":
             return {"state": JobState.CANCELLED, "reason": "interrupted", "cells": cells}
         if self._stopped_for == "timed_out":
@@ -310,6 +333,19 @@ class _Watch:
             return {"state": JobState.TIMED_OUT, "reason": reason, "cells": cells}
         reason = f"the process that ran it died ({describe_exit(code)}); see {self._folder / 'log.txt'}"
         return {"state": JobState.DEAD, "reason": reason, "cells": cells}
+
+
+def note_cell(event: Mapping[str, Any], cells: dict[int, dict[str, Any]]) -> None:
+    """Keep in *cells* what an event says of one; a cell that starts has failed unless its end is told."""
+    if event["event"] == "cell_start":
+        cells[event["cell"]] = {"state": CellState.FAILED}
+    elif event["event"] == "cell_end":
+        cells[event["cell"]] = {k: event[k] for k in ("state", "seconds", "error", "line")}
+
+
+def cells_so_far(job: Job, noted: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """All code cells of a job that was lost: what :func:`note_cell` kept, else as never run."""
+    return [{**cell, **noted.get(cell["index"], {})} for cell in _pending_cells(job)]
 
 
 def _pending_cells(job: Job) -> list[dict[str, Any]]:

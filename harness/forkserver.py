@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from harness import worker
 from harness.process import MARKER, PACKAGE_PARENT, adopt_orphans, is_linux
 
 IMPORT_TIMEOUT = 180.0  # seconds for the heavy imports of a cold disk
@@ -100,7 +101,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self.loaded: frozenset[str] = frozenset()  # top-level modules
-        self.resident = 0  # bytes that each forked process shares with the server
+        self.inherited = 0  # bytes that each forked process shares with the server
         self.trouble = "" if is_linux() else "this system cannot fork a loaded process safely"
 
     def start(self) -> bool:
@@ -132,7 +133,7 @@ class ForkServer:
         ready = self._receive()
         self.trouble = ready["trouble"]
         self.loaded = frozenset(ready["loaded"])
-        self.resident = ready["resident"]
+        self.inherited = ready["inherited"]
 
     def spawn(
         self,
@@ -197,17 +198,15 @@ def main(arguments: Sequence[str]) -> Role:
     """Import, say so, then fork a worker for each request until the harness is gone."""
     with socket.socket(fileno=int(arguments[0])) as channel:
         channel.set_inheritable(False)
-        fresh_path = [entry for entry in sys.path if entry != str(PACKAGE_PARENT)]
+        fresh_path = sys.path[sys.path[0] == str(PACKAGE_PARENT) :]  # ours alone: the user may name it, too
         with _as_in_a_kernel():
-            for module in ("harness.worker", "harness.engine", "ipykernel.kernelapp", *arguments[1:]):
+            worker.import_papermill()
+            for module in ("harness.engine", "ipykernel.ipkernel", "ipykernel.kernelapp", *arguments[1:]):
                 _import(module)
         gc.collect()
         gc.freeze()  # a collection in a child leaves the shared pages alone
         loaded = sorted({name.partition(".")[0] for name in sys.modules})
-        resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf(
-            "SC_PAGE_SIZE"
-        )
-        answer = {"trouble": _why_unsafe(), "loaded": loaded, "resident": resident}
+        answer = {"trouble": _why_unsafe(), "loaded": loaded, "inherited": _private_bytes()}
         channel.send(json.dumps(answer).encode())
         while True:
             data, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE, 3)
@@ -227,6 +226,12 @@ def _import(name: str) -> None:
             getattr(found, attribute)
     except BaseException as error:
         print(f"{name} not imported: {type(error).__name__}: {error}", file=sys.__stderr__)
+
+
+def _private_bytes() -> int:
+    """Memory that belongs to no file: what a forked process has from the start."""
+    _, resident, of_files, *_ = map(int, Path("/proc/self/statm").read_text(encoding="ascii").split())
+    return (resident - of_files) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _why_unsafe() -> str:
@@ -268,8 +273,6 @@ def _fork_worker(
 
 
 def _become_worker(request: Mapping[str, Any], descriptors: Sequence[int], fresh_path: list[str]) -> Role:
-    from harness import worker
-
     os.setsid()
     log, report, leave = descriptors
     if not os.read(leave, 1):  # the harness does not know of this worker: it, or the server, died meanwhile

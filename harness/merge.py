@@ -207,7 +207,7 @@ def _manifest(merger: Merger, run: str, command: Sequence[str]) -> dict[str, Any
         "started": min(str(manifest["started"]) for manifest in manifests),
         "commit": manifests[0].get("commit") or "",
         "dirty": any(manifest.get("dirty") for manifest in manifests),
-        "environment": _joint_environment([manifest["environment"] for manifest in manifests]),
+        "environment": joint_environment([manifest["environment"] for manifest in manifests]),
         "jobs": list(merger.parts[0].shard.plan),
         "shards": [
             {
@@ -221,7 +221,7 @@ def _manifest(merger: Merger, run: str, command: Sequence[str]) -> dict[str, Any
     }
 
 
-def _joint_environment(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def joint_environment(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One environment for all shards; where they differ, texts stand side by side and numbers are unknown."""
     names = dict.fromkeys(name for environment in environments for name in environment if name != "versions")
     joint = {name: _agreed([environment.get(name) for environment in environments]) for name in names}

@@ -12,6 +12,13 @@ from harness.errors import HarnessError
 NATIVE_KERNEL = "python3"
 """The kernel that always is the interpreter which runs the harness."""
 
+PAPERMILL_TAGS = frozenset({"injected-parameters", "papermill-error-cell-tag"})
+"""Tags of the cells that papermill adds to an executed notebook: they are not in the source."""
+
+
+PASSED_OVER = frozenset({"_build", ".ipynb_checkpoints"})
+"""Folders whose notebooks are nobody's source; Jupyter Book passes over them, too."""
+
 
 class InvalidNotebook(HarnessError):
     """This file cannot be run as a notebook; the message says why."""
@@ -50,6 +57,21 @@ class Notebook:
                     if line.startswith("# "):
                         return line[2:].strip()
         return self.path.stem
+
+
+def notebooks_in(path: Path) -> list[Path]:
+    """*path* itself, or all notebooks below it in order where it is a folder.
+
+    Raises:
+        HarnessError: the folder holds none.
+    """
+    if not path.is_dir():
+        return [path]
+    below = (p for p in sorted(path.rglob("*.ipynb")) if p.is_file())
+    found = [p for p in below if not PASSED_OVER & {*p.relative_to(path).parts}]
+    if not found:
+        raise HarnessError(f"{path} holds no notebook (*.ipynb); name another folder, or notebooks")
+    return found
 
 
 def read_notebook(path: Path) -> Notebook:

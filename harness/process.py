@@ -63,7 +63,7 @@ class WorkerProcess:
         self.marker = environment[MARKER]
         self._seen: dict[tuple[int, float], psutil.Process] = {}
         self._forked: set[tuple[int, float]] = set()  # of those, the ones that share the server's pages
-        self._inherited = server.resident if server else 0  # bytes of such pages
+        self._inherited = server.inherited if server else 0  # bytes of such pages
         self.rss = self.peak_rss = 0  # bytes, of the whole tree
         self._started = time.time()
         adopt_orphans()

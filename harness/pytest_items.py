@@ -22,7 +22,7 @@ from harness.claims import load_claims
 from harness.config import BUILT_IN_PROFILES, Book, find_profile, find_root, load_book
 from harness.errors import HarnessError, InfrastructureError
 from harness.model import CellState, ChapterClaims, JobResult, JobState, Outcome, Verdict
-from harness.notebook import read_notebook
+from harness.notebook import PASSED_OVER, read_notebook
 from harness.parameters import read_parameters
 from harness.plan import Request, job_stem, parse_seeds, plan
 from harness.reading import document_jobs, document_verdicts, read_document
@@ -31,7 +31,6 @@ from harness.run import execute
 from harness.store import build_dir, create_run_at, explain_os_error, write_text
 from harness.wording import OUTCOMES, STATES, names_cell, one_line
 
-_NOT_SOURCES = frozenset({".ipynb_checkpoints", "_build"})
 _GOOD = (JobState.COMPLETED, JobState.SKIPPED)
 _OUTCOMES = (Outcome.FAIL, Outcome.MISSING, Outcome.INCONCLUSIVE, Outcome.PASS)  # the worst first
 
@@ -59,7 +58,7 @@ class Notebooks:
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> NotebookFile | None:
         root = self.config.rootpath
         inside = file_path.relative_to(root) if file_path.is_relative_to(root) else file_path
-        if file_path.suffix != ".ipynb" or _NOT_SOURCES & set(inside.parts):
+        if file_path.suffix != ".ipynb" or PASSED_OVER & set(inside.parts):
             return None
         file: NotebookFile = NotebookFile.from_parent(parent, path=file_path, notebooks=self)
         return file

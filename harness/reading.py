@@ -65,6 +65,8 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
         _parsed(shard_from_json, manifest["shard"], path)
     for part in _entries(manifest, "shards", path):
         _parsed(_check_part, part, path)
+    for part in _entries(manifest, "nodes", path):
+        _parsed(_check_machine, part, path)
     return manifest
 
 
@@ -72,22 +74,31 @@ def _check_part(part: Mapping[str, Any]) -> None:
     """One of the shards that a run was merged from."""
     if not isinstance(part["index"], int) or not isinstance(part["run"], str):
         raise ValueError("no usable 'index' and 'run' in 'shards'")
+    _check_machine(part)
+
+
+def _check_machine(part: Mapping[str, Any]) -> None:
+    """A machine that jobs ran on: that of a shard, or a node of a cluster."""
     if not isinstance(part["environment"], dict) or not isinstance(part["jobs"], list):
-        raise ValueError("no usable 'environment' and 'jobs' in 'shards'")
+        raise ValueError("no usable 'environment' and 'jobs' in 'shards' or 'nodes'")
+
+
+def _machines(manifest: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    return (*manifest.get("shards", ()), *manifest.get("nodes", ()))
 
 
 def environment_of(manifest: Mapping[str, Any], job: str) -> Mapping[str, Any]:
-    """What the job of this id ran on: in a merged run, the machine of its shard."""
-    parts = (part["environment"] for part in manifest.get("shards", ()) if job in part["jobs"])
+    """What the job of this id ran on: in a merged run the machine of its shard, on a cluster its node."""
+    parts = (part["environment"] for part in _machines(manifest) if job in part["jobs"])
     environment: Mapping[str, Any] = next(parts, manifest.get("environment", {}))
     return environment
 
 
 def hardware_by_job(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Class of the machine by job id, for the jobs of a merged run."""
+    """Class of the machine by job id, for the jobs of a merged run or of one on a cluster."""
     return {
         job: str(part["environment"].get("hardware", ""))
-        for part in manifest.get("shards", ())
+        for part in _machines(manifest)
         for job in part["jobs"]
     }
 

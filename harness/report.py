@@ -1,4 +1,4 @@
-"""What a run leaves for people and machines: ``result.json``, JUnit, Markdown, and the exit code."""
+"""What a run leaves for people and machines: ``result.json``, JUnit, Markdown, HTML, and the exit code."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.config import Book
 from harness.errors import ExitCode
+from harness.html_report import html_report
 from harness.junit import junit_xml
 from harness.markdown import markdown_report
-from harness.model import SCHEMA, JobResult, JobState, Outcome, Verdict, to_json
+from harness.model import SCHEMA, JobResult, JobState, Outcome, Verdict, job_result_from_json, to_json
+from harness.readings import background, cell_texts
 from harness.store import write_json, write_text
 from harness.summary import print_summary
 
@@ -74,8 +77,10 @@ def _shards(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def write_reports(run_dir: Path, document: Mapping[str, Any]) -> None:
-    """Write result.json, junit.xml, report.md (Chinese) and report.en.md, each atomically.
+def write_reports(run_dir: Path, document: Mapping[str, Any], book: Book | None = None) -> None:
+    """Write result.json, junit.xml, report.md and report.html (Chinese), report.en.md and report.en.html.
+
+    Each is written atomically. With *book*, the pages show its earlier runs and blessed values, too.
 
     Raises:
         InfrastructureError: the folder cannot be written.
@@ -84,6 +89,10 @@ def write_reports(run_dir: Path, document: Mapping[str, Any]) -> None:
     write_text(run_dir / "junit.xml", junit_xml(document))
     write_text(run_dir / "report.md", markdown_report(document, "zh"))
     write_text(run_dir / "report.en.md", markdown_report(document, "en"))
+    known = background(document, book)
+    texts = cell_texts(run_dir, [job_result_from_json(job) for job in document.get("jobs", ())])
+    write_text(run_dir / "report.html", html_report(document, known, texts, "zh"))
+    write_text(run_dir / "report.en.html", html_report(document, known, texts, "en"))
 
 
 def exit_code(results: Sequence[JobResult], verdicts: Sequence[Verdict], *, strict: bool) -> ExitCode:

@@ -5,27 +5,26 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness import cache
-from harness.config import HEAVY, Book
+from harness.asked import Asked, digest, finished
+from harness.config import Book
 from harness.environment import environment, git_state, hardware_class
 from harness.errors import HarnessError, InfrastructureError
-from harness.execution import Place, run_job, unrun_result
-from harness.forkserver import ForkServer
+from harness.execution import unrun_result
+from harness.executor import Executor, LocalExecutor, RunJob, Setting
 from harness.model import SCHEMA, Job, JobResult, JobState, to_json
+from harness.nodes import difference, sites_of, with_nodes
 from harness.plan import Planned
-from harness.process import is_linux
-from harness.schedule import Machine, Schedule, needs
+from harness.reading import read_run
+from harness.schedule import Machine
 from harness.shard import Shard
-from harness.store import EventLog, hold, write_json
-from harness.variables import common_environment
-from harness.warmth import modules_to_import, reason_for_cold
+from harness.store import EventLog, write_json
 
 Listener = Callable[[Mapping[str, Any]], None]
 
@@ -49,12 +48,13 @@ def make_manifest(
     book: Book | None,
     planned: Sequence[Planned],
     command: Sequence[str],
+    asked: Asked | None = None,
     shard: Shard | None = None,
 ) -> dict[str, Any]:
     """What is written before the first job starts, so that a run that dies can be told."""
     commit, dirty = git_state(book.root if book else Path.cwd())
     first = planned[0].job
-    return {
+    manifest = {
         "schema": SCHEMA,
         "run": run_dir.name,
         "command": list(command),
@@ -64,8 +64,21 @@ def make_manifest(
         "commit": commit,
         "dirty": dirty,
         "environment": environment(first.device),
+        "asked": to_json(asked) if asked else None,
         "jobs": [p.job.id for p in planned],
-        **({"shard": to_json(shard)} if shard else {}),
+    }
+    return {**manifest, "shard": to_json(shard)} if shard else manifest
+
+
+def continue_manifest(before: Mapping[str, Any], now: Mapping[str, Any], kept: int) -> dict[str, Any]:
+    """The manifest of a run that goes on: its start stays; what is no longer as it was then is told."""
+    here = {"time": now["started"], "commit": now["commit"], "dirty": now["dirty"], "kept": kept}
+    mixed = before.get("commit") != now["commit"]
+    return {
+        **now,
+        "started": before["started"],
+        "dirty": bool(now["dirty"] or before.get("dirty") or mixed),
+        "resumed": [*(before.get("resumed") or []), here],
     }
 
 
@@ -78,10 +91,12 @@ def execute(
     use_cache: bool = True,
     warm: bool = True,
     machine: Machine | None = None,
-    variables: Sequence[str] = (),
+    asked: Asked | None = None,
+    resume: bool = False,
     progress: Listener = lambda event: None,
     cancel: threading.Event | None = None,
     shard: Shard | None = None,
+    executor: Executor | None = None,
 ) -> RunOutcome:
     """Run every job of the plan in *run_dir* and return all results, in the order of the plan.
 
@@ -91,27 +106,44 @@ def execute(
     Args:
         warm: fork kernels from a process with the heavy imports where that gives the same results.
         machine: how many jobs may run at once, and with what; one at a time by default.
-        variables: names of environment variables that kernels get beside the usual ones.
+        asked: what the run was asked for, where that is known; stands in the manifest, for ``run --resume``.
+        resume: go on with the run that *run_dir* holds: what completed and did not change since stands.
         shard: stands in the manifest where the plan is a part of a run.
+        executor: in place of this machine; *warm* and *machine* then count for nothing.
 
     Raises:
         KeyboardInterrupt: *cancel* was set before anything was written.
-        HarnessError: another run is at work in *run_dir*.
     """
     clock = time.monotonic()
     cancel = cancel or threading.Event()
-    manifest = make_manifest(run_dir, book, planned, command, shard)
+    manifest = make_manifest(run_dir, book, planned, command, asked, shard)
+    before = read_run(run_dir, book.chapters if book else ()) if resume else None
+    variables = (*(book.environment if book else ()), *(asked.variables if asked else ()))
     if cancel.is_set():
         raise KeyboardInterrupt
-    with hold(run_dir):
+    if before is None:
         write_json(run_dir / "manifest.json", manifest)
-        with closing(EventLog(run_dir / "events.jsonl", progress)) as events:
-            events({"event": "run_start", "run": run_dir.name, "jobs": len(planned)})
-            room = _Room(book, run_dir, events, cancel, use_cache, warm, machine or SEQUENTIAL, variables)
-            results = room.run_all(planned)
-            stopped = cancel.is_set() or bool(room.trouble)
-            events({"event": "run_end", "interrupted": stopped, "trouble": room.trouble})
-            return RunOutcome(manifest, results, time.monotonic() - clock, stopped, room.trouble)
+    events = EventLog(run_dir / "events.jsonl", progress)
+    try:
+        events({"event": "run_start", "run": run_dir.name, "jobs": len(planned), "resume": resume})
+        executor, here = executor or LocalExecutor(machine or SEQUENTIAL, warm), manifest["environment"]
+        room = _Room(book, run_dir, events, cancel, use_cache, executor, variables, here)
+        planned = [replace(entry, job=replace(entry.job, key=room.key(entry))) for entry in planned]
+        if before is not None:
+            room.kept = finished(before, planned)
+            manifest = continue_manifest(before.manifest, manifest, len(room.kept))
+        manifest["digests"] = {entry.job.id: digest(entry) for entry in planned}
+        write_json(run_dir / "manifest.json", manifest)
+        results = room.run_all(planned)
+        earlier = sites_of(before.manifest, room.kept) if before else {}
+        if sites := {**earlier, **executor.sites}:
+            manifest = with_nodes(manifest, here, sites)
+            write_json(run_dir / "manifest.json", manifest)
+        stopped = cancel.is_set() or bool(room.trouble)
+        events({"event": "run_end", "interrupted": stopped, "trouble": room.trouble})
+        return RunOutcome(manifest, results, time.monotonic() - clock, stopped, room.trouble)
+    finally:
+        events.close()
 
 
 @dataclass
@@ -123,21 +155,20 @@ class _Room:
     events: EventLog
     cancel: threading.Event
     use_cache: bool
-    warm: bool
-    machine: Machine
+    executor: Executor
     variables: Sequence[str]
+    here: Mapping[str, Any]  # the environment of this machine
+    kept: Mapping[str, JobResult] = field(default_factory=dict)  # by job id: of an earlier start, which stand
     _trouble: str = ""
+    _unlike: set[str] = field(default_factory=set)  # differences of nodes that were told
 
     def run_all(self, planned: Sequence[Planned]) -> list[JobResult]:
         """All jobs to their ends: first those that need no kernel, then the rest side by side."""
-        planned = [replace(entry, job=replace(entry.job, key=self._key(entry))) for entry in planned]
         results = {entry.job.id: self._settled(entry) for entry in planned}
         rest = [entry for entry in planned if results[entry.job.id] is None]
         if rest:
-            known = needs(self.book.root if self.book else Path.cwd(), [entry.job for entry in rest])
-            schedule = Schedule(self.machine, rest, lambda entry: known[entry.job.id], self._is_over)
-            with self._server(rest) as server:
-                done = schedule.run(lambda entry, gpu: self.run(entry, self._place(entry, server, gpu)))
+            setting = Setting(self.book, self.run_dir, self.variables, self.emit, self.cancel, self._is_over)
+            done = self.executor.run_all(rest, setting, self.run)
             results |= {entry.job.id: result for entry, result in zip(rest, done, strict=True)}
         return [results[entry.job.id] for entry in planned]
 
@@ -148,44 +179,12 @@ class _Room:
         """The result of a job that cannot run or need not; None if it has to."""
         if entry.problem:
             return self._unrun(entry, JobState.INVALID, entry.problem)
+        if (kept := self.kept.get(entry.job.id)) is not None:
+            self._ended(kept)
+            return kept
         if entry.job.key and self.use_cache and not self._is_over():
             return self._cached(entry.job, self._folder(entry))
         return None
-
-    @contextmanager
-    def _server(self, entries: Sequence[Planned]) -> Iterator[ForkServer | None]:
-        """A fork server with what the notebooks of *entries* import; None where warm kernels are off."""
-        if not self.warm or self._is_over():
-            yield None
-            return
-        notebooks = [entry.notebook for entry in entries if entry.notebook]
-        heavy = self.book.warm if self.book else HEAVY
-        modules = modules_to_import(notebooks, *self._local(), heavy)
-        common = self._environment(entries[0].job)
-        server = ForkServer(common, modules, self.run_dir / "forkserver.log")
-        try:
-            started = server.start()
-            if not started and is_linux():
-                message = f"warm kernels are off: {server.trouble}"
-                self.emit({"event": "warning", "message": message})
-            yield server if started else None
-        finally:
-            server.close()
-
-    def _environment(self, job: Job) -> dict[str, str]:
-        return common_environment(job, patterns=self.variables, threads=self.machine.threads)
-
-    def _place(self, entry: Planned, server: ForkServer | None, gpu: str | None) -> Place:
-        warm = False
-        if server is not None and entry.notebook is not None:
-            reason = reason_for_cold(entry.notebook, server.loaded, *self._local())
-            self.events({"event": "kernel", "job": entry.job.id, "warm": not reason, "reason": reason})
-            warm = not reason
-        return Place(self._environment(entry.job), server, warm, gpu)
-
-    def _local(self) -> tuple[Path | None, tuple[str, ...]]:
-        """Root and packages of the book, where there is one."""
-        return (self.book.root, self.book.packages) if self.book else (None, ())
 
     def _folder(self, entry: Planned) -> Path:
         return self.run_dir / "jobs" / entry.job.id
@@ -201,7 +200,7 @@ class _Room:
             self._trouble = self._trouble or event["message"]
         self.events(event)
 
-    def run(self, entry: Planned, place: Place) -> JobResult:
+    def run(self, entry: Planned, run_job: RunJob) -> JobResult:
         """One job to its end, whatever that is."""
         job = entry.job
         if self.cancel.is_set():
@@ -209,41 +208,60 @@ class _Room:
         if self.trouble:
             return self._unrun(entry, JobState.CANCELLED, f"not started: {self.trouble}")
         try:
-            return self._run(job, self._folder(entry), place)
+            return self._run(entry, self._folder(entry), run_job)
         except InfrastructureError as error:
             self.emit({"event": "trouble", "job": job.id, "message": f"{job.id}: {error}"})
             return self._unrun(entry, JobState.CANCELLED, f"could not start: {error}")
 
-    def _run(self, job: Job, folder: Path, place: Place) -> JobResult:
-        shown = shown_path(job.notebook, self.book)
-        result = run_job(job, folder, emit=self.emit, cancel=self.cancel, shown=shown, place=place)
-        if job.key and self.book and result.state is JobState.COMPLETED:
+    def _run(self, entry: Planned, folder: Path, run_job: RunJob) -> JobResult:
+        parts = self.key_parts(entry) if entry.job.key else {}  # files may have changed since the run began
+        job = replace(entry.job, key=cache.key_of(parts) if parts else "")
+        result = run_job(job, folder, shown_path(job.notebook, self.book))
+        if parts and self.book and result.state is JobState.COMPLETED and self._stands_here(job):
             try:
-                cache.keep(self.book.root, job, folder, self.run_dir.name)
+                if self.key_parts(entry) != parts:
+                    self._warn(
+                        job, "not kept for the next run: files that it depends on changed while it ran"
+                    )
+                else:
+                    cache.keep(self.book.root, job, parts, folder, self.run_dir.name)
             except InfrastructureError as error:  # the run is whole without it
                 self._warn(job, f"not kept for the next run: {error}")
         return result
 
+    def _stands_here(self, job: Job) -> bool:
+        """Whether the job ran on what its key says: this machine, or a node like it."""
+        site = self.executor.sites.get(job.id)
+        unlike = difference(site, self.here) if site else ""
+        if unlike and unlike not in self._unlike:
+            self._unlike.add(unlike)
+            self._warn(job, f"not kept for the next run: {unlike}")
+        return not unlike
+
     def _warn(self, job: Job, message: str) -> None:
         self.emit({"event": "warning", "job": job.id, "message": f"{job.id}: {message}"})
 
-    def _key(self, entry: Planned) -> str:
-        """The cache key of a chapter; empty where there is none.
+    def key(self, entry: Planned) -> str:
+        """The cache's key; empty where there is none."""
+        parts = self.key_parts(entry)
+        return cache.key_of(parts) if parts else ""
+
+    def key_parts(self, entry: Planned) -> dict[str, Any]:
+        """What the cache's key of a chapter is made of; empty where there is none.
 
         Notebooks outside the book may depend on anything, so they always run; so does a chapter with a file
         that cannot be read: what that means for it, its cells say.
         """
-        if self.book is None or entry.job.chapter is None or entry.notebook is None:
-            return ""
-        hardware = hardware_class(entry.job.device)
+        book, job = self.book, entry.job
+        if book is None or job.chapter is None or entry.notebook is None:
+            return {}
+        hardware = hardware_class(job.device)
         try:
-            return cache.job_key(
-                entry.job, entry.notebook, self.book.root, self.book.packages, hardware, self.variables
-            )
+            return cache.key_parts(job, entry.notebook, book.root, book.packages, hardware, self.variables)
         except OSError as error:
             what = f"cannot read {error.filename}: {error.strerror}" if error.filename else str(error)
-            self._warn(entry.job, f"{what}; it runs without the cache")
-            return ""
+            self._warn(job, f"{what}; it runs without the cache")
+            return {}
 
     def _cached(self, job: Job, folder: Path) -> JobResult | None:
         assert self.book is not None

@@ -18,11 +18,11 @@ from typing import Any
 
 from harness import dashboard
 from harness.model import METRIC_MIME, JobResult, Outcome, Verdict
+from harness.notebook import PAPERMILL_TAGS
 from harness.wording import format_memory, format_number, format_range
 
 Notebook = dict[str, Any]
 
-_PAPERMILL_TAGS = frozenset({"injected-parameters", "papermill-error-cell-tag"})
 _KEPT_METADATA = ("tags", "mystnb")
 _LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/svg+xml")
@@ -67,7 +67,7 @@ def combine(source: Notebook, executed: Notebook | None) -> tuple[Notebook, bool
             cell["outputs"], cell["execution_count"] = [], None
         return result, False
     executed = copy.deepcopy(executed)
-    executed["cells"] = [c for c in executed["cells"] if not _PAPERMILL_TAGS & set(_tags(c))]
+    executed["cells"] = [c for c in executed["cells"] if not PAPERMILL_TAGS & set(_tags(c))]
     old, new = _code_cells(executed), _code_cells(result)
     if [text_of(c) for c in old] != [text_of(c) for c in new]:
         return executed, True

@@ -21,9 +21,12 @@ from harness.errors import HarnessError, InfrastructureError
 from harness.model import Metric, metric_from_json, to_json
 
 LATEST = "latest"
-_OWN_FILES = ("manifest.json", "events.jsonl", "result.json", "junit.xml", "report.md", "report.en.md")
+OWN_FILES = (
+    "manifest.json", "events.jsonl", "forkserver.log", "result.json", "junit.xml",
+    "report.md", "report.en.md", "report.html", "report.en.html",
+)  # fmt: skip
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-WORKER_GRACE = 25.0  # seconds for the workers of a run that was killed to end
+WORKER_GRACE = 25.0  # seconds for the worker of a harness that was killed to end
 
 
 _ELSEWHERE = "name another folder with --out"
@@ -99,63 +102,76 @@ def create_run_at(folder: Path) -> Path:
     """A run folder at a place the user chose; what an earlier run left there is replaced.
 
     Raises:
-        HarnessError: files in the way that no run left, the message names one; or another run is at work there.
+        HarnessError: files in the way that no run left; the message names one.
         InfrastructureError: the folder cannot be made or written.
     """
     _make_folder(folder, _ELSEWHERE)
     try:
-        with hold(folder):
-            _clear(folder)
-        probe = folder / "jobs" / f".{secrets.token_hex(4)}"
-        probe.touch()
-        probe.unlink()
+        found = [name for name in OWN_FILES if (folder / name).exists()]
+        if found and not _is_of_run(folder / "manifest.json"):
+            raise HarnessError(f"{folder} holds {found[0]}, which no run of the harness left; {_ELSEWHERE}")
+        with claimed(folder):
+            if found:
+                for job in (folder / "jobs").glob("*/"):
+                    await_worker(job)
+                shutil.rmtree(folder / "jobs", ignore_errors=True)
+            for name in found:
+                (folder / name).unlink()
+            (folder / "jobs").mkdir(exist_ok=True)
+            probe = folder / "jobs" / f".{secrets.token_hex(4)}"
+            probe.touch()
+            probe.unlink()
     except OSError as error:
         raise explain_os_error(error, f"cannot write to {folder}", _ELSEWHERE) from None
     return folder
 
 
-@contextmanager
-def hold(folder: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold *folder*, so that no other run takes it; the system lets go of it when a process ends in whatever way.
+def await_worker(folder: Path) -> None:
+    """Wait until nobody writes to this job's folder: the worker of a harness that was killed may still be ending.
 
     Raises:
-        HarnessError: another process holds it, after *wait* seconds still.
+        InfrastructureError: it does not end.
+        OSError: there is no such folder.
     """
     handle = os.open(folder, os.O_RDONLY)
-    deadline = time.monotonic() + wait
+    deadline = time.monotonic() + WORKER_GRACE
     try:
-        while not _lock(handle):
+        while not _try_to_lock(handle):
             if time.monotonic() > deadline:
-                raise HarnessError(f"another run is at work in {folder}; wait for its end, or {_ELSEWHERE}")
+                raise InfrastructureError(f"a worker does not end in {folder}; kill it, or {_ELSEWHERE}")
             time.sleep(0.1)
-        yield
     finally:
         os.close(handle)
 
 
-def _lock(handle: int) -> bool:
+def _try_to_lock(handle: int) -> bool:
+    """False where another process holds it; a file system may have no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        pass  # a file system without locks
+        pass
     return True
 
 
-def _clear(folder: Path) -> None:
-    """Take away what an earlier run left; the worker of one that was killed gets the time to end."""
-    found = [name for name in _OWN_FILES if (folder / name).exists()]
-    if found and not _is_of_run(folder / "manifest.json"):
-        raise HarnessError(f"{folder} holds {found[0]}, which no run of the harness left; {_ELSEWHERE}")
-    if found:
-        for job in (folder / "jobs").glob("*/"):
-            with hold(job, WORKER_GRACE):
-                pass
-        shutil.rmtree(folder / "jobs", ignore_errors=True)
-    for name in found:
-        (folder / name).unlink()
-    (folder / "jobs").mkdir(exist_ok=True)
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Nobody else writes to this run folder meanwhile; the system lets it go however this process ends.
+
+    Raises:
+        HarnessError: another harness is at work in it.
+    """
+    try:
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise explain_os_error(error, f"cannot write to {folder}", _ELSEWHERE) from None
+    try:
+        if not _try_to_lock(handle):
+            raise HarnessError(f"another harness is at work in {folder}; wait for it, or {_ELSEWHERE}")
+        yield
+    finally:
+        os.close(handle)
 
 
 def _is_of_run(manifest: Path) -> bool:
@@ -164,6 +180,11 @@ def _is_of_run(manifest: Path) -> bool:
         data = json.loads(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
+    return is_manifest(data)
+
+
+def is_manifest(data: Any) -> bool:
+    """Whether *data* is the manifest of a run."""
     return isinstance(data, dict) and {"schema", "run", "jobs"} <= data.keys()
 
 

@@ -63,7 +63,7 @@ def main(arguments: list[str], seat: Seat | None = None) -> int:
 
 
 def hold_folder(folder: Path) -> None:
-    """Until this worker and its guard are gone no other run takes the folder, see :func:`harness.store.hold`."""
+    """For :func:`harness.store.await_worker`, until this worker and its guard are gone."""
     with contextlib.suppress(OSError):  # a file system without locks
         fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
 
@@ -125,6 +125,18 @@ def tidy_up(sockets: Path) -> None:
     shutil.rmtree(sockets, ignore_errors=True)
 
 
+def import_papermill() -> None:
+    """Import papermill, but without pyarrow, which it wants for HDFS alone: that costs a third of all its imports."""
+    already = "pyarrow.fs" in sys.modules
+    if not already:
+        sys.modules["pyarrow.fs"] = None  # type: ignore[assignment]  # so that its import fails at once
+    try:
+        import papermill.iorw  # noqa: F401
+    finally:
+        if not already:
+            del sys.modules["pyarrow.fs"]
+
+
 def run(
     folder: Path,
     sockets: Path,
@@ -134,6 +146,7 @@ def run(
     hidden: list[str],
 ) -> dict[str, Any]:
     """Run the job of *folder*; the event that says how it ended."""
+    import_papermill()
     from harness.engine import Cancelled, run_notebook
     from harness.model import Limits, to_json
 

@@ -54,12 +54,9 @@ class PretrainConfig:
     num_layers: int = 5
     num_heads: int = 4
     intermediate_size: int = 512
-    dropout: float = 0.25
+    dropout: float = 0.15
     min_count: int = 2  # characters seen fewer times are [UNK]
-    block_lengths: tuple[int, ...] = (
-        64,
-        256,
-    )  # the curriculum: each for an equal share of the epochs' tokens
+    block_lengths: tuple[int, ...] = (64, 256, 512)  # the curriculum: each for an equal share of the rounds
     epochs: tuple[tuple[str, int], ...] = (  # how often each corpus is read
         ("people_daily", 12),
         ("reviews", 2),
@@ -241,8 +238,7 @@ def plan_blocks(documents: dict[str, list[list[int]]], config: PretrainConfig) -
     """The batches of the whole run, each (rows, length) with ``tokens_per_batch`` tokens.
 
     Every epoch packs the documents of a corpus anew, from another offset; neighbours in the source stay neighbours.
-    The readings of a corpus are evenly spaced, each in the middle of its share of the rounds: read only early it is
-    forgotten, read last it takes the lowest learning rates from the corpus that counts.
+    A corpus that is read less often is read early: the last rounds, at the lowest learning rates, belong to the others.
     """
     wanted = dict(config.epochs)
     if missing := set(wanted) - set(documents):
@@ -252,11 +248,7 @@ def plan_blocks(documents: dict[str, list[list[int]]], config: PretrainConfig) -
     for i in range(rounds):
         length = config.block_lengths[i * len(config.block_lengths) // rounds]
         rng = np.random.default_rng([config.seed, i])
-        due = [
-            name
-            for name, epochs in wanted.items()
-            if i in {int((k + 0.5) * rounds / epochs) for k in range(epochs)}
-        ]
+        due = [name for name, epochs in wanted.items() if i * epochs // rounds > (i - 1) * epochs // rounds]
         blocks = []
         for name in due:
             offset = int(rng.integers(length))

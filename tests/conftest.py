@@ -10,3 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+# under GitHub Actions the runs of the tests would annotate the repository and fill the step's summary
+for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
+    os.environ.pop(name, None)

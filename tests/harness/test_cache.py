@@ -44,7 +44,9 @@ def key(root):
         if cells:
             write_notebook(path, *cells)
         job = Job("a", path, "a", "offline", 0, parameters or {"n": 1}, Limits())
-        return cache.job_key(replace(job, **changes), read_notebook(path), root, ("lib",), hardware)
+        return cache.key_of(
+            cache.key_parts(replace(job, **changes), read_notebook(path), root, ("lib",), hardware)
+        )
 
     return key
 
@@ -138,7 +140,7 @@ def kept(root, tmp_path):
     job = Job("a", path, None, "offline", 0, {}, Limits(30, 60), key="k" * 64)
     result = run_job(job, tmp_path / "first", emit=lambda event: None, cancel=threading.Event())
     assert result.state is JobState.COMPLETED
-    cache.keep(book.root, job, tmp_path / "first", "run-1")
+    cache.keep(book.root, job, {"code": []}, tmp_path / "first", "run-1")
     return root, job, result
 
 

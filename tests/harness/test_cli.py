@@ -337,8 +337,8 @@ runpy.run_module("harness", run_name="__main__")
     ("module", "number"),
     [
         ("dataclasses", signal.SIGINT),  # the command line itself is still being imported
-        ("harness.notebook", signal.SIGINT),  # a command that runs no job is at work
-        ("harness.notebook", signal.SIGTERM),
+        ("harness.parameters", signal.SIGINT),  # a command that runs no job is at work
+        ("harness.parameters", signal.SIGTERM),
     ],
 )
 def test_an_interrupt_outside_a_job(book, module, number):
@@ -460,7 +460,7 @@ def test_two_runs_into_one_folder(at_work, tmp_path, capsys):
     """The second is refused and takes nothing from the first."""
     write_notebook(tmp_path / "b.ipynb", "1")
     assert main(["run", "--quiet", "--out", "out", "b.ipynb"]) == ExitCode.USAGE
-    assert f"another run is at work in {tmp_path / 'out'}; wait for its end, or name" in one_error(capsys)
+    assert f"another harness is at work in {tmp_path / 'out'}; wait for it, or name" in one_error(capsys)
     (tmp_path / "go").write_text("go")
     _, err = at_work.communicate(timeout=60)
     assert (err, at_work.returncode) == ("", ExitCode.OK)

@@ -374,7 +374,7 @@ def test_a_worker_whose_harness_was_gone_before_it_began(tmp_path):
     gone.wait()
     notebook = write_notebook(tmp_path / "a.ipynb", "import time\ntime.sleep(600)")
     job = Job("job", notebook, None, "offline", None, {}, LIMITS, network=False)
-    execution._prepare(job, tmp_path / "job")
+    execution.prepare(job, tmp_path / "job")
     sockets, marker = execution.socket_folder(), f"test-{os.getpid()}-{time.monotonic()}"
     read_end, write_end = os.pipe()
     worker = subprocess.Popen(

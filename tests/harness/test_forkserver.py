@@ -163,7 +163,7 @@ def test_a_server_that_dies_before_it_tells_of_its_worker_leaves_one_that_runs_n
     folder, sockets = tmp_path / "job", tmp_path / "s"
     sockets.mkdir()
     notebook = write_notebook(tmp_path / "n.ipynb", "open('ran', 'w')")
-    execution._prepare(Job("job", notebook, None, "offline", None, {}, Limits(60, 60)), folder)
+    execution.prepare(Job("job", notebook, None, "offline", None, {}, Limits(60, 60)), folder)
     environment = {**common_environment(JOB), **job_environment(folder, "f" * 32)}
     reports, report = os.pipe()
     with (folder / "log.txt").open("wb") as log, pytest.raises(OSError, match="the fork server died"):
@@ -205,6 +205,29 @@ def test_a_package_that_starts_a_thread_is_told_and_kernels_are_fresh(tmp_path, 
     )
     assert outcome.results[0].state is JobState.COMPLETED
     assert any("warm kernels are off" in e.get("message", "") for e in events)
+
+
+def test_a_package_that_opens_the_gpu_is_told(tmp_path, monkeypatch):
+    (tmp_path / "gpuish.py").write_text(f"held = open({str(tmp_path / 'nvidia0')!r}, 'w')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    server = ForkServer(common_environment(JOB), ["gpuish"], tmp_path / "log.txt")
+    assert not server.start()
+    assert "touched the GPU" in server.trouble
+    server.close()
+
+
+def test_memory_that_processes_share_counts_once(tmp_path, server):
+    source = "import torch, datasets, transformers\nx = torch.ones(50_000_000)\nimport time; time.sleep(1.2)"
+    peaks = []
+    for place in (server, None):
+        notebook = write_notebook(tmp_path / "n.ipynb", source)
+        job = Job("job", notebook, None, "offline", None, {}, Limits(60, 60), network=False)
+        around = Place(common_environment(JOB), place, warm=place is not None)
+        result = run_job(
+            job, tmp_path / "job", emit=lambda event: None, cancel=threading.Event(), place=around
+        )
+        peaks.append(result.peak_rss_mb)
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.35)  # the worker itself is lighter when it is fresh
 
 
 def test_the_harness_killed_outright_leaves_no_server(tmp_path):

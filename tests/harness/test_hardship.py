@@ -15,6 +15,7 @@ from harness.cli import main
 from harness.errors import ExitCode
 from harness.store import read_json
 
+ROOT = Path(__file__).parents[2]
 KEPT = f"{RECORD}\nrecord('kept', 1)\nprint('so far')"
 
 BAD = {
@@ -38,9 +39,14 @@ GOOD = {
 }
 
 
-def test_whatever_happens_to_some_jobs_the_others_are_unharmed(tmp_path, monkeypatch, capsys):
-    """Under ``--jobs 2``: states, exit code, what ran, what was recorded; no process is left; it runs again."""
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # kernels import this harness, wherever another is installed
+
+
+def test_whatever_happens_to_some_jobs_the_others_are_unharmed(tmp_path, capsys):
+    """Under ``--jobs 2``: states, exit code, what ran, what was recorded; no process is left; it runs again."""
     bad, good = list(BAD), list(GOOD)
     names = [name for i, one in enumerate(bad) for name in (one, *good[i // 4 : i // 4 + (i % 4 == 1)])]
     assert set(names) == {*BAD, *GOOD}
@@ -107,9 +113,8 @@ except OSError as error:
 """
 
 
-def test_a_disk_that_fills_while_a_notebook_runs(tmp_path, monkeypatch, capsys):
+def test_a_disk_that_fills_while_a_notebook_runs(tmp_path, capsys):
     """What was recorded is there, nothing is told as completed, and with room again all is well."""
-    monkeypatch.chdir(tmp_path)
     write_notebook(tmp_path / "n" / "a.ipynb", KEPT, FILL, "print('x' * 100_000)")
     write_notebook(tmp_path / "n" / "b.ipynb", KEPT)
     command = ["run", "--quiet", "--jobs", "1", "--out", "disk/out", "n/a.ipynb", "n/b.ipynb"]
@@ -128,9 +133,8 @@ def test_a_disk_that_fills_while_a_notebook_runs(tmp_path, monkeypatch, capsys):
         assert main(command) == ExitCode.OK
 
 
-def test_a_metric_that_a_full_disk_does_not_take_spoils_no_other(tmp_path, monkeypatch, capsys):
+def test_a_metric_that_a_full_disk_does_not_take_spoils_no_other(tmp_path, capsys):
     """Its cell fails and says why; no half line is left for the next metric to stick to."""
-    monkeypatch.chdir(tmp_path)
     big = "record('big', 1, per_example=[0.123456789] * 300_000)"
     caught = f"try:\n    {big}\nexcept OSError as error: print(error)\nrecord('after', 2)"
     write_notebook(tmp_path / "n" / "a.ipynb", KEPT, caught, big, "1")

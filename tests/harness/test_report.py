@@ -13,6 +13,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from harness.cli import main
+from harness.environment import environment
 from harness.errors import ExitCode
 from harness.junit import junit_xml
 from harness.markdown import markdown_report
@@ -144,6 +146,13 @@ def test_the_schema_knows_every_field_and_every_value(schema):
     assert defs["cell"]["properties"]["state"]["enum"] == [s.value for s in CellState]
     assert defs["verdict"]["properties"]["outcome"]["enum"] == [o.value for o in Outcome]
     assert set(schema["properties"]["exit_code"]["enum"]) == {int(c) for c in ExitCode}
+    assert set(schema["required"]) == set(document())
+    assert set(schema["properties"]) == {
+        *document(),
+        "shard",
+        "shards",
+    }  # only of a part, and of a merged run
+    assert set(defs["environment"]["properties"]) == set(environment())
 
 
 @pytest.mark.parametrize(
@@ -169,14 +178,22 @@ def test_jobs_and_verdicts_survive_the_journey_through_json():
     assert [verdict_from_json(v) for v in loaded["verdicts"]] == verdicts()
 
 
-def test_all_four_files_are_written(tmp_path):
+def test_all_files_are_written(tmp_path):
     clean = replace(BROKEN, cells=())
     write_reports(tmp_path, document((DONE, clean), [v for v in verdicts() if v.message != NASTY]))
-    assert {p.name for p in tmp_path.iterdir()} == {"result.json", "junit.xml", "report.md", "report.en.md"}
+    pages = {"report.md", "report.en.md", "report.html", "report.en.html"}
+    assert {p.name for p in tmp_path.iterdir()} == {"result.json", "junit.xml", *pages}
     stored = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert stored["exit_code"] == 2 and stored["dirty"] is True and stored["seconds"] == 240.123
     assert "从零训练" in (tmp_path / "result.json").read_text(encoding="utf-8")
     write_reports(tmp_path, stored)  # `harness report` writes them again from the file
+
+
+def test_the_schema_is_printed_without_a_run(tmp_path, monkeypatch, capsys, schema):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "--schema"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == schema
+    assert not list(tmp_path.iterdir())
 
 
 # -- JUnit ------------------------------------------------------------------------------------------

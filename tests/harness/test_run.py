@@ -9,6 +9,7 @@ import pytest
 from notebooks import RECORD, write_book, write_notebook
 
 from harness import cache
+from harness.cli import main
 from harness.config import load_book
 from harness.model import JobState
 from harness.plan import Request, plan
@@ -177,3 +178,16 @@ def test_paths_are_shown_relative_to_the_book(book, tmp_path):
     assert shown_path(book.root / "chapters" / "x.ipynb", book) == "chapters/x.ipynb"
     assert shown_path(tmp_path / "x.ipynb", book) == str(tmp_path / "x.ipynb")
     assert shown_path(tmp_path / "x.ipynb", None) == str(tmp_path / "x.ipynb")
+
+
+def test_a_folder_stands_for_the_notebooks_below_it(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "deep/a", ".ipynb_checkpoints/b-checkpoint", "_build/old"):
+        write_notebook(tmp_path / "all" / f"{name}.ipynb", "1")
+    (tmp_path / "none").mkdir()
+    assert main(["run", "all", "--out", "out", "--quiet"]) == 0
+    assert [Path(job["notebook"]).name for job in read_json(tmp_path / "out" / "result.json")["jobs"]] == [
+        "b.ipynb", "a.ipynb",
+    ]  # fmt: skip
+    assert main(["run", "none", "--out", "out"]) == 3
+    assert "holds no notebook" in capfd.readouterr().err

@@ -87,7 +87,7 @@ def test_a_chosen_folder_is_cleared_of_an_earlier_run_only(tmp_path):
     store.write_json(tmp_path / "manifest.json", {"schema": 1, "run": "r", "jobs": []})
     (tmp_path / "jobs" / "old").mkdir()
     store.create_run_at(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["jobs", "mine.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "jobs", "mine.txt"]
     assert not list((tmp_path / "jobs").iterdir())
 
 

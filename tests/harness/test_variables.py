@@ -52,7 +52,7 @@ def test_one_job_sees_one_gpu(tmp_path):
         ("OPENAI_API_KEY", "sk-123456789", True),
         ("PIP_INDEX_URL", "https://me:hunter2hunter2@mirror.example/simple", True),
         ("TOKENIZERS_PARALLELISM", "false", False),  # short, and a switch
-        ("GOOGLE_APPLICATION_CREDENTIALS", "/home/me/key.json", False),  # a path, not the credential
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/keys/key.json", False),  # a path, not the credential
         ("MAX_TOKENS", "100000000", False),
         ("AUTHOR", "somebody with a name", False),
         ("HF_TOKEN", "short", False),

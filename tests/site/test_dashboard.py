@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import mini_book
@@ -117,3 +119,33 @@ def test_history_holds_finished_runs_of_the_same_profile_up_to_this_one(tmp_path
     assert [one["run"] for one in history] == [mini_book.RUN, "a"]
     assert "## 历次运行" in dashboard.render(document(), TITLES, history)
     assert "## 历次运行" not in dashboard.render(document(), TITLES, history[:1])
+
+
+def figures(page: str) -> list[str]:
+    """The line of figures of each chapter."""
+    return [line for line in page.splitlines() if line.startswith('<div class="claim-figures">')]
+
+
+def test_each_measured_claim_is_drawn_with_its_reference_runs_and_its_history():
+    earlier = document(run="a", started="2026-11-22T00:00:00+00:00")
+    key = (mini_book.CHAPTER, "test_accuracy")
+    (line,) = figures(dashboard.render(document(), TITLES, [document(), earlier], {key: (0.8702, 0.8722)}))
+    pictures = re.findall(r"<svg.*?</svg>", line)
+    labels = [ET.fromstring(svg).get("aria-label") for svg in pictures]
+    assert len(labels) == 4 and all(labels)
+    assert labels[0].startswith("测试集准确率；参考 0.8702、0.8722；本次 0.8731")
+    assert "2 次运行，11-22 00:00 至 11-24 01:30" in labels[1]
+    assert "✗ 未通过 校准误差 | ECE" in line and "\n" not in line
+
+
+def test_without_a_measured_value_nothing_is_drawn():
+    missing = replace(mini_book.verdicts()[0], outcome=Outcome.MISSING, observed=())
+    page = dashboard.render(document(verdicts=[missing]), TITLES)
+    assert figures(page) == [] and "<svg" not in page and "实心点" not in page
+    assert "实心点" in dashboard.render(document(), TITLES)
+
+
+def test_a_title_is_no_markup_in_a_figure():
+    hostile = replace(mini_book.verdicts()[0], title="<script>alert(1)</script>")
+    (line,) = figures(dashboard.render(document(verdicts=[hostile]), TITLES))
+    assert "<script" not in line and "&lt;script&gt;" in line
