@@ -217,10 +217,17 @@ class Client(PapermillNotebookClient):
                 self._prepare_kernel()
                 self.papermill_execute_cells()
                 self.set_widgets_metadata()
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, DeadKernelError):
+                    self.record.kernel_exit = self._kernel_returncode()
                 self.shutdown_kernel = "immediate"
                 raise
         return self.nb
+
+    async def _async_cleanup_kernel(self) -> None:
+        """What nbclient calls for a kernel that did not start: note how it ended before its manager is gone."""
+        self.record.kernel_exit = self._kernel_returncode()
+        await super()._async_cleanup_kernel()
 
     def _prepare_kernel(self) -> None:
         info = self.wait_for_reply(self.kc.kernel_info())
@@ -249,8 +256,6 @@ class Client(PapermillNotebookClient):
             except BaseException as error:
                 self.nb_man.cell_exception(self.nb.cells[index], cell_index=index, exception=error)
                 self.record.fail(index, _describe(error, self.limit_hit), failed_line(self.nb.cells[index]))
-                if isinstance(error, DeadKernelError):
-                    self.record.kernel_exit = self._kernel_returncode()
                 raise
             finally:
                 self.text.settle()
@@ -453,13 +458,9 @@ def run_notebook(
         return Ending(JobState.INVALID, f"{notebook} is not a notebook: {_first_line(error)}")
     kernel = (nb.metadata.get("kernelspec") or {}).get("name") or NATIVE_KERNEL
     try:
-        language = OwnInterpreter().get_kernel_spec(kernel).language or "python"
-    except NoSuchKernel:
-        return Ending(
-            JobState.INVALID,
-            f"{notebook} wants the kernel {kernel!r}, which is not installed; "
-            "install it, or choose python3 in the notebook",
-        )
+        language = _language_of(kernel)
+    except HarnessError as error:
+        return Ending(JobState.INVALID, f"{notebook} wants the kernel {kernel!r}, {error}")
     injected = None
     if parameters:
         before = len(nb.cells)
@@ -492,6 +493,26 @@ def run_notebook(
         "resources": {"metadata": {"path": str(notebook.parent)}},
     }
     return _execute(nb, kernel, record, save, options)
+
+
+def _language_of(kernel: str) -> str:
+    """The language of an installed kernel that can be started.
+
+    Raises:
+        HarnessError: there is none; the message goes on after the kernel's name.
+    """
+    remedy = "or choose python3 in the notebook"
+    kernels = OwnInterpreter()
+    try:
+        spec = kernels.get_kernel_spec(kernel)
+    except NoSuchKernel:
+        raise HarnessError(f"which is not installed; install it, {remedy}") from None
+    except Exception as error:  # whatever its JSON makes of it
+        where = Path(kernels.find_kernel_specs().get(kernel, "")) / "kernel.json"
+        raise HarnessError(f"but {where} is broken ({_first_line(error)}); mend it, {remedy}") from None
+    if not spec.argv:
+        raise HarnessError(f"but {spec.resource_dir}/kernel.json has no argv; mend it, {remedy}")
+    return spec.language or "python"
 
 
 def _load(notebook: Path) -> Any:
@@ -545,6 +566,8 @@ def _judge(error: BaseException | None, record: CellRecord, kernel: str) -> Endi
         if error.ename == "SystemExit" and str(error.evalue) in ("", "0", "None"):
             return Ending(JobState.EXITED_EARLY, f"{where} called sys.exit({error.evalue})")
         return Ending(JobState.FAILED, f"{where}: {what}")
+    if cell is None and (record.kernel_exit or 0) < 0:
+        return Ending(JobState.DEAD, f"{where}: the kernel died ({describe_exit(record.kernel_exit)})")
     if cell is None:
         return Ending(JobState.INVALID, f"the kernel {kernel!r} did not start: {_first_line(error)}")
     return Ending(JobState.DEAD, f"{where}: {what}")

@@ -22,7 +22,7 @@ from harness.foreign import read_foreign
 from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, Metric, to_json
 from harness.notebook import Notebook, is_blank, read_document, read_notebook
 from harness.process import WorkerProcess, describe_exit
-from harness.store import explain_os_error, load_metrics, write_json, write_text
+from harness.store import await_worker, explain_os_error, load_metrics, write_json, write_text
 from harness.variables import MASK, common_environment, job_environment, secrets
 
 if TYPE_CHECKING:
@@ -178,6 +178,7 @@ def prepare(job: Job, folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        await_worker(folder)
         for name in ("out.ipynb", "metrics.jsonl", "result.json", "log.txt"):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
@@ -262,7 +263,7 @@ class _Watch:
 
     def _start(self, marker: str, sockets: Path, log: IO[Any]) -> WorkerProcess:
         """A worker from the fork server; a fresh one if there is none or it died."""
-        place, arguments = self._at, [str(self._folder), str(sockets)]
+        place, arguments = self._at, [str(self._folder), str(sockets), str(os.getpid())]
         environment = {**place.environment, **job_environment(self._folder, marker, place.gpu)}
         if place.server is not None:
             try:

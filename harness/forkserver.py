@@ -20,6 +20,7 @@ import gc
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -152,12 +153,19 @@ class ForkServer:
         with self._lock:
             if self._socket is None:
                 raise OSError(self.trouble or "the fork server does not run")
+            leave_read, leave_write = os.pipe()
             try:
-                socket.send_fds(self._socket, [json.dumps(request).encode()], [log.fileno(), report])
-                return ForkedProcess(self._receive()["pid"])
+                descriptors = [log.fileno(), report, leave_read]
+                socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
+                process = ForkedProcess(self._receive()["pid"])
+                os.write(leave_write, b"1")
+                return process
             except (OSError, ValueError) as error:
                 self._give_up(f"the fork server died: {error}")
                 raise OSError(self.trouble) from None
+            finally:
+                os.close(leave_read)
+                os.close(leave_write)
 
     def _receive(self) -> dict[str, Any]:
         assert self._socket is not None
@@ -201,7 +209,7 @@ def main(arguments: Sequence[str]) -> Role:
         answer = {"trouble": _why_unsafe(), "loaded": loaded, "inherited": _private_bytes()}
         channel.send(json.dumps(answer).encode())
         while True:
-            data, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE, 2)
+            data, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE, 3)
             if not data:
                 return lambda: 0
             role = _fork_worker(json.loads(data), descriptors, channel, fresh_path)
@@ -266,7 +274,13 @@ def _fork_worker(
 
 def _become_worker(request: Mapping[str, Any], descriptors: Sequence[int], fresh_path: list[str]) -> Role:
     os.setsid()
-    log, report = descriptors
+    log, report, leave = descriptors
+    if not os.read(leave, 1):  # the harness does not know of this worker: it, or the server, died meanwhile
+        _, sockets, harness = request["arguments"]
+        if os.getppid() != int(harness):
+            shutil.rmtree(sockets, ignore_errors=True)
+        return lambda: 0
+    os.close(leave)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -307,8 +321,11 @@ class Seat:
 
     def take(self, command: Sequence[str], environment: Mapping[str, str], folder: str) -> ForkedProcess:
         """Let it become the kernel that *command* would start."""
-        with self._channel:
-            order = {"command": list(command), "environment": dict(environment), "folder": folder}
+        order = {"command": list(command), "environment": dict(environment), "folder": folder}
+        with (
+            self._channel,
+            contextlib.suppress(OSError),
+        ):  # one that was killed is seen to be dead, as any kernel
             self._channel.send(json.dumps(order).encode())
         return ForkedProcess(self.pid)
 

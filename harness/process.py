@@ -1,8 +1,9 @@
 """The one module that touches processes: start a job's worker, watch its tree, leave nothing behind.
 
-A job's processes are found in three ways, because each alone can be escaped: the worker's process group
-and descendants, the environment marker that every child inherits, and the descendants seen while the job
-ran (a daemon that clears its environment and detaches was still seen as a child before).
+A job's processes are found in four ways, because each alone can be escaped: the worker's process group
+and descendants, the environment marker that every child inherits, the descendants seen while the job
+ran (a daemon that clears its environment and detaches was still seen as a child before), and, where the
+worker was killed, the orphans that came to this process.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -33,6 +35,9 @@ FORK_SERVER = "harness.forkserver"
 """In the command line of every process that was forked from the server and started nothing else."""
 
 PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
+
+_starting = threading.Lock()
+"""Held while a worker is started: until it has its own environment it could be taken for an orphan."""
 
 
 class WorkerProcess:
@@ -60,21 +65,24 @@ class WorkerProcess:
         self._forked: set[tuple[int, float]] = set()  # of those, the ones that share the server's pages
         self._inherited = server.inherited if server else 0  # bytes of such pages
         self.rss = self.peak_rss = 0  # bytes, of the whole tree
+        self._started = time.time()
+        adopt_orphans()
         read_end, write_end = os.pipe()
         try:
             if server is not None:
                 self.process: Any = server.spawn(arguments, environment, log, write_end, warm=warm)
             else:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-m", "harness.worker", *arguments, str(write_end)],
-                    cwd=PACKAGE_PARENT,
-                    env=dict(environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(write_end,),
-                    start_new_session=True,
-                )
+                with _starting:
+                    self.process = subprocess.Popen(
+                        [sys.executable, "-m", "harness.worker", *arguments, str(write_end)],
+                        cwd=PACKAGE_PARENT,
+                        env=dict(environment),
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        pass_fds=(write_end,),
+                        start_new_session=True,
+                    )
         except BaseException:
             os.close(read_end)
             raise
@@ -117,10 +125,27 @@ class WorkerProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
         kill_all([*self._seen.values(), *marked(self.marker)])
         kill_all(marked(self.marker))  # children that were started while we killed
-        self.process.wait()
+        if self.process.wait():  # it could not do so itself
+            kill_until_none(self._orphans)
         collect(pid for pid, _ in self._seen)
         with contextlib.suppress(OSError):
             os.close(self.reports)
+
+    def _orphans(self) -> list[psutil.Process]:
+        """What came to this process when the worker was killed, detached and without its marker.
+
+        A worker, the fork server and all that is theirs carry a marker; other children of this process share its
+        session, or are older than the job.
+        """
+        found, own = [], os.getsid(0)
+        with _starting:
+            for child in psutil.Process().children():
+                with contextlib.suppress(psutil.Error, OSError):
+                    if child.create_time() < self._started - 1 or os.getsid(child.pid) == own:
+                        continue
+                    if is_alive(child) and MARKER not in child.environ():
+                        found += [child, *child.children(recursive=True)]
+        return found
 
     def _descendants(self) -> list[psutil.Process]:
         try:
@@ -170,6 +195,24 @@ def kill_all(processes: Sequence[psutil.Process], wait: float = 5.0) -> None:
         alive = [p for p in alive if is_alive(p)]
         if alive:
             time.sleep(0.02)
+
+
+def kill_until_none(find: Callable[[], Sequence[psutil.Process]], rounds: int = 5) -> None:
+    """Kill what *find* returns; killing a parent may bring its children here, so look again."""
+    for _ in range(rounds):
+        if not (found := find()):
+            return
+        kill_all(found)
+        collect(process.pid for process in found)
+
+
+def running_below(pid: int) -> list[psutil.Process]:
+    """Descendants of *pid* that are alive, without this process."""
+    try:
+        below = psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+    return [process for process in below if process.pid != os.getpid() and is_alive(process)]
 
 
 def collect(pids: Iterable[int]) -> None:

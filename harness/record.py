@@ -5,6 +5,7 @@ Standard library only, so that a chapter loads it at no cost and in any environm
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -175,11 +176,16 @@ def _name_in(line: bytes) -> str | None:
 def _append(path: str, metric: dict[str, Any]) -> None:
     line = json.dumps(metric, ensure_ascii=False, allow_nan=False) + "\n"
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    data, written, start = line.encode(), 0, os.fstat(file).st_size
     try:
-        data = line.encode()
-        while data:
-            data = data[os.write(file, data) :]
+        while written < len(data):
+            written += os.write(file, data[written:])
         os.fsync(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            if os.fstat(file).st_size == start + written:  # no half line, which would spoil the next
+                os.ftruncate(file, start)
+        raise
     finally:
         os.close(file)
 

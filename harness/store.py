@@ -10,6 +10,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ OWN_FILES = (
     "report.md", "report.en.md", "report.html", "report.en.html",
 )  # fmt: skip
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+WORKER_GRACE = 25.0  # seconds for the worker of a harness that was killed to end
 
 
 _ELSEWHERE = "name another folder with --out"
@@ -110,6 +112,8 @@ def create_run_at(folder: Path) -> Path:
             raise HarnessError(f"{folder} holds {found[0]}, which no run of the harness left; {_ELSEWHERE}")
         with claimed(folder):
             if found:
+                for job in (folder / "jobs").glob("*/"):
+                    await_worker(job)
                 shutil.rmtree(folder / "jobs", ignore_errors=True)
             for name in found:
                 (folder / name).unlink()
@@ -120,6 +124,35 @@ def create_run_at(folder: Path) -> Path:
     except OSError as error:
         raise explain_os_error(error, f"cannot write to {folder}", _ELSEWHERE) from None
     return folder
+
+
+def await_worker(folder: Path) -> None:
+    """Wait until nobody writes to this job's folder: the worker of a harness that was killed may still be ending.
+
+    Raises:
+        InfrastructureError: it does not end.
+        OSError: there is no such folder.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + WORKER_GRACE
+    try:
+        while not _try_to_lock(handle):
+            if time.monotonic() > deadline:
+                raise InfrastructureError(f"a worker does not end in {folder}; kill it, or {_ELSEWHERE}")
+            time.sleep(0.1)
+    finally:
+        os.close(handle)
+
+
+def _try_to_lock(handle: int) -> bool:
+    """False where another process holds it; a file system may have no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 @contextmanager
@@ -134,11 +167,8 @@ def claimed(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise explain_os_error(error, f"cannot write to {folder}", _ELSEWHERE) from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = f"another harness is at work in {folder}; wait for it, or {_ELSEWHERE}"
-            raise HarnessError(message) from None
+        if not _try_to_lock(handle):
+            raise HarnessError(f"another harness is at work in {folder}; wait for it, or {_ELSEWHERE}")
         yield
     finally:
         os.close(handle)

@@ -1,4 +1,4 @@
-"""``python -m harness.worker JOB_FOLDER SOCKET_FOLDER REPORT_FD``: run one job in a process of its own.
+"""``python -m harness.worker JOB_FOLDER SOCKET_FOLDER HARNESS_PID REPORT_FD``: run one job in a process of its own.
 
 The worker reads ``job.json``, runs the notebook through :mod:`harness.engine` and reports events as JSON
 lines on the pipe it was given; the last one says how the job ended. Its own output goes to ``log.txt``.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -28,11 +29,13 @@ GUARD_GRACE = 12.0  # seconds for a worker to end in order after its harness was
 
 def main(arguments: list[str], seat: Seat | None = None) -> int:
     """Run the job; *seat* is the child that the fork server put in place of a fresh kernel."""
-    folder, sockets, descriptor = Path(arguments[0]), Path(arguments[1]), int(arguments[2])
+    folder, sockets = map(Path, arguments[:2])
+    harness, descriptor = map(int, arguments[2:])  # its pid as it says: it may be gone by now
     os.set_inheritable(descriptor, False)
-    start_guard(descriptor, sockets)
+    hold_folder(folder)
+    start_guard(descriptor, sockets, harness)
     from harness.model import to_json
-    from harness.process import adopt_orphans
+    from harness.process import adopt_orphans, kill_until_none, running_below
     from harness.variables import mask
 
     adopt_orphans()
@@ -43,27 +46,35 @@ def main(arguments: list[str], seat: Seat | None = None) -> int:
         pipe.write(json.dumps(mask(to_json(event), hidden), ensure_ascii=False) + "\n")
         pipe.flush()
 
-    parent = os.getppid()
-    threading.Thread(target=stop_with_parent, args=(parent,), daemon=True).start()
     stopping: list[int] = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
+    threading.Thread(target=stop_with_parent, args=(harness,), daemon=True).start()
     ending = run(folder, sockets, report, stopping, seat, hidden)
     with contextlib.suppress(BrokenPipeError):  # the harness is gone
         report(ending)
-    kill_children()
-    if os.getppid() != parent:
+    kill_until_none(
+        lambda: running_below(os.getpid())
+    )  # what the notebook started; the kernel is gone by now
+    shutil.rmtree(sockets, ignore_errors=True)  # the harness may be killed before it comes to do so
+    if os.getppid() != harness:
         tidy_up(sockets)
     return 0
 
 
-def start_guard(descriptor: int, sockets: Path) -> None:
+def hold_folder(folder: Path) -> None:
+    """For :func:`harness.store.await_worker`, until this worker and its guard are gone."""
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def start_guard(descriptor: int, sockets: Path, harness: int) -> None:
     """A process that ends the job when the harness is gone and this worker is too busy to notice.
 
     The thread of :func:`stop_with_parent` needs the interpreter lock, which a single call may hold for long.
     The guard is forked before anything is loaded, so it costs a few megabytes; it ends with its worker.
     """
-    worker, harness = os.getpid(), os.getppid()
+    worker = os.getpid()
     if os.fork():
         return
     try:
@@ -83,6 +94,10 @@ def guard(worker: int, harness: int) -> None:
     while os.getppid() == worker and time.monotonic() < deadline:
         time.sleep(PARENT_CHECK_EVERY / 4)
     if os.getppid() == worker:
+        from harness.process import kill_until_none, running_below
+
+        os.kill(worker, signal.SIGSTOP)  # it starts nothing more
+        kill_until_none(lambda: running_below(worker))  # while they still are its own
         os.kill(worker, signal.SIGKILL)
 
 
@@ -93,19 +108,6 @@ def _parent_of(pid: int) -> int | None:
         return psutil.Process(pid).ppid()
     except psutil.Error:
         return None
-
-
-def kill_children() -> None:
-    """End everything that the notebook started and that still runs; the kernel is gone by now."""
-    import psutil
-
-    from harness.process import is_alive, kill_all
-
-    for _ in range(5):  # killing a parent brings its children here
-        running = [child for child in psutil.Process().children(recursive=True) if is_alive(child)]
-        if not running:
-            return
-        kill_all(running)
 
 
 def stop_with_parent(parent: int) -> None:

@@ -431,6 +431,73 @@ def test_any_notebooks_without_a_book(tmp_path, monkeypatch, capsys):
     assert len(read_json(tmp_path / "出 口" / "result.json")["jobs"]) == 1
 
 
+WAIT = "import time\nwhile not open('go').read():\n    time.sleep(0.1)"
+
+
+@pytest.fixture
+def at_work(tmp_path, monkeypatch):
+    """A run into ``out`` as a process of its own, in a cell that ends once ``go`` says something."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "go").write_text("")
+    write_notebook(tmp_path / "a.ipynb", f"{RECORD}\nrecord('x', 1)", WAIT, "record('y', 2)")
+    command = [sys.executable, "-m", "harness", "run", "--quiet", "--out", "out", "a.ipynb"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    _wait_for_cell(tmp_path / "out" / "events.jsonl", process)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def _wait_for_cell(events, process):
+    deadline = time.monotonic() + 60
+    while not (events.exists() and '"number": 2' in events.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+
+
+def test_two_runs_into_one_folder(at_work, tmp_path, capsys):
+    """The second is refused and takes nothing from the first."""
+    write_notebook(tmp_path / "b.ipynb", "1")
+    assert main(["run", "--quiet", "--out", "out", "b.ipynb"]) == ExitCode.USAGE
+    assert f"another harness is at work in {tmp_path / 'out'}; wait for it, or name" in one_error(capsys)
+    (tmp_path / "go").write_text("go")
+    _, err = at_work.communicate(timeout=60)
+    assert (err, at_work.returncode) == ("", ExitCode.OK)
+    (job,) = read_json(tmp_path / "out" / "result.json")["jobs"]
+    assert [m["name"] for m in job["metrics"]] == ["x", "y"]
+    assert main(["run", "--quiet", "--out", "out", "b.ipynb"]) == ExitCode.OK
+
+
+def test_a_run_into_the_folder_of_one_that_was_just_killed(at_work, tmp_path):
+    """Its worker is still saving there; nothing of it gets into the new run."""
+    at_work.kill()
+    at_work.wait()
+    write_notebook(tmp_path / "a.ipynb", f"{RECORD}\nrecord('x', 3)")
+    assert main(["run", "--quiet", "--out", "out", "a.ipynb"]) == ExitCode.OK
+    assert not _processes_below(tmp_path)
+    (job,) = read_json(tmp_path / "out" / "result.json")["jobs"]
+    assert [(m["name"], m["value"]) for m in job["metrics"]] == [("x", 3.0)]
+    assert len(read_json(tmp_path / "out" / "jobs" / "a-offline" / "out.ipynb")["cells"]) == 1
+
+
+def test_two_runs_of_one_book(book):
+    """Each has its own folder; both are whole, and both keep what they did in the cache they share."""
+    write_notebook(book / "chapters" / "02-b.ipynb", f"{RECORD}\nimport time; time.sleep(1); record('b', 1)")
+    command = [sys.executable, "-m", "harness", "run", "--quiet", "--jobs", "2"]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [(run.communicate(timeout=120)[1], run.returncode) for run in runs]
+    assert ends == [("", ExitCode.OK)] * 2
+    folders = list((book / "_build" / "runs").glob("2*"))
+    assert len(folders) == 2 and find_run(book) in folders
+    for folder in folders:
+        document = read_json(folder / "result.json")
+        assert {j["state"] for j in document["jobs"]} <= {"completed", "skipped"}
+        assert [len(j["metrics"]) for j in document["jobs"]] == [1, 1]
+    assert main(["run", "--quiet"]) == ExitCode.OK
+    assert {j["state"] for j in read_json(find_run(book) / "result.json")["jobs"]} == {"skipped"}
+
+
 def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_notebook(tmp_path / "a.ipynb", "1")

@@ -265,6 +265,45 @@ def test_a_worker_that_is_killed(run, tmp_path):
     assert [m.name for m in result.metrics] == ["acc"]
 
 
+BARE = "['/usr/bin/env', '-i', 'setsid', 'bash', '-c', '(sleep 1003 >/dev/null 2>&1 & echo $!)']"
+"""A process that is nobody's child and has no environment."""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a subreaper")
+def test_what_the_notebook_just_started_goes_with_a_worker_that_is_killed(run, tmp_path):
+    """Nobody had the time to see it."""
+    source = (
+        f"import os, subprocess\nbare = subprocess.run({BARE}, capture_output=True).stdout\n"
+        "open('pid', 'wb').write(bare)\nos.kill(os.getppid(), 9)"
+    )
+    result = run(write_notebook(tmp_path / "a.ipynb", source))
+    assert result.state is JobState.DEAD
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+def test_children_of_others_are_no_orphans_of_a_job(run, tmp_path):
+    """A test that runs a notebook may have started a server before."""
+    server = subprocess.Popen(["sleep", "1000"], start_new_session=True, env={})
+    time.sleep(1.5)
+    try:
+        result = run(write_notebook(tmp_path / "a.ipynb", "import os; os.kill(os.getppid(), 9)"))
+        assert result.state is JobState.DEAD and server.poll() is None
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_kernel_that_is_killed_while_it_starts(run, tmp_path, monkeypatch):
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00.py").write_text("import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", "2"))
+    assert result.state is JobState.DEAD and states(result) == ["pending", "pending"]
+    assert result.reason == "before the first cell: the kernel died (killed by SIGKILL (out of memory?))"
+    assert len(saved(tmp_path).cells) == 2
+
+
 def test_grandchildren_do_not_outlive_the_job(run, tmp_path):
     spawn = (
         "import os, subprocess, sys, time\n"
@@ -311,21 +350,48 @@ def test_a_killed_harness_leaves_no_worker_that_cannot_hear(tmp_path):
     """The worker is stopped here, which is even deafer than busy in one long call."""
     notebook = write_notebook(
         tmp_path / "a.ipynb",
-        "import os, signal, time\nprint(os.getppid(), os.getpid())\n"
-        "open('pids', 'w').write(f'{os.getppid()} {os.getpid()}')\n"
+        "import os, signal, subprocess, time\nprint(os.getppid(), os.getpid())\n"
+        f"bare = subprocess.run({BARE}, capture_output=True, text=True).stdout.strip()\n"
+        "open('pids', 'w').write(f'{os.getppid()} {os.getpid()} {bare}')\n"
         "os.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(600)",
     )
     command = [sys.executable, "-c", BUSY, str(notebook), str(tmp_path / "job")]
     harness = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     pids = tmp_path / "pids"
     try:
-        wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 3)
         wait_for(lambda: psutil.Process(int(pids.read_text().split()[0])).status() == psutil.STATUS_STOPPED)
     finally:
         harness.kill()
         harness.wait()
-    worker, kernel = map(int, pids.read_text().split())
-    wait_for(lambda: not alive(worker) and not alive(kernel))
+    family = list(map(int, pids.read_text().split()))
+    wait_for(lambda: not any(map(alive, family)))
+
+
+def test_a_worker_whose_harness_was_gone_before_it_began(tmp_path):
+    """It never saw its parent: it goes by the pid that it was given."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    notebook = write_notebook(tmp_path / "a.ipynb", "import time\ntime.sleep(600)")
+    job = Job("job", notebook, None, "offline", None, {}, LIMITS, network=False)
+    execution.prepare(job, tmp_path / "job")
+    sockets, marker = execution.socket_folder(), f"test-{os.getpid()}-{time.monotonic()}"
+    read_end, write_end = os.pipe()
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "harness.worker", tmp_path / "job", sockets, str(gone.pid), str(write_end)],
+        env={**os.environ, MARKER: marker},
+        pass_fds=(write_end,),
+        start_new_session=True,
+    )
+    os.close(write_end)
+    try:
+        assert worker.wait(60) == 0
+        assert not sockets.exists() and marked(marker) == []
+        with os.fdopen(read_end) as reports:
+            assert json.loads(reports.read().splitlines()[-1])["state"] == "cancelled"
+    finally:
+        worker.kill()
+        worker.wait()
 
 
 def wait_for(condition, seconds=60):
@@ -387,6 +453,53 @@ def test_a_kernel_that_does_not_start(run, tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
     result = run(write_notebook(tmp_path / "a.ipynb", "1", kernel="broken"))
     assert result.state is JobState.INVALID and "'broken' did not start" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "kernel.json is broken (JSONDecodeError: "),
+        ("[]", "kernel.json is broken (TypeError: "),
+        ('{"argv": 3, "display_name": "x", "language": "python"}', "kernel.json is broken (TraitError: "),
+        (
+            '{"display_name": "x", "language": "python"}',
+            "kernel.json has no argv; mend it, or choose python3",
+        ),
+        ('{"argv": ["/no/such/program"], "display_name": "x", "language": "python"}', "did not start"),
+    ],
+)
+def test_a_kernelspec_that_is_broken(run, tmp_path, monkeypatch, text, problem):
+    spec = tmp_path / "share" / "kernels" / "odd" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(text)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", kernel="odd"))
+    assert result.state is JobState.INVALID
+    assert "kernel 'odd'" in result.reason and problem in result.reason and "\n" not in result.reason
+
+
+def test_a_notebook_without_cells_is_done_at_once(run, tmp_path):
+    result = run(write_notebook(tmp_path / "a.ipynb"))
+    assert (result.state, result.cells) == (JobState.COMPLETED, ()) and saved(tmp_path).cells == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["%run no_such.py", "%no_such_magic", "%sx ls /no/such", "%system false", "%load_ext no_such",
+     "%%script false\nx", "%timeit 1 / 0"],
+)  # fmt: skip
+def test_a_failing_magic_fails_the_cell(run, tmp_path, source):
+    result = run(write_notebook(tmp_path / "a.ipynb", source, "2"))
+    assert result.state is JobState.FAILED and result.reason.startswith(place(result, 1))
+    assert states(result) == ["failed", "pending"]
+
+
+def test_a_cell_that_gets_no_memory_has_failed(run, tmp_path):
+    """Where the system says no; where it kills instead, the kernel has died by SIGKILL."""
+    source = "import resource as r\nr.setrlimit(r.RLIMIT_AS, (2**33, 2**33))\nx = bytearray(2**40)"
+    result = run(write_notebook(tmp_path / "a.ipynb", f"{RECORD}\nrecord('acc', 1)", source, "2"))
+    assert (result.state, result.reason) == (JobState.FAILED, f"{place(result, 2, 3)}: MemoryError")
+    assert [m.name for m in result.metrics] == ["acc"]
 
 
 def test_progress_bars_and_floods_arrive_whole(run, tmp_path):
@@ -492,6 +605,20 @@ def test_an_unrun_job_leaves_the_same_files(tmp_path):
     result = unrun_result(job, tmp_path / "job", JobState.INVALID, "because")
     assert [c.state for c in result.cells] == [CellState.PENDING] * 2
     assert {p.name for p in (tmp_path / "job").iterdir()} == {"job.json", "result.json", "out.ipynb"}
+
+
+def test_a_worker_leaves_no_sockets_should_its_harness_die_before_it_looks(run, tmp_path, monkeypatch):
+    end, found = execution.WorkerProcess.end, []
+
+    def look(worker):
+        found.extend(path for path in sockets if path.exists())
+        end(worker)
+
+    make, sockets = execution.socket_folder, []
+    monkeypatch.setattr(execution, "socket_folder", lambda: sockets.append(make()) or sockets[-1])
+    monkeypatch.setattr(execution.WorkerProcess, "end", look)
+    assert run(write_notebook(tmp_path / "a.ipynb", "1")).state is JobState.COMPLETED
+    assert len(sockets) == 1 and not found
 
 
 def test_the_folder_cannot_be_made(tmp_path):

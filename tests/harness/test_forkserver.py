@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,16 +17,17 @@ import psutil
 import pytest
 from notebooks import write_book, write_notebook
 
+from harness import execution
 from harness.config import HEAVY, load_book
 from harness.execution import Place, run_job
-from harness.forkserver import ForkServer
+from harness.forkserver import ForkedProcess, ForkServer, Seat
 from harness.model import Job, JobState, Limits
 from harness.notebook import read_notebook
 from harness.plan import Request, plan
 from harness.process import is_linux
 from harness.run import execute
 from harness.store import create_run
-from harness.variables import common_environment
+from harness.variables import common_environment, job_environment
 from harness.warmth import modules_to_import, reason_for_cold
 
 pytestmark = pytest.mark.skipif(not is_linux(), reason="only Linux forks loaded processes safely")
@@ -144,6 +146,44 @@ def test_a_server_that_dies_costs_speed_and_nothing_else(tmp_path):
     assert result.state is JobState.COMPLETED
     assert any(e["event"] == "warning" and "fork server died" in e["message"] for e in warnings)
     server.close()
+
+
+def test_a_server_that_dies_before_it_tells_of_its_worker_leaves_one_that_runs_nothing(tmp_path, monkeypatch):
+    """A fresh worker takes over the folder; the other must not meddle."""
+    server = ForkServer(common_environment(JOB), (), tmp_path / "log.txt")
+    assert server.start()
+    receive, workers = server._receive, []
+
+    def die():
+        workers.append(ForkedProcess(receive()["pid"]))
+        server._process.kill()
+        raise OSError("it ended")
+
+    monkeypatch.setattr(server, "_receive", die)
+    folder, sockets = tmp_path / "job", tmp_path / "s"
+    sockets.mkdir()
+    notebook = write_notebook(tmp_path / "n.ipynb", "open('ran', 'w')")
+    execution.prepare(Job("job", notebook, None, "offline", None, {}, Limits(60, 60)), folder)
+    environment = {**common_environment(JOB), **job_environment(folder, "f" * 32)}
+    reports, report = os.pipe()
+    with (folder / "log.txt").open("wb") as log, pytest.raises(OSError, match="the fork server died"):
+        server.spawn([str(folder), str(sockets), str(os.getpid())], environment, log, report, warm=True)
+    os.close(report)
+    assert workers[0].wait() == 0
+    assert os.read(reports, 100) == b"" and {p.name for p in folder.iterdir()} == {"job.json", "log.txt"}
+    assert not list(sockets.iterdir()) and not (tmp_path / "ran").exists()
+    os.close(reports)
+    server.close()
+
+
+def test_a_seat_that_was_killed_is_a_kernel_that_died():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()
+    process = subprocess.Popen(["sleep", "100"])
+    process.kill()
+    kernel = Seat(process.pid, ours).take(["python"], {}, ".")
+    assert kernel.wait() == -signal.SIGKILL
+    process.wait()
 
 
 def test_a_package_that_starts_a_thread_is_told_and_kernels_are_fresh(tmp_path, monkeypatch):
