@@ -18,13 +18,14 @@ import pytest
 import yaml
 from notebooks import write_notebook
 
-from harness import claims, config, rules, store, streams
+from harness import bless, claims, config, rules, store, streams, variables
 from harness.errors import ExitCode, HarnessError
-from harness.execution import HEARTBEAT_EVERY
+from harness.execution import CANCEL_GRACE, HEARTBEAT_EVERY
 from harness.model import CellState, JobState, Outcome, ReferenceRun, metric_from_json
 from harness.reference import GENERATED, command_tree, commands, fill
 from harness.report import SCHEMA_PATH
-from harness.variables import PASSED
+from harness.schedule import UNKNOWN_MB
+from harness.statistics import MOST_RUNS
 from harness.wording import OUTCOMES, RULES, STATES, SYMBOLS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,7 +149,7 @@ def test_the_commands_of_the_usage_page_do_what_it_shows(shell):
             text=True,
             timeout=120,
         )
-        output = done.stdout.replace(str(home), "/home/you")
+        output = done.stdout.replace(str(home), "/books")
         problem = check_shown(shown, output.splitlines())
         assert not problem, f"$ {command}\n{output}\n{problem}"
         code = done.returncode
@@ -345,6 +346,11 @@ def test_constants_that_the_pages_tell_are_those_of_the_code():
     assert rules.ALPHA == 0.05 and rules.CONFIDENCE == 0.95
     assert streams.MAX_TEXT == 10_000_000 and "一千万字符" in page("faq")
     assert HEARTBEAT_EVERY == 15 and "每 15 秒" in page("formats")
+    assert CANCEL_GRACE == 8 and "8 秒收尾" in page("usage")
+    assert UNKNOWN_MB == 1024 and "按 1 GB 算" in page("usage")
+    assert variables._SHORTEST_SECRET == 8 and "短于 8 个字符" in page("usage")
+    assert MOST_RUNS == 1000 and "一千次" in page("verdicts")
+    assert bless.DIGITS == 6 and "六位有效数字" in page("formats")
 
 
 # -- what is generated ------------------------------------------------------------------------------
@@ -368,7 +374,7 @@ def test_markers_are_filled_and_unknown_ones_refused():
     with pytest.raises(HarnessError, match=r"a\.md: nothing is called harness:comands; names: commands, "):
         fill("a.md", "<!-- harness:comands -->\n")
     text = fill("a.md", "".join(f"<!-- harness:{name} -->\n\n" for name in GENERATED))
-    assert "<!--" not in text and all(f"`{name}`" in text for name in (*PASSED, *config.HEAVY))
+    assert "<!--" not in text and all(f"`{name}`" in text for name in (*variables.PASSED, *config.HEAVY))
 
 
 def test_every_marker_stands_on_a_page():
