@@ -18,11 +18,12 @@ import pytest
 import yaml
 from notebooks import write_notebook
 
-from harness import bless, claims, config, rules, store, streams, variables
+from harness import bless, claims, config, pack, rules, store, streams, variables
 from harness.errors import ExitCode, HarnessError
 from harness.execution import CANCEL_GRACE, HEARTBEAT_EVERY
 from harness.model import CellState, JobState, Outcome, ReferenceRun, metric_from_json
 from harness.reference import GENERATED, command_tree, commands, fill
+from harness.remote import JOB_FILES
 from harness.report import SCHEMA_PATH
 from harness.schedule import UNKNOWN_MB
 from harness.statistics import MOST_RUNS
@@ -292,8 +293,7 @@ def test_the_formats_page_has_every_key():
 
 
 def test_the_formats_page_has_every_file_of_a_run():
-    of_a_job = ("job.json", "out.ipynb", "metrics.jsonl", "result.json", "log.txt")
-    assert not missing("formats", [*store._OWN_FILES, *(f"jobs/<任务>/{name}" for name in of_a_job)])
+    assert not missing("formats", [*store.OWN_FILES, *(f"jobs/<任务>/{name}" for name in JOB_FILES)])
 
 
 def test_the_formats_page_has_every_key_of_a_manifest():
@@ -347,6 +347,7 @@ def test_constants_that_the_pages_tell_are_those_of_the_code():
     assert streams.MAX_TEXT == 10_000_000 and "一千万字符" in page("faq")
     assert HEARTBEAT_EVERY == 15 and "每 15 秒" in page("formats")
     assert CANCEL_GRACE == 8 and "8 秒收尾" in page("usage")
+    assert pack.LIMIT == 500 * 2**20 and "超过 500 MB" in page("usage")
     assert UNKNOWN_MB == 1024 and "按 1 GB 算" in page("usage")
     assert variables._SHORTEST_SECRET == 8 and "短于 8 个字符" in page("usage")
     assert MOST_RUNS == 1000 and "一千次" in page("verdicts")
