@@ -293,7 +293,7 @@ def test_the_formats_page_has_every_key():
 
 
 def test_the_formats_page_has_every_file_of_a_run():
-    assert not missing("formats", [*store.OWN_FILES, *(f"jobs/<任务>/{name}" for name in JOB_FILES)])
+    assert not missing("formats", [*store.OWN_FILES, *JOB_FILES, "jobs/"])
 
 
 def test_the_formats_page_has_every_key_of_a_manifest():
