@@ -18,7 +18,8 @@ RunArgument = Annotated[
     str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of it, a path, a URL, or latest.")
 ]
 ChaptersOption = Annotated[
-    str | None, typer.Option(help="Chapters by the beginning of their names, with commas: 05,06.")
+    str | None,
+    typer.Option(metavar="NAMES", help="Chapters by the beginning of their names, with commas: 05,06."),
 ]
 StrictOption = Annotated[
     bool,

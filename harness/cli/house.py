@@ -33,7 +33,9 @@ def init(
 
 
 def list_chapters(
-    profile: Annotated[str | None, typer.Option(help="Show the parameters under this profile.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Show the parameters under this profile.")
+    ] = None,
 ) -> int:
     """List the chapters with their parameters, and what keeps one from running."""
     from rich.table import Table
@@ -81,7 +83,9 @@ def book(
 
 
 def lint(
-    notebooks: Annotated[list[Path] | None, typer.Argument(help="The book's chapters if none.")] = None,
+    notebooks: Annotated[
+        list[Path] | None, typer.Argument(metavar="NOTEBOOK", help="The book's chapters if none.")
+    ] = None,
     fix: Annotated[
         bool, typer.Option("--fix", help="Write the normal form: no outputs, sorted keys.")
     ] = False,

@@ -37,12 +37,18 @@ if TYPE_CHECKING:
 def run(
     notebooks: Annotated[
         list[Path] | None,
-        typer.Argument(help="Notebooks to run, or folders of them; the book's chapters if none."),
+        typer.Argument(
+            metavar="NOTEBOOK", help="Notebooks to run, or folders of them; the book's chapters if none."
+        ),
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="smoke, offline, full … as in harness.yml.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="smoke, offline, full … as in harness.yml.")
+    ] = None,
     chapters: ChaptersOption = None,
-    seeds: Annotated[str | None, typer.Option(help="A count (5 is 0 to 4) or a list (0,3,7).")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    seeds: Annotated[
+        str | None, typer.Option(metavar="SEEDS", help="A count (5 is 0 to 4) or a list (0,3,7).")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
     param: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Set a parameter; repeatable.")
     ] = None,
@@ -52,7 +58,7 @@ def run(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(metavar="N", help="At once; as many as cores, memory and GPUs allow by default."),
+        typer.Option(metavar="N", help="How many at once; by default what cores, memory and GPUs allow."),
     ] = None,
     memory: Annotated[
         float | None,
