@@ -284,7 +284,7 @@ def _intervals(weights: Array, values: Array, block: int = 500) -> tuple[Array, 
 
 
 def tables(rates: Mapping[str, Any], paired: Mapping[str, Any]) -> str:
-    """What goes into the docs, as Markdown."""
+    """All rates, as Markdown; :mod:`benchmarks.verdict_tables` puts them into the book."""
     head = [f"{d:g}" for d in DELTAS]
     lines = ["One claim: pass / fail in %, by the true difference in margins.", ""]
     lines += _table(["rule", "margin / spread", *head], _rows(rates, "normal", (1.0, 2.0, 4.0)))

@@ -27,6 +27,7 @@ from harness.model import JobResult, job_result_from_json
 from harness.notebook import read_notebook
 from harness.reading import read_document
 from harness.readings import background
+from harness.reference import fill
 from harness.shard import refuse_shard
 from harness.staging import Evidence, Notebook, cite, rewrite_links, stage
 from harness.store import build_dir, explain_os_error, read_json, runs_dir, write_json, write_text
@@ -133,7 +134,7 @@ def stage_tree(book: Book, run_dir: Path | None, target: Path) -> dict[str, byte
         files[path] = json.dumps(staged, ensure_ascii=False, indent=1).encode()
     for path, content in files.items():
         if path.endswith(".md") and not path.startswith(("vendor/", "_")):
-            text = _decoded(path, content)
+            text = fill(path, _decoded(path, content))
             files[path] = rewrite_links(text, lambda to, page=path: link(page, to)).encode()
     page = (book.chapters_dir / _DASHBOARD_PAGE).relative_to(book.root).as_posix()
     if page in files:

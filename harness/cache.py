@@ -313,19 +313,18 @@ def look(root: Path, key: str) -> str | None:
         return None
 
 
-def nearest(root: Path, job: Job) -> Entry | None:
-    """The newest entry of the same chapter, profile and seed, whatever its key; of any seed if there is none."""
-    found: list[tuple[bool, float, Entry]] = []
+def entries_of(root: Path, job: Job) -> list[Entry]:
+    """The entries of the same chapter and profile, whatever their keys, the newest first."""
+    found: list[tuple[float, Entry]] = []
     for folder in cache_dir(root).glob("*"):
         try:
             manifest = read_json(folder / "manifest.json")
-            about = manifest["about"]
             entry = Entry(folder, str(manifest["run"]), dict(manifest["files"]), dict(manifest["parts"]))
-            if (about["chapter"], about["profile"]) == (job.chapter, job.profile):
-                found.append((about["seed"] == job.seed, folder.stat().st_mtime, entry))
+            if (manifest["about"]["chapter"], manifest["about"]["profile"]) == (job.chapter, job.profile):
+                found.append((folder.stat().st_mtime, entry))
         except (HarnessError, OSError, KeyError, TypeError, ValueError):
             continue
-    return max(found, key=lambda item: item[:2])[2] if found else None
+    return [entry for _, entry in sorted(found, key=lambda item: -item[0])]
 
 
 def restore(entry: Entry, job: Job, folder: Path, shown: str) -> JobResult:
@@ -354,7 +353,7 @@ def keep(root: Path, job: Job, parts: Mapping[str, Any], folder: Path, run: str)
         for name in names:
             shutil.copyfile(folder / name, temporary / name)
         digests = {name: file_digest(temporary / name) for name in names}
-        about = {"chapter": job.chapter, "profile": job.profile, "seed": job.seed}
+        about = {"chapter": job.chapter, "profile": job.profile}
         write_json(
             temporary / "manifest.json",
             {

@@ -51,13 +51,15 @@ def _explain(book: Book | None, entry: Planned, variables: Sequence[str]) -> Why
         return Why(job.id, True, (f"cannot read {error.filename}: {error.strerror}",))
     if (kept := cache.look(book.root, cache.key_of(parts))) is not None:
         return Why(job.id, False, (f"unchanged since run {kept}",))
-    nearest = cache.nearest(book.root, job)
-    if nearest is None:
+    kept_ones = [
+        (list(differences(entry.parts, parts)), entry.run) for entry in cache.entries_of(book.root, job)
+    ]
+    if not kept_ones:
         return Why(job.id, True, ("no finished run of it is kept",))
-    reasons = list(differences(nearest.parts, parts))
+    reasons, run = min(kept_ones, key=lambda one: len(one[0]))  # of equals the newest
     if len(reasons) > MOST_REASONS:
         reasons[MOST_REASONS - 1 :] = [f"and {len(reasons) - MOST_REASONS + 1} more"]
-    return Why(job.id, True, (f"since run {nearest.run}", *reasons) if reasons else ("its entry is damaged",))
+    return Why(job.id, True, (f"since run {run}", *reasons) if reasons else ("its entry is damaged",))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

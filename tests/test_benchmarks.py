@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from benchmarks import mini_bert, soak, verdicts
+from benchmarks import mini_bert, soak, verdict_tables, verdicts
 from harness.statistics import paired_bootstrap
 
 
@@ -91,6 +92,35 @@ def test_only_errors_beyond_chance_are_named():
     assert line.endswith("false fails without a difference 5.8 %")
 
 
+def test_the_page_on_verdicts_holds_what_was_measured():
+    """After a new measurement: python -m benchmarks.verdict_tables."""
+    report = json.loads(verdict_tables.RESULTS.read_text(encoding="utf-8"))
+    page = verdict_tables.PAGE.read_text(encoding="utf-8")
+    assert verdict_tables.fill(page, report) == page
+    prediction = report["pass_and_fail"]["prediction interval, 1 new"]["normal"]["2"]
+    passed, failed = prediction[0]
+    assert f"| 1 次 | 2 | {100 * passed:.1f} / {100 * failed:.1f} |" in page
+    assert verdicts.MARGIN_RIGHT == 0.02 and "容差是两个百分点的准确率" in page
+    assert verdicts.MARGIN_NUMBERS == 0.1 and "十分之一个标准差" in page
+
+
+def test_a_new_number_reaches_the_page():
+    report = json.loads(verdict_tables.RESULTS.read_text(encoding="utf-8"))
+    page = verdict_tables.PAGE.read_text(encoding="utf-8")
+    report["false_fails_given_the_blessed_runs"]["50%"] = 0.123
+    changed = verdict_tables.fill(page, report)
+    assert "中位数 12.3%" in changed and "中位数 12.3%" not in page
+    with pytest.raises(SystemExit, match="the page has the blocks"):
+        verdict_tables.fill(page.replace("<!-- rates: tost -->", ""), report)
+
+
+def test_every_label_of_the_results_has_chinese_words():
+    report = json.loads(verdict_tables.RESULTS.read_text(encoding="utf-8"))
+    text = "".join(line for block in verdict_tables.BLOCKS.values() for line in block(report))
+    names = re.findall(r"[A-Za-z]{2,}", text)
+    assert set(names) <= {"TOST", "McNemar", "NumPy", "SciPy"}
+
+
 # -- soak -------------------------------------------------------------------------------------------
 
 
@@ -98,9 +128,8 @@ def test_a_trial_is_drawn_again_by_its_number_and_kinds_take_turns():
     trials = [soak.draw(number, 0, 60) for number in range(26)]
     assert trials == [soak.draw(number, 0, 60) for number in range(26)]
     counts = Counter((trial.kind, trial.warm) for trial in trials)
-    assert (
-        set(counts.values()) == {2} and len(counts) == 2 * len(soak.KINDS) - 1
-    )  # no server without warm kernels
+    assert set(counts.values()) == {2}
+    assert len(counts) == 2 * len(soak.KINDS) - 1  # without warm kernels there is no server
     assert trials != [soak.draw(number, 1, 60) for number in range(26)]
 
 

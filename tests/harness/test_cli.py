@@ -278,12 +278,12 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(book, monkeypatch, capsys, t
     def refuse(*arguments):
         raise PermissionError(13, "Permission denied", "/book/chapters")
 
-    monkeypatch.setattr("harness.cli.load_book", refuse)
+    monkeypatch.setattr("harness.cli.house.load_book", refuse)
     assert main(["list"]) == ExitCode.INFRASTRUCTURE
     assert "cannot read or write /book/chapters: no permission there; change its permissions" in one_error(
         capsys
     )
-    monkeypatch.setattr("harness.cli.load_book", fall)
+    monkeypatch.setattr("harness.cli.house.load_book", fall)
     assert main(["list"]) == ExitCode.INFRASTRUCTURE
     assert "internal error: RuntimeError: two lines; the traceback is in" in one_error(capsys)
     (file,) = tmp_path.glob("harness-traceback-*.txt")

@@ -24,6 +24,8 @@ from harness.store import write_json
 REPOSITORY = Path(__file__).resolve().parents[2]
 SITE_FILES = ("_config.yml", "_ext", "_static", "vendor")
 PAGES = ("index.md", "reproduction.md", "bibliography.md", "references.bib")
+APPENDIX = "harness"  # folder of the pages on the harness
+LINKED = ("sft/training.py", "benchmarks/verdicts.py", "benchmarks/results/verdicts.json")  # from its pages
 CHAPTER = "05-mini"
 RUN = "20261124T013000-offline-ab12"
 ALT = "损失曲线：三轮之内从 0.69 降到 0.31"
@@ -38,6 +40,12 @@ parts:
   - caption: 附录
     chapters:
       - file: chapters/reproduction
+      - file: chapters/harness/usage
+        sections:
+          - file: chapters/harness/formats
+          - file: chapters/harness/verdicts
+          - file: chapters/harness/faq
+          - file: chapters/harness/commands
       - file: chapters/bibliography
 """
 
@@ -239,12 +247,14 @@ def write_book(root: Path) -> Path:
         text = (REPOSITORY / "chapters" / name).read_text(encoding="utf-8")
         text = re.sub(r"\(\d\d-[\w-]+\.ipynb\)", f"({CHAPTER}.ipynb)", text)  # its only chapter
         (chapters / name).write_text(text, encoding="utf-8")
+    shutil.copytree(REPOSITORY / "chapters" / APPENDIX, chapters / APPENDIX)
     write_notebook(chapters / f"{CHAPTER}.ipynb", chapter(with_outputs=False))
     (chapters / "claims" / f"{CHAPTER}.yml").write_text("claims: []\n", encoding="utf-8")
     (root / "_toc.yml").write_text(_TOC, encoding="utf-8")
     (root / "harness.yml").write_text("book: 小书\n", encoding="utf-8")
-    (root / "sft").mkdir()
-    (root / "sft" / "training.py").write_text("", encoding="utf-8")
+    for name in LINKED:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("", encoding="utf-8")
     return root
 
 

@@ -1,0 +1,139 @@
+"""The commands for the book itself: init, list, book, lint, doctor, clean."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import (
+    RunArgument,
+    console,
+    fail,
+    newest_run,
+    run_folder,
+)
+from harness.config import find_root, load_book
+from harness.errors import ExitCode, InfrastructureError
+from harness.store import build_dir, latest_name, runs_dir
+
+
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="The book's; this one by default.")
+    ] = Path(),
+) -> None:
+    """Make a folder of notebooks a book: write the few files it lacks; change none that exists."""
+    from harness.init import init as make_book
+
+    for line in make_book(folder):
+        print(line)
+
+
+def list_chapters(
+    profile: Annotated[str | None, typer.Option(help="Show the parameters under this profile.")] = None,
+) -> int:
+    """List the chapters with their parameters, and what keeps one from running."""
+    from rich.table import Table
+
+    from harness.notebook import InvalidNotebook, read_notebook
+    from harness.parameters import ParameterError, read_parameters
+    from harness.plan import Request, plan
+
+    book = load_book()
+    chosen = book.profile(profile).name
+    table = Table("chapter", "title", f"parameters ({chosen})", title=book.title)
+    for chapter in book.chapters:
+        try:
+            notebook = read_notebook(chapter)
+            defaults = {name: p.default for name, p in (read_parameters(notebook) or {}).items()}
+            title = notebook.title
+        except (InvalidNotebook, ParameterError):
+            title, defaults = "cannot be read", {}
+        values = defaults | dict(book.parameters.get(chapter.stem, {}).get(chosen, {}))
+        table.add_row(chapter.stem, title, ", ".join(f"{n}={v!r}" for n, v in values.items()))
+    console().print(table)
+    problems = dict.fromkeys(
+        entry.problem
+        for name in book.profiles
+        for entry in plan(book, book.chapters, Request(name))
+        if entry.problem
+    )
+    for problem in problems:
+        fail(problem, ExitCode.USAGE)
+    return int(ExitCode.USAGE if problems else ExitCode.OK)
+
+
+def book(
+    run: RunArgument = "latest",
+    allow_warnings: Annotated[
+        bool, typer.Option("--allow-warnings", help="Build even if Sphinx warns.")
+    ] = False,
+) -> None:
+    """Build the site from the notebooks of a run."""
+    from harness.book import build
+
+    the_book = load_book()
+    page = build(the_book, run_folder(the_book.root, run), warnings_are_errors=not allow_warnings)
+    print(f"open {page}")
+
+
+def lint(
+    notebooks: Annotated[list[Path] | None, typer.Argument(help="The book's chapters if none.")] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write the normal form: no outputs, sorted keys.")
+    ] = False,
+) -> int:
+    """Check the form of notebooks: no outputs, stable ids, plain Markdown, no measured number in prose."""
+    from harness.lint import fix as rewrite
+    from harness.lint import lint as examine
+
+    found = 0
+    for path in notebooks or load_book().chapters:
+        if fix and rewrite(path):
+            print(f"{path}: rewritten")
+        for finding in examine(path):
+            print(finding)
+            found += 1
+    return int(ExitCode.USAGE if found else ExitCode.OK)
+
+
+def doctor() -> int:
+    """Say whether this machine is ready, and what to do if not."""
+    from harness.doctor import FAIL, examine
+
+    failed = False
+    for found in examine(find_root() or Path.cwd()):
+        failed |= found.status == FAIL
+        print(
+            f"{found.status:<4}  {found.name}: {found.message}"
+            + (f" → {found.remedy}" if found.remedy else "")
+        )
+    return int(ExitCode.INFRASTRUCTURE if failed else ExitCode.OK)
+
+
+def clean(
+    everything: Annotated[bool, typer.Option("--all", help="Remove the latest run, too.")] = False,
+) -> None:
+    """Remove earlier runs and the cache; the latest run stays."""
+    from harness.cache import cache_dir
+
+    root = load_book().root
+    runs = runs_dir(root)
+    latest = None if everything else latest_name(runs) or newest_run(runs)
+    doomed = [p for p in sorted(runs.glob("*")) if p.name not in (latest, "latest")]
+    count = sum(path.is_dir() for path in doomed)
+    if everything and (runs / "latest").is_symlink():
+        (runs / "latest").unlink()
+    if cache_dir(root).is_dir():
+        doomed.append(cache_dir(root))
+    for path in doomed:
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError as error:
+            raise InfrastructureError(f"cannot remove {path}: {error.strerror or error}") from None
+    kept = f"; kept {latest}" if latest else ""
+    cached = " and the cache" if cache_dir(root) in doomed else ""
+    print(f"removed {count} run(s){cached} under {build_dir(root)}{kept}")

@@ -1,0 +1,309 @@
+"""``harness run``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from harness.cli.common import (
+    AnnotationsOption,
+    ChaptersOption,
+    StrictOption,
+    check_claim_files,
+    console,
+    fail,
+    judge_and_report,
+    names,
+    run_folder,
+)
+from harness.config import Book, find_root, load_book
+from harness.errors import ExitCode, HarnessError
+from harness.interrupts import interruptible
+from harness.remote import RunPlace, is_url, run_place
+from harness.store import LATEST, claimed
+
+if TYPE_CHECKING:
+    from threading import Event
+
+    from harness.plan import Planned
+
+
+def run(
+    notebooks: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Notebooks to run, or folders of them; the book's chapters if none."),
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="smoke, offline, full … as in harness.yml.")] = None,
+    chapters: ChaptersOption = None,
+    seeds: Annotated[str | None, typer.Option(help="A count (5 is 0 to 4) or a list (0,3,7).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Set a parameter; repeatable.")
+    ] = None,
+    cell_timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Limit of one cell.")] = None,
+    notebook_timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Limit of one notebook.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="At once; as many as cores, memory and GPUs allow by default."),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(metavar="GB", help="That the jobs may take together; what is free by default."),
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="N|IDS", help="GPUs to use, one a job; all by default.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Let kernels see this variable; repeatable.")
+    ] = None,
+    no_warm: Annotated[
+        bool,
+        typer.Option("--no-warm", help="A fresh process for each kernel, none forked with its imports done."),
+    ] = False,
+    out: Annotated[
+        str | None, typer.Option(metavar="FOLDER|URL", help="Run folder; _build/runs/<id> by default.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Run this part only, judge nothing; see report --merge.")
+    ] = None,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where jobs run: here, or on the nodes of a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of the Ray cluster; RAY_ADDRESS or the one here.")
+    ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Every node sees the book under this path: send no files.")
+    ] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Run even what has not changed.")] = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="Say what would run and what changed since; run nothing.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the latest run, or that of --out, where it stopped.")
+    ] = False,
+    strict: StrictOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    site: Annotated[bool, typer.Option("--book", help="Then build the site, whatever the verdicts.")] = False,
+    annotations: AnnotationsOption = None,
+) -> int:
+    """Run chapters x seeds under a profile, or any notebooks, and judge what the chapters measured."""
+    from harness.annotations import announce
+    from harness.asked import Asked, read_asked
+    from harness.notebook import notebooks_in
+    from harness.plan import Request, parse_seeds
+    from harness.schedule import find_machine
+    from harness.shard import parse_shard, take_shard
+
+    root = find_root()
+    book = load_book() if root or not (notebooks or resume) else None
+    place = book.root if book else Path.cwd()
+    if out is not None and not out.strip():
+        raise HarnessError("--out is empty; name a folder, or leave it out")
+    if resume:
+        given = (notebooks, profile, chapters, seeds, param, cell_timeout, notebook_timeout, env, shard)
+        if device != "auto" or any(value for value in given):
+            raise HarnessError(
+                "--resume goes on with what that run was asked for; name no notebooks, profile, chapters, seeds,"
+                " device, parameters, limits, variables or shard"
+            )
+        if out is not None and is_url(out):
+            raise HarnessError(f"--resume goes on in a folder of this machine; copy {out} here")
+        run_dir = Path(out).absolute() if out is not None else run_folder(place, LATEST)
+        asked = read_asked(run_dir)
+    else:
+        asked = Asked(
+            notebooks=tuple(p for one in notebooks for p in notebooks_in(one.absolute()))
+            if notebooks
+            else None,
+            chapters=tuple(names(chapters) or ()) or None,
+            request=Request(
+                profile,
+                parse_seeds(seeds),
+                device,
+                _texts(param or ()),
+                _limit("--cell-timeout", cell_timeout),
+                _limit("--notebook-timeout", notebook_timeout),
+            ),
+            variables=tuple(env or ()),
+            shard=None if shard is None else parse_shard(shard),
+        )
+    if asked.notebooks and asked.chapters:
+        raise HarnessError("give notebooks or --chapters, not both")
+    if asked.shard and (strict or site):
+        raise HarnessError(
+            "a shard judges nothing and makes no site: take --strict and --book out; give --strict to"
+            " `harness report --merge`"
+        )
+    if site and (asked.notebooks or not book):
+        raise HarnessError("--book builds the site of a book's chapters; run it in a book, without notebooks")
+    planned = asked.plan(book)
+    if not planned:
+        raise HarnessError("nothing to run: the book has no chapter yet")
+    if why:
+        return _explain(book, planned, asked.variables)
+    if executor == "local" and (address is not None or shared):
+        raise HarnessError("--address and --shared belong to --executor ray; add it, or take them out")
+    if executor == "ray" and (memory is not None or gpus is not None):
+        raise HarnessError("--memory and --gpus are of this machine; take them out with --executor ray")
+    if book and any(entry.job.chapter for entry in planned):
+        check_claim_files(book)
+    if site and book:
+        from harness.book import check_site
+
+        check_site(book)
+    nothing_runs = all(entry.problem for entry in planned)
+    taken = None
+    if asked.shard:
+        taken, planned = take_shard(planned, *asked.shard)
+        if not planned:
+            print(f"shard {taken} is empty: the run has {len(taken.plan)} job(s); nothing to do")
+            return int(ExitCode.OK)
+    for problem in dict.fromkeys(entry.problem for entry in planned if entry.problem):
+        fail(problem, ExitCode.USAGE)
+    if nothing_runs:
+        return int(ExitCode.USAGE)  # no run folder: the latest run stays the latest
+    count = sum(not entry.problem for entry in planned)
+    ways = {
+        "use_cache": not no_cache,
+        "warm": not no_warm,
+        "machine": find_machine(asked.request.device, count, jobs=jobs, memory_gb=memory, gpus=gpus),
+        "asked": asked,
+        "resume": resume,
+        "shard": taken,
+    }
+    began = time.monotonic()
+    cluster: Any = nullcontext()
+    if executor == "ray":
+        from harness.ray_executor import connected
+
+        cluster = connected(address, asked.request.device, shared=shared, jobs=jobs)
+    target = (
+        nullcontext(RunPlace(run_dir, str(run_dir)))
+        if resume
+        else run_place(out, place, planned[0].job.profile)
+    )
+    with cluster as nodes, target as chosen, interruptible() as cancel, claimed(chosen.folder):
+        ways["executor"] = nodes
+        code = _execute(book, planned, chosen, cancel, ways, strict=strict, quiet=quiet)
+    announce(chosen.folder, book, annotations)
+    if site and book and code != ExitCode.INFRASTRUCTURE:
+        if cancel.is_set():  # while the reports were written
+            raise KeyboardInterrupt
+        _build_site(book, chosen.folder, began)
+    return code
+
+
+def _limit(option: str, seconds: float | None) -> float | None:
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise HarnessError(f"{option} must be a number of seconds above 0, not {seconds:g}")
+    return seconds
+
+
+def _explain(book: Book | None, planned: Sequence[Planned], variables: Sequence[str]) -> int:
+    """For --why: a line for each job."""
+    from harness.why import explain
+
+    variables = (*(book.environment if book else ()), *variables)
+    for line in explain(book, planned, variables):
+        print(line)
+    return int(ExitCode.USAGE if any(entry.problem for entry in planned) else ExitCode.OK)
+
+
+def _texts(options: Sequence[str]) -> dict[str, str]:
+    """``--param NAME=VALUE …`` by name."""
+    from harness.parameters import ParameterError, split_option
+
+    texts: dict[str, str] = {}
+    for name, text in map(split_option, options):
+        if name in texts:
+            raise ParameterError(f"--param {name} is given twice")
+        texts[name] = text
+    return texts
+
+
+def _build_site(book: Book, run_dir: Path, began: float) -> None:
+    """Build the site of *run_dir*; say where its first page is and how long all took since *began*."""
+    from harness.book import build
+    from harness.progress import format_seconds
+
+    page = build(book, run_dir)
+    print(f"total wall time {format_seconds(time.monotonic() - began)}; open {page}")
+
+
+def _execute(
+    book: Book | None,
+    planned: Sequence[Planned],
+    place: RunPlace,
+    cancel: Event,
+    ways: Mapping[str, Any],
+    *,
+    strict: bool,
+    quiet: bool,
+) -> int:
+    """Run the jobs in these *ways* (see :func:`harness.run.execute`), judge them and report.
+
+    Once *cancel* is set no job runs on; the reports are still written.
+    """
+    from harness.progress import format_seconds, make_progress
+    from harness.run import execute
+
+    screen, run_dir = console(), place.folder
+    progress = make_progress(screen, quiet=quiet)
+
+    def listen(event: Mapping[str, Any]) -> None:
+        progress(event)
+        place.listen(event)
+
+    try:
+        outcome = execute(
+            planned,
+            run_dir,
+            book=book,
+            command=["harness", *sys.argv[1:]],
+            progress=listen,
+            cancel=cancel,
+            **ways,
+        )
+    finally:
+        progress.close()
+    code, verdicts = judge_and_report(
+        book, run_dir, outcome.manifest, outcome.results, outcome.seconds, strict, outcome.interrupted
+    )
+    if quiet:
+        told = {entry.job.id for entry in planned if entry.problem}  # before anything ran
+        _print_failures([job for job in outcome.results if job.id not in told], verdicts)
+    else:
+        from harness.report import print_summary
+
+        print_summary(screen, outcome.results, verdicts)
+        wall = f"wall time {format_seconds(outcome.seconds)}; run folder {place.name}"
+        screen.print(wall, markup=False, soft_wrap=True)
+        if shard := ways["shard"]:
+            screen.print(f"shard {shard}: nothing is judged before `harness report --merge`", soft_wrap=True)
+    if outcome.trouble:
+        return fail(outcome.trouble, ExitCode.INFRASTRUCTURE)
+    if outcome.interrupted:
+        return fail(f"interrupted; what was recorded is in {place.name}", ExitCode.INFRASTRUCTURE)
+    return code
+
+
+def _print_failures(results: Any, verdicts: Any) -> None:
+    """For --quiet: a line for each job that did not complete and each claim that does not hold."""
+    from harness.model import JobState, Outcome
+    from harness.wording import OUTCOMES, STATES
+
+    for job in results:
+        if job.state not in (JobState.COMPLETED, JobState.SKIPPED):
+            fail(f"{job.id}: {STATES[job.state].en}" + (f": {job.reason}" if job.reason else ""), ExitCode.OK)
+    for verdict in verdicts:
+        if verdict.outcome in (Outcome.FAIL, Outcome.MISSING):
+            fail(f"{verdict.claim}: {OUTCOMES[verdict.outcome].en}: {verdict.message}", ExitCode.OK)
