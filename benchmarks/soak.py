@@ -193,7 +193,7 @@ class Ground:
         for child in _children(harness):
             job = self.job_of(child)
             if kind == "server" and not job and "harness.forkserver" in _command(child):
-                found.append((child, ""))
+                found = found or [(child, "")]  # the first: a worker may not have its log yet
             elif kind == "worker" and job:
                 found.append((child, job))
             elif kind in ("kernel", "guard") and job:
@@ -230,7 +230,7 @@ class Ground:
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
     with contextlib.suppress(psutil.Error):
-        return process.children()
+        return sorted(process.children(), key=psutil.Process.create_time)
     return []
 
 
