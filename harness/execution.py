@@ -215,11 +215,14 @@ def _result(
 
 
 def socket_folder() -> Path:
-    """A short private folder for the kernel's sockets; their paths must fit in ``sun_path``."""
+    """A short path for the kernel's sockets, whose own must fit in ``sun_path``. Nothing is there yet.
+
+    The worker makes the folder: were it made here, a harness killed before it has a worker would leave it.
+    """
     for base in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
         room = MAX_SOCKET_PATH - len(os.fsencode(base)) - len("/hk-12345678/k-ipc-5")
         if room > 0 and os.access(base, os.W_OK):
-            return Path(tempfile.mkdtemp(prefix="hk-", dir=base))
+            return Path(base) / f"hk-{uuid.uuid4().hex[:8]}"
     raise InfrastructureError(
         "no writable folder with a short path for the kernel's sockets; set TMPDIR=/tmp"
     )

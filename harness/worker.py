@@ -153,6 +153,11 @@ def run(
     def stop(number: int, frame: object) -> None:
         raise Cancelled
 
+    try:
+        sockets.mkdir(mode=0o700)
+    except OSError as error:
+        reason = f"cannot make {sockets} for the kernel's sockets: {error.strerror}"
+        return {"event": "end", "state": "dead", "reason": reason, "cells": []}
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     try:
         signal.signal(signal.SIGTERM, stop)

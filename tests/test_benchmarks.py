@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from benchmarks import mini_bert, verdict_tables, verdicts
+from benchmarks import mini_bert, soak, verdict_tables, verdicts
 from harness.statistics import paired_bootstrap
 
 
@@ -118,3 +119,54 @@ def test_every_label_of_the_results_has_chinese_words():
     text = "".join(line for block in verdict_tables.BLOCKS.values() for line in block(report))
     names = re.findall(r"[A-Za-z]{2,}", text)
     assert set(names) <= {"TOST", "McNemar", "NumPy", "SciPy"}
+
+
+# -- soak -------------------------------------------------------------------------------------------
+
+
+def test_a_trial_is_drawn_again_by_its_number_and_kinds_take_turns():
+    trials = [soak.draw(number, 0, 60) for number in range(26)]
+    assert trials == [soak.draw(number, 0, 60) for number in range(26)]
+    counts = Counter((trial.kind, trial.warm) for trial in trials)
+    assert set(counts.values()) == {2}
+    assert len(counts) == 2 * len(soak.KINDS) - 1  # without warm kernels there is no server
+    assert trials != [soak.draw(number, 1, 60) for number in range(26)]
+
+
+def _soaked(tmp_path, kind="kernel", job="a", state="completed", witness="", kept="", told=()):
+    """What the soak test says of one job."""
+    trial = soak.Trial(0, kind, True, 1, 0.0, job)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "witness.jsonl").write_text(witness)
+    (folder / "metrics.jsonl").write_text(kept)
+    cells = [{"index": i, "id": str(i), "state": "completed"} for i in range(4)]
+    outputs = [{"text": ["done 0\n"]}]
+    document = {"cells": [{"id": str(i), "outputs": outputs if i == 2 else []} for i in range(4)]}
+    (folder / "out.ipynb").write_text(json.dumps(document))
+    result = {"state": state, "reason": "", "metrics": list(told), "cells": cells}
+    soak.look_at_job(trial, folder, result)
+    return trial.violations
+
+
+METRIC, END = '{"name": "x", "value": 1}\n', '{"end": true}\n'
+
+
+def test_the_soak_test_is_content_with_the_truth(tmp_path):
+    assert _soaked(tmp_path, witness=METRIC + END, kept=METRIC, told=[{"name": "x", "value": 1}]) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"witness": METRIC + END}, "not in metrics.jsonl"),
+        ({"witness": METRIC + END, "kept": METRIC}, "not in result.json"),
+        ({"witness": METRIC, "kept": METRIC, "told": [{"name": "x", "value": 1}]}, "did not end"),
+        ({"witness": "", "state": "invalid"}, "a: invalid"),
+        ({"witness": "", "state": "dead", "job": "b"}, "a: dead"),
+        ({"witness": END, "state": "cancelled"}, "a: cancelled"),
+        ({"witness": END, "kept": '{"name'}, "not JSON"),
+    ],
+)
+def test_the_soak_test_notices(tmp_path, facts, words):
+    assert any(words in violation for violation in _soaked(tmp_path, **facts))

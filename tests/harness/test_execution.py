@@ -607,6 +607,17 @@ def test_an_unrun_job_leaves_the_same_files(tmp_path):
     assert {p.name for p in (tmp_path / "job").iterdir()} == {"job.json", "result.json", "out.ipynb"}
 
 
+def test_the_folder_for_sockets_is_made_by_the_worker(run, tmp_path, monkeypatch):
+    """A harness that is killed while it starts one leaves nothing; where it cannot be made, that is said."""
+    assert not execution.socket_folder().exists()
+    taken, make = tmp_path / "taken", execution.socket_folder
+    taken.write_text("")
+    monkeypatch.setattr(execution, "socket_folder", lambda: make() and taken / "hk")
+    result = run(write_notebook(tmp_path / "a.ipynb", "1"))
+    assert result.state is JobState.DEAD
+    assert result.reason == f"cannot make {taken / 'hk'} for the kernel's sockets: Not a directory"
+
+
 def test_a_worker_leaves_no_sockets_should_its_harness_die_before_it_looks(run, tmp_path, monkeypatch):
     end, found = execution.WorkerProcess.end, []
 
