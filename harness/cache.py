@@ -88,10 +88,13 @@ def _variables(environment: Mapping[str, str], patterns: Sequence[str]) -> dict[
 @memoise
 def distributions() -> tuple[str, ...]:
     """``name-version`` of every installed distribution, from the names of their metadata folders."""
-    found = set()
-    for entry in sys.path:
+    found, entries = set(), [Path(entry or ".").absolute() for entry in sys.path]
+    for place in entries:
+        inside = any(place != other and place.is_relative_to(other) for other in entries)
+        if inside and place.name not in ("site-packages", "dist-packages"):
+            continue  # what a package carries for itself, and puts there when it is imported (Ray does)
         try:
-            names = [path.name for path in Path(entry or ".").iterdir()]
+            names = [path.name for path in place.iterdir()]
         except OSError:
             continue
         found.update(n.rsplit(".", 1)[0] for n in names if n.endswith((".dist-info", ".egg-info")))
