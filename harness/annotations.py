@@ -18,14 +18,13 @@ from pathlib import Path
 from harness.claims import claim_path, read_claim_yaml
 from harness.config import Book
 from harness.errors import HarnessError
-from harness.model import CellResult, CellState, JobResult, JobState, Outcome, Verdict
+from harness.model import FINISHED, CellResult, CellState, JobResult, Outcome, Verdict
 from harness.reading import document_jobs, document_verdicts, read_document
 from harness.wording import OUTCOMES, STATES, one_line
 
 SUMMARY_LIMIT = 2**20
 """Bytes of a step's summary; GitHub refuses a longer one as a whole."""
 
-_GOOD = frozenset({JobState.COMPLETED, JobState.SKIPPED})
 _LEVELS: Mapping[Outcome, str] = {
     Outcome.FAIL: "error",
     Outcome.MISSING: "error",
@@ -95,7 +94,7 @@ def _merged(found: Sequence[Annotation]) -> Iterator[Annotation]:
 
 
 def _of_job(job: JobResult, root: Path) -> Iterator[Annotation]:
-    if job.state in _GOOD:
+    if job.state in FINISHED:
         return
     notebook, title = root / job.notebook, f"{job.id}: {STATES[job.state].en}"
     failed = [cell for cell in job.cells if cell.state is CellState.FAILED]

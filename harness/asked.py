@@ -11,11 +11,9 @@ from typing import Any
 
 from harness.config import Book
 from harness.errors import HarnessError
-from harness.model import JobResult, JobState
+from harness.model import FINISHED, JobResult
 from harness.plan import Planned, Request, plan
 from harness.reading import RecordedRun, read_manifest
-
-_KEPT = frozenset({JobState.COMPLETED, JobState.SKIPPED})
 
 
 @dataclass(frozen=True)
@@ -86,5 +84,5 @@ def finished(before: RecordedRun, planned: Sequence[Planned]) -> dict[str, JobRe
     return {
         result.id: result
         for result in before.results
-        if result.state in _KEPT and now.get(result.id) and then.get(result.id) == now[result.id]
+        if result.state in FINISHED and now.get(result.id) and then.get(result.id) == now[result.id]
     }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.claims import claim_path, claim_yaml, parse_claims, read_claim_yaml
 from harness.errors import HarnessError
-from harness.model import Claim, JobResult, JobState, Metric, ReferenceRun
+from harness.model import FINISHED, Claim, JobResult, Metric, ReferenceRun
 from harness.reading import environment_of, read_manifest, read_run
 from harness.shard import refuse_shard
 from harness.store import find_run, write_text
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 DIGITS = 6
 """Significant digits of a blessed value: enough to recognise a repeated run, few enough to read."""
 _COMMIT_LENGTH = 10
-_FINISHED = (JobState.COMPLETED, JobState.SKIPPED)
 _SET_BY_HARNESS = ("seed", "device", "profile")
 
 
@@ -113,7 +112,7 @@ def _chosen_jobs(book: Book, run_dir: Path, chapters: Sequence[str] | None) -> l
 
 def _check_job(job: JobResult, run_dir: Path, book: Book) -> None:
     """Only a whole run under the book's own parameters can be a reference."""
-    if job.state not in _FINISHED:
+    if job.state not in FINISHED:
         why = f" ({job.reason})" if job.reason else ""
         raise HarnessError(
             f"job {job.id} of run {run_dir.name} ended as {job.state.value}{why}; only completed jobs can be"

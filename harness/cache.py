@@ -179,11 +179,19 @@ def _package_files(root: Path, package: str, names: set[str]) -> set[Path]:
             if path in reached:
                 continue
             reached.add(path)
-            tree = parse(path.read_text(encoding="utf-8", errors="replace"))
-            if tree is None or _is_dynamic(tree):
+            status = path.stat()
+            imported = _file_imports(str(path), module, status.st_size, status.st_mtime_ns)
+            if imported is None:
                 return everything
-            waiting += [n for n in _imports(tree, module) if n == package or n.startswith(package + ".")]
+            waiting += [n for n in imported if n == package or n.startswith(package + ".")]
     return reached | {f for f in everything if _is_data(f, root / package)}
+
+
+@memoise
+def _file_imports(path: str, module: str, size: int, changed: int) -> tuple[str, ...] | None:
+    """What a file imports, None where that cannot be told; read once as long as size and time stay the same."""
+    tree = parse(Path(path).read_text(encoding="utf-8", errors="replace"))
+    return None if tree is None or _is_dynamic(tree) else tuple(_imports(tree, module))
 
 
 def _modules_of(root: Path, name: str) -> Iterator[tuple[Path, str]]:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness.claims import SUFFIX, load_all_claims
-from harness.model import ChapterClaims, JobResult, JobState, Metric, Outcome, Verdict
+from harness.model import FINISHED, ChapterClaims, JobResult, Metric, Outcome, Verdict
 from harness.rules import Case, judge_claim, with_note
 from harness.wording import STATES, Text, join, one_line
 
@@ -126,14 +126,13 @@ def _missing_text(case: Case, lacking: Sequence[JobResult], new: Collection[str]
         return Text("the chapter did not run", "这一章没有运行")
     recorded = {metric.name for job in lacking for metric in job.metrics} & set(new)
     similar = difflib.get_close_matches(case.claim.name, sorted(recorded), 1, SIMILAR)
-    finished = (JobState.COMPLETED, JobState.SKIPPED)
     if similar:
         hint = Text(
             f"not recorded, but {similar[0]} was, which nobody claims: did you rename it to {similar[0]}?",
             f"没有记录，但记录了没有声明的 {similar[0]}：是否改名为 {similar[0]} 了？",
         )
-        return join((hint, *(_job_text(job) for job in lacking if job.state not in finished)))
-    if all(job.state in finished for job in lacking):
+        return join((hint, *(_job_text(job) for job in lacking if job.state not in FINISHED)))
+    if all(job.state in FINISHED for job in lacking):
         advice = Text(
             f"no record({case.claim.name!r}, …) was reached", f"没有执行到 record({case.claim.name!r}, …)"
         )

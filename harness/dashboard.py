@@ -14,7 +14,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from harness.model import JobState, Outcome, Verdict
+from harness.model import FINISHED, JobState, Outcome, Verdict
 from harness.readings import LEGEND, Background, claim_figures, verdicts_of
 from harness.readings import past_runs as past_runs
 from harness.statistics import mean
@@ -32,7 +32,6 @@ from harness.wording import (
 MARKER = "<!-- harness:dashboard -->"
 """Stands in the page's source where the generated part goes."""
 
-GOOD_STATES = frozenset({JobState.COMPLETED, JobState.SKIPPED})
 _HISTORY = 10
 
 
@@ -49,7 +48,7 @@ def outcome_text(outcome: Outcome, count: int | None = None) -> str:
 
 def state_text(state: JobState) -> str:
     """Symbol and word of a notebook's end state."""
-    tone = Outcome.PASS if state in GOOD_STATES else Outcome.FAIL
+    tone = Outcome.PASS if state in FINISHED else Outcome.FAIL
     return f"[{SYMBOLS[tone]} {STATES[state].zh}]{{.verdict .verdict-{tone.value}}}"
 
 

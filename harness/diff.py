@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness.claims import load_claims
 from harness.diffjobs import (
-    GOOD,
     JobDiff,
     Pairs,
     Run,
@@ -27,6 +26,7 @@ from harness.diffjobs import (
 from harness.diffmetrics import BySeed, Change, MetricDiff, compare_metric, judge_together
 from harness.diffoutputs import CellChange, changed_cells
 from harness.errors import HarnessError
+from harness.model import FINISHED
 from harness.reading import read_manifest
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _outputs(pairs: Pairs, run_a: Run, run_b: Run) -> tuple[OutputDiff, ...]:
         if a is None or b is None:
             continue
         places = (run_a.executed(a), run_b.executed(b))
-        if {a.state, b.state} - GOOD and not all(path.is_file() for path in places):
+        if {a.state, b.state} - FINISHED and not all(path.is_file() for path in places):
             continue  # one of them never started
         for change in changed_cells(*places, a.cells, b.cells):
             place = (notebook, change.index, "only in A" in change.what)
@@ -226,5 +226,5 @@ def _regressions(metrics: Sequence[MetricDiff], jobs: Sequence[JobDiff]) -> Iter
         if metric.change is Change.WORSE:
             yield f"{metric.notebook}: {metric.name} is significantly worse ({metric.a:.6g} → {metric.b:.6g})"
     for job in jobs:
-        if job.state_a in GOOD and job.state_b is not None and job.state_b not in GOOD:
+        if job.state_a in FINISHED and job.state_b is not None and job.state_b not in FINISHED:
             yield f"{job.id_b}: completed in A, {job.state_b.value.replace('_', ' ')} in B"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.diffoutputs import counterparts, first_code_lines
-from harness.model import JobResult, JobState
+from harness.model import FINISHED, JobResult, JobState
 from harness.reading import RecordedRun, read_run
 from harness.statistics import mean
 
@@ -17,7 +17,6 @@ SLOWER_RATIO = 1.2
 SLOWER_SECONDS = 0.5
 """A cell got slower if it took more than SLOWER_RATIO times as long and SLOWER_SECONDS longer."""
 
-GOOD = frozenset({JobState.COMPLETED, JobState.SKIPPED})
 _SET_BY_HARNESS = ("seed", "device", "profile")  # told elsewhere
 
 
@@ -112,7 +111,7 @@ def pairs_of(a: Run, b: Run) -> Pairs:
 
 
 def _finished(a: JobResult | None, b: JobResult | None) -> bool:
-    return a is not None and b is not None and a.state in GOOD and b.state in GOOD
+    return a is not None and b is not None and a.state in FINISHED and b.state in FINISHED
 
 
 def compare_job(key: tuple[str, int | None], a: JobResult | None, b: JobResult | None) -> JobDiff:
@@ -124,7 +123,7 @@ def compare_job(key: tuple[str, int | None], a: JobResult | None, b: JobResult |
         id_b=b and b.id,
         state_a=a and a.state,
         state_b=b and b.state,
-        reason_b=b.reason if b and b.state not in GOOD else "",
+        reason_b=b.reason if b and b.state not in FINISHED else "",
         seconds_a=a and a.seconds,
         seconds_b=b and b.seconds,
         time_ratio=_ratio(a.seconds, b.seconds) if finished else None,

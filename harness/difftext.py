@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.diff import OutputDiff, RunDiff, Side
-from harness.diffjobs import GOOD, SLOWER_RATIO, SLOWER_SECONDS, JobDiff
+from harness.diffjobs import SLOWER_RATIO, SLOWER_SECONDS, JobDiff
 from harness.diffmetrics import ALPHA, Change, MetricDiff
-from harness.model import JobState, to_json
+from harness.model import FINISHED, JobState, to_json
 from harness.wording import (
     STATES,
     format_memory,
@@ -220,7 +220,7 @@ def _seeds(metric: MetricDiff) -> str:
 
 def _jobs(diff: RunDiff) -> Section:
     def state(state: JobState | None) -> str:
-        return "not planned" if state is None else f"{'✓' if state in GOOD else '✗'} {STATES[state].en}"
+        return "not planned" if state is None else f"{'✓' if state in FINISHED else '✗'} {STATES[state].en}"
 
     def both(a: str, b: str, ratio: float | None) -> str:
         return (f"{a} → {b}" if a != b else a) + (f" ({ratio:.2f}×)" if ratio is not None else "")

@@ -122,9 +122,14 @@ def finish(
             )
             ending = _with_trouble(ending, trouble, emit, job)
             result = replace(result, state=JobState(ending["state"]), reason=ending["reason"])
-    emit({"event": "job_end", "job": job.id, "state": result.state, "reason": result.reason,
-          "seconds": result.seconds, "metrics": len(metrics)})  # fmt: skip
+    emit(end_event(result))
     return result
+
+
+def end_event(result: JobResult) -> dict[str, Any]:
+    """What the run is told when a job has ended, wherever and however that was."""
+    return {"event": "job_end", "job": result.id, "state": result.state, "reason": result.reason,
+            "seconds": result.seconds, "metrics": len(result.metrics)}  # fmt: skip
 
 
 def _mask_log(log: Path) -> None:

@@ -360,8 +360,7 @@ def _be_kernel(order: Mapping[str, Any], fresh_path: list[str]) -> int:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(order["folder"])
-    os.environ.clear()
-    os.environ.update(order["environment"])
+    _set_environment(order["environment"])
     _, _, module, *options = order["command"]
     sys.argv = [importlib.util.find_spec(module).origin, *options]
     sys.path[:] = fresh_path

@@ -12,6 +12,7 @@ from typing import Any
 from harness.figures import Bar, cell_bars
 from harness.html_table import escape, shares, table
 from harness.model import (
+    FINISHED,
     CellResult,
     CellState,
     JobResult,
@@ -38,7 +39,6 @@ from harness.wording import (
 CellTexts = Mapping[str, Mapping[int, str]]
 """First line of each code cell, by job and by the cell's place in its notebook."""
 
-_GOOD = frozenset({JobState.COMPLETED, JobState.SKIPPED})
 _URGENT = (Outcome.FAIL, Outcome.MISSING, Outcome.INCONCLUSIVE, Outcome.UNEXPECTED, Outcome.PASS)
 _SAFE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -122,7 +122,7 @@ class _Page:
         items = [
             f'<li class="{one.value}">{self._words(one)} {counts[one]}</li>' for one in Outcome if counts[one]
         ]
-        broken = sum(job.state not in _GOOD for job in self.jobs)
+        broken = sum(job.state not in FINISHED for job in self.jobs)
         if broken:
             text = self.say(f"✗ {broken} notebooks broke", f"✗ {broken} 个笔记本没有跑完")
             items.append(f'<li class="fail">{text}</li>')
@@ -150,7 +150,7 @@ class _Page:
         )
         rows = []
         for job in self.jobs:
-            if job.state in _GOOD:
+            if job.state in FINISHED:
                 continue
             failed = [cell for cell in job.cells if cell.state is CellState.FAILED] or [None]
             rows += [
@@ -323,7 +323,7 @@ class _Page:
         return f'<span class="verdict {outcome.value}">{self._words(outcome)}</span>'
 
     def _state(self, state: JobState) -> str:
-        tone = Outcome.PASS if state in _GOOD else Outcome.FAIL
+        tone = Outcome.PASS if state in FINISHED else Outcome.FAIL
         words = f"{SYMBOLS[tone]} {STATES[state].into(self.language)}"
         return f'<span class="verdict {tone.value}">{words}</span>'
 

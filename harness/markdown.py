@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.model import (
+    FINISHED,
     CellState,
     JobResult,
-    JobState,
     Outcome,
     Verdict,
     job_result_from_json,
@@ -32,7 +32,6 @@ from harness.wording import (
 from harness.wording import markdown_code as _code
 from harness.wording import markdown_text as _cell
 
-_GOOD = frozenset({JobState.COMPLETED, JobState.SKIPPED})
 _VERDICT_HEAD = (
     Text("verdict", "判定"),
     Text("claim", "声明"),
@@ -85,7 +84,7 @@ def markdown_report(document: Mapping[str, Any], language: Language) -> str:
         parts += [f"## {Text('Recorded', '记录').into(language)}", _metric_table(outside, language)]
     parts += [f"## {Text('Notebooks', '笔记本').into(language)}", _job_table(jobs, language)]
     for job in jobs:
-        if job.state not in _GOOD:
+        if job.state not in FINISHED:
             parts.append(_failure(job, language))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -198,7 +197,7 @@ def _job_table(jobs: Sequence[JobResult], language: Language) -> str:
         return Text("No notebook was run.", "没有运行笔记本。").into(language)
     rows = [
         [
-            ("✓ " if job.state in _GOOD else "✗ ") + STATES[job.state].into(language),
+            ("✓ " if job.state in FINISHED else "✗ ") + STATES[job.state].into(language),
             _code(job.notebook),
             "—" if job.seed is None else str(job.seed),
             format_seconds(job.seconds, language),

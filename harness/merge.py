@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.model import SCHEMA, JobResult, JobState
+from harness.model import FINISHED, SCHEMA, JobResult, JobState
 from harness.reading import RecordedRun, read_document, read_run
 from harness.shard import Shard, shard_from_json
 from harness.store import explain_os_error, write_json, write_text
 
-_FINISHED = (JobState.COMPLETED, JobState.SKIPPED)
 _JOINT = " / "  # between the values of machines that differ
 
 
@@ -145,7 +144,7 @@ def _choose(name: str, one: Part, other: Part) -> Part:
 
 def _told(result: JobResult) -> tuple[Any, ...]:
     """What a result says, without times and places."""
-    state = JobState.COMPLETED if result.state in _FINISHED else result.state
+    state = JobState.COMPLETED if result.state in FINISHED else result.state
     cells = tuple((cell.id, cell.state, cell.error) for cell in result.cells)
     return state, dict(result.parameters), cells, tuple(replace(m, time=None) for m in result.metrics)
 

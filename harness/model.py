@@ -33,6 +33,10 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"  # interrupted by the user
 
 
+FINISHED = frozenset({JobState.COMPLETED, JobState.SKIPPED})
+"""States in which every cell ran to its end, now or when the kept result was made."""
+
+
 class CellState(StrEnum):
     """How one code cell ended."""
 

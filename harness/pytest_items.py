@@ -21,7 +21,7 @@ from harness.check import judge
 from harness.claims import load_claims
 from harness.config import BUILT_IN_PROFILES, Book, find_profile, find_root, load_book
 from harness.errors import HarnessError, InfrastructureError
-from harness.model import CellState, ChapterClaims, JobResult, JobState, Outcome, Verdict
+from harness.model import FINISHED, CellState, ChapterClaims, JobResult, Outcome, Verdict
 from harness.notebook import PASSED_OVER, read_notebook
 from harness.parameters import read_parameters
 from harness.plan import Request, job_stem, parse_seeds, plan
@@ -31,7 +31,6 @@ from harness.run import execute
 from harness.store import build_dir, create_run_at, explain_os_error, write_text
 from harness.wording import OUTCOMES, STATES, names_cell, one_line
 
-_GOOD = (JobState.COMPLETED, JobState.SKIPPED)
 _OUTCOMES = (Outcome.FAIL, Outcome.MISSING, Outcome.INCONCLUSIVE, Outcome.PASS)  # the worst first
 
 
@@ -143,7 +142,7 @@ class FinishedRun:
 
     def unfinished(self) -> list[JobResult]:
         """The jobs that did not complete."""
-        return [job for job in self.jobs if job.state not in _GOOD]
+        return [job for job in self.jobs if job.state not in FINISHED]
 
     def describe(self, job: JobResult) -> str:
         """State, cell, line and error of a job, and where its output is."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InfrastructureError
-from harness.execution import NOT_SAVED, cells_so_far, finish, note_cell, prepare
+from harness.execution import NOT_SAVED, cells_so_far, end_event, finish, note_cell, prepare
 from harness.executor import Setting
 from harness.model import Job, JobResult, JobState, job_result_from_json
 from harness.nodes import Site
@@ -208,8 +208,7 @@ class Task:
                 {"event": "trouble", "job": self.job.id, "message": f"{self.job.id}: {trouble}"}
             )
             result = replace(result, state=JobState.DEAD, reason=f"{NOT_SAVED}: {trouble}")
-        self.setting.emit({"event": "job_end", "job": self.job.id, "state": result.state, "reason": result.reason,
-                           "seconds": result.seconds, "metrics": len(result.metrics)})  # fmt: skip
+        self.setting.emit(end_event(result))
         return result
 
     def _died(self, said: str) -> JobResult:

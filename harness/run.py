@@ -16,7 +16,7 @@ from harness.asked import Asked, digest, finished
 from harness.config import Book
 from harness.environment import environment, git_state, hardware_class
 from harness.errors import HarnessError, InfrastructureError
-from harness.execution import unrun_result
+from harness.execution import end_event, unrun_result
 from harness.executor import Executor, LocalExecutor, RunJob, Setting
 from harness.model import SCHEMA, Job, JobResult, JobState, to_json
 from harness.nodes import difference, sites_of, with_nodes
@@ -285,8 +285,7 @@ class _Room:
         return result
 
     def _ended(self, result: JobResult) -> None:
-        self.events({"event": "job_end", "job": result.id, "state": result.state, "reason": result.reason,
-                     "seconds": result.seconds, "metrics": len(result.metrics)})  # fmt: skip
+        self.events(end_event(result))
 
 
 def shown_path(notebook: Path, book: Book | None) -> str:

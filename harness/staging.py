@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import dashboard
-from harness.model import METRIC_MIME, JobResult, Outcome, Verdict
+from harness.model import FINISHED, METRIC_MIME, JobResult, Outcome, Verdict
 from harness.notebook import PAPERMILL_TAGS
 from harness.wording import format_memory, format_number, format_range
 
@@ -107,7 +107,7 @@ def banner(evidence: Evidence | None, has_outputs: bool, stale: bool) -> str:
         ]
         return _box("run-card run-card-warn", lines)
     job, document = evidence.job, evidence.document
-    good = job.state in dashboard.GOOD_STATES
+    good = job.state in FINISHED
     lines = []
     if not good:
         shown = "下面的输出到中断处为止" if has_outputs else "下面没有输出"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.model import CellState, JobResult, JobState, Outcome, Verdict
+from harness.model import FINISHED, CellState, JobResult, Outcome, Verdict
 from harness.statistics import mean
 from harness.wording import (
     OUTCOMES,
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_GOOD = frozenset({JobState.COMPLETED, JobState.SKIPPED})
 _COLOURS = {
     Outcome.PASS: "green",
     Outcome.FAIL: "red",
@@ -41,7 +40,7 @@ def print_summary(console: Console, results: Sequence[JobResult], verdicts: Sequ
     if results:
         console.print(_job_table(results))
     for job in results:
-        if job.state not in _GOOD:
+        if job.state not in FINISHED:
             _print_problem(console, job.id, _job_lines(job))
     if any(job.metrics for job in results if job.chapter is None):
         console.print(_metric_table(results))
@@ -95,7 +94,7 @@ def _job_table(results: Sequence[JobResult]) -> Table:
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("peak memory", justify="right", no_wrap=True)
     for job in results:
-        good = job.state in _GOOD
+        good = job.state in FINISHED
         table.add_row(
             RichText(f"{'✓' if good else '✗'} {STATES[job.state].en}", style="green" if good else "red"),
             RichText(one_line(job.id if job.chapter else job.notebook)),

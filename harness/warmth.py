@@ -24,10 +24,9 @@ def modules_to_import(
         heavy: top-level names of those that count.
     """
     found: set[str] = set()
-    for notebook in notebooks:
-        for source in _sources(notebook, root, packages):
-            if (tree := parse(source)) is not None:
-                found.update(name for name in _imports(tree) if re.split("[.:]", name)[0] in heavy)
+    for source in {source for notebook in notebooks for source in _sources(notebook, root, packages)}:
+        if (tree := parse(source)) is not None:
+            found.update(name for name in _imports(tree) if re.split("[.:]", name)[0] in heavy)
     return sorted(found, key=lambda name: (":" in name, name))
 
 

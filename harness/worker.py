@@ -36,10 +36,10 @@ def main(arguments: list[str], seat: Seat | None = None) -> int:
     start_guard(descriptor, sockets, harness)
     from harness.model import to_json
     from harness.process import adopt_orphans, kill_until_none, running_below
-    from harness.variables import mask
+    from harness.variables import SECRETS_VARIABLE, mask
 
     adopt_orphans()
-    hidden = json.loads(os.environ.pop("HARNESS_SECRETS", "[]"))  # the kernel inherits what is left
+    hidden = json.loads(os.environ.pop(SECRETS_VARIABLE, "[]"))  # the kernel inherits what is left
     pipe = os.fdopen(descriptor, "w", encoding="utf-8")
 
     def report(event: Mapping[str, Any]) -> None:

@@ -83,6 +83,12 @@ def names(option: str | None) -> list[str] | None:
     return found
 
 
+def check_out(out: str | None) -> None:
+    """An empty --out, as from an unset variable, is no place."""
+    if out is not None and not out.strip():
+        raise HarnessError("--out is empty; name a folder, or leave it out")
+
+
 def check_claim_files(book: Book) -> None:
     """A broken claim file is told before anything runs, not after an hour of training."""
     from harness.claims import load_all_claims

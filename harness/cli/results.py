@@ -15,6 +15,7 @@ from harness.cli.common import (
     RunArgument,
     StrictOption,
     check_claim_files,
+    check_out,
     console,
     fail,
     judge_and_report,
@@ -121,11 +122,9 @@ def _merge(
     merger = plan_merger([run_folder(root, name) for name in runs], allow_missing=allow_missing)
     if book:
         check_claim_files(book)
-    if out is not None:
-        if not out.strip():
-            raise HarnessError("--out is empty; name a folder, or leave it out")
-        if not is_url(out):
-            refuse_overlap(merger, Path(out).resolve())
+    check_out(out)
+    if out is not None and not is_url(out):
+        refuse_overlap(merger, Path(out).resolve())
     seconds = merger.seconds
     with run_place(out, root, merger.profile) as place:
         write_merged(merger, place.folder, ["harness", *sys.argv[1:]])

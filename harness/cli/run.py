@@ -16,6 +16,7 @@ from harness.cli.common import (
     ChaptersOption,
     StrictOption,
     check_claim_files,
+    check_out,
     console,
     fail,
     judge_and_report,
@@ -112,8 +113,7 @@ def run(
     root = find_root()
     book = load_book() if root or not (notebooks or resume) else None
     place = book.root if book else Path.cwd()
-    if out is not None and not out.strip():
-        raise HarnessError("--out is empty; name a folder, or leave it out")
+    check_out(out)
     if resume:
         given = (notebooks, profile, chapters, seeds, param, cell_timeout, notebook_timeout, env, shard)
         if device != "auto" or any(value for value in given):
@@ -304,11 +304,11 @@ def _execute(
 
 def _print_failures(results: Any, verdicts: Any) -> None:
     """For --quiet: a line for each job that did not complete and each claim that does not hold."""
-    from harness.model import JobState, Outcome
+    from harness.model import FINISHED, Outcome
     from harness.wording import OUTCOMES, STATES
 
     for job in results:
-        if job.state not in (JobState.COMPLETED, JobState.SKIPPED):
+        if job.state not in FINISHED:
             fail(f"{job.id}: {STATES[job.state].en}" + (f": {job.reason}" if job.reason else ""), ExitCode.OK)
     for verdict in verdicts:
         if verdict.outcome in (Outcome.FAIL, Outcome.MISSING):
