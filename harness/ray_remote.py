@@ -57,9 +57,10 @@ class RemoteJob:
         self._process: subprocess.Popen[bytes] | None = None
         self._cancelled = False
         sweep()
-        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        new = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
+        self._lock = os.open(new / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._folder = new.rename(new.with_name(new.name[1:]))  # only now another job's sweep sees it
         threading.Thread(target=self._run, args=(code, book, request), daemon=True).start()
 
     def poll(self, seen: int, offsets: dict[str, int]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def test_every_state_is_as_in_a_local_run(cluster, root, importable):
     assert [r.state.value for r in remote.results] == [
         "completed", "failed", "dead", "exited_early", "timed_out", "invalid"
     ]  # fmt: skip
-    assert told(remote.results) == told(local.results)
+    assert told(remote.results) == told(local.results), [r.reason for r in remote.results]
     assert [r.reason for r in remote.results] == [
         r.reason.replace(str(local_dir), str(run_dir)) for r in local.results
     ]
