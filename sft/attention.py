@@ -1,0 +1,150 @@
+"""Attention and positions: what chapters 3 and 4 teach, under the same names.
+
+Shapes: ``batch`` sequences, ``n`` positions that ask, ``m`` positions that are looked at, ``h`` heads, ``d_k`` numbers
+in a query or key, ``d_v`` in a value. Masks are boolean, True where a position may be looked at, as in
+:func:`torch.nn.functional.scaled_dot_product_attention`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def attention(
+    Q: torch.Tensor, K: torch.Tensor, V: torch.Tensor, mask: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scaled dot-product attention, softmax(QKᵀ/√d_k)V (Vaswani et al. 2017, arXiv:1706.03762, equation 1).
+
+    Args:
+        Q: queries, (…, n, d_k).
+        K: keys, (…, m, d_k).
+        V: values, (…, m, d_v).
+        mask: broadcastable to (…, n, m); a row without any True gives NaN.
+
+    Returns:
+        the mixed values, (…, n, d_v), and the weights, (…, n, m), each row of which sums to 1.
+    """
+    scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    A = scores.softmax(dim=-1)
+    return A @ V, A
+
+
+def causal_mask(n: int, m: int | None = None, device: torch.device | None = None) -> torch.Tensor:
+    """Who may look at whom in a decoder, (n, m): the last ``n`` of ``m`` positions see themselves and all before.
+
+    ``m`` is ``n`` unless earlier positions are already in a cache.
+    """
+    m = n if m is None else m
+    return torch.ones(n, m, dtype=torch.bool, device=device).tril(m - n)
+
+
+def padding_mask(attention_mask: torch.Tensor) -> torch.Tensor:
+    """The tokenizer's ``attention_mask`` (batch, m), 1 for text and 0 for padding, as a mask (batch, 1, 1, m)."""
+    return attention_mask.bool()[:, None, None, :]
+
+
+def sinusoidal_positions(n: int, d: int, base: float = 10_000.0) -> torch.Tensor:
+    """Sines and cosines of each position, (n, d), ``d`` even (Vaswani et al. 2017, section 3.5).
+
+    Column 2i is sin(p/base^(2i/d)), column 2i+1 its cosine.
+    """
+    angles = rotary_angles(torch.arange(n), d, base)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+
+
+def rotary_angles(positions: torch.Tensor, d: int, base: float = 10_000.0) -> torch.Tensor:
+    """Angle in radians of each pair of dimensions at each position, (n, d/2): p/base^(2i/d)."""
+    return positions[:, None] / base ** (torch.arange(0, d, 2, device=positions.device) / d)
+
+
+def rotate(x: torch.Tensor, start: int = 0, base: float = 10_000.0) -> torch.Tensor:
+    """Rotary positions (RoPE, Su et al. 2021, arXiv:2104.09864, equation 34), to be applied to queries and keys.
+
+    The pair of dimensions (2i, 2i+1) is turned by the angle p/base^(2i/d), so that the product of a query at ``p`` and
+    a key at ``q`` depends on ``p − q`` alone.
+
+    Args:
+        x: (…, n, d), ``d`` even.
+        start: position of the first row.
+    """
+    positions = torch.arange(start, start + x.shape[-2], device=x.device)
+    angles = rotary_angles(positions, x.shape[-1], base)
+    cos, sin = angles.cos(), angles.sin()
+    a, b = x[..., 0::2], x[..., 1::2]
+    turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    return turned.flatten(-2).to(x.dtype)
+
+
+class MultiHeadAttention(nn.Module):
+    """``num_heads`` attentions side by side, each with projections of its own (Vaswani et al. 2017, section 3.2.2).
+
+    Every head sees the whole sequence; what differs is the projection onto ``d_model / num_heads`` numbers.
+
+    Args:
+        dropout: share of the weights that is dropped in training.
+        rotary: turn queries and keys by their positions (:func:`rotate`); for attention of a text to itself only.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, dropout: float = 0.0, rotary: bool = False) -> None:
+        super().__init__()
+        if d_model % num_heads:
+            raise ValueError(f"d_model {d_model} cannot be divided among {num_heads} heads")
+        self.num_heads, self.dropout, self.rotary = num_heads, dropout, rotary
+        self.W_q, self.W_k = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
+        self.W_v, self.W_o = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
+
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, n, d_model) -> (batch, h, n, d_k)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        memory: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+        cache: dict[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Let each position of ``x`` (batch, n, d_model) look at ``memory`` (batch, m, d_model), or at ``x`` itself.
+
+        Args:
+            mask: broadcastable to (batch, h, n, m).
+            cache: keys and values of earlier calls, and the place where those of this call are put. Attention to
+                ``x`` itself appends to it; attention to ``memory`` fills it once and then reads it.
+
+        Returns:
+            (batch, n, d_model).
+        """
+        Q, K, V = self.project(x, memory, cache)
+        dropout = self.dropout if self.training else 0.0
+        Z = F.scaled_dot_product_attention(Q, K, V, attn_mask=mask, dropout_p=dropout)
+        return self.W_o(Z.transpose(1, 2).flatten(-2))
+
+    def project(
+        self, x: torch.Tensor, memory: torch.Tensor | None, cache: dict[str, torch.Tensor] | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries (batch, h, n, d_k), keys and values (batch, h, m, d_k) of all heads."""
+        Q = self.split(self.W_q(x))
+        if memory is not None and cache:
+            return Q, cache["K"], cache["V"]
+        source = x if memory is None else memory
+        K, V = self.split(self.W_k(source)), self.split(self.W_v(source))
+        if self.rotary:
+            start = cache["K"].shape[2] if cache else 0
+            Q, K = rotate(Q, start), rotate(K, start)
+        if cache:
+            K, V = torch.cat((cache["K"], K), dim=2), torch.cat((cache["V"], V), dim=2)
+        if cache is not None:
+            cache.update(K=K, V=V)
+        return Q, K, V
+
+    def weights(
+        self, x: torch.Tensor, memory: torch.Tensor | None = None, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What each head looks at, (batch, h, n, m): to be drawn, not for training."""
+        return attention(*self.project(x, memory, None), mask)[1]
