@@ -69,6 +69,8 @@ def rotate(x: torch.Tensor, start: int = 0, base: float = 10_000.0) -> torch.Ten
 
     The pair of dimensions (2i, 2i+1) is turned by the angle p/base^(2i/d), so that the product of a query at ``p`` and
     a key at ``q`` depends on ``p − q`` alone.
+    Llama pairs dimension i with i + d/2 instead: the same after reordering the dimensions. Angles are in float32, so
+    that products differ by about 1e-6.
 
     Args:
         x: (…, n, d), ``d`` even.

@@ -37,6 +37,7 @@ TAUGHT = {  # chapter -> what later chapters take from `sft/` because this one t
         "greedy",
         "beam_search",
     },
+    "04-mathematics": {"rotate"},
     "05-fine-tuning": {
         "length_buckets",
         "collate",
