@@ -39,7 +39,7 @@ class TransformerConfig:
     max_length: int = 512
 
 
-def layer_norm(config: TransformerConfig) -> nn.LayerNorm:
+def make_norm(config: TransformerConfig) -> nn.LayerNorm:
     """Mean 0 and variance 1 at each position, then a learned scale and shift (Ba et al. 2016, arXiv:1607.06450)."""
     return nn.LayerNorm(config.d_model, config.norm_eps)
 
@@ -62,7 +62,7 @@ class Embeddings(nn.Module):
             self.register_buffer("positions", table, persistent=False)
         else:
             self.positions = None
-        self.norm = layer_norm(config) if config.embedding_norm else nn.Identity()
+        self.norm = make_norm(config) if config.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         nn.init.normal_(self.tokens.weight, std=d**-0.5)
 
@@ -96,7 +96,7 @@ class Residual(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.norm = layer_norm(config)
+        self.norm = make_norm(config)
         self.dropout = nn.Dropout(config.dropout)
         self.norm_first = config.norm_first
 
@@ -162,7 +162,7 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(config)
         layers = (EncoderLayer(config) for _ in range(config.num_layers))
         self.layers = nn.ModuleList(layers)
-        self.norm = layer_norm(config) if config.norm_first else nn.Identity()
+        self.norm = make_norm(config) if config.norm_first else nn.Identity()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Ids (batch, m); ``attention_mask`` (batch, m), 0 at padding -> (batch, m, d_model)."""
@@ -185,7 +185,7 @@ class Decoder(nn.Module):
         self.embeddings = Embeddings(config)
         layers = (DecoderLayer(config, cross) for _ in range(config.num_layers))
         self.layers = nn.ModuleList(layers)
-        self.norm = layer_norm(config) if config.norm_first else nn.Identity()
+        self.norm = make_norm(config) if config.norm_first else nn.Identity()
 
     def new_cache(self) -> Cache:
         """An empty cache for :meth:`forward`."""
