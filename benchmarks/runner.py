@@ -74,11 +74,10 @@ def timed(command: list[str], folder: Path) -> float:
 
 
 def _environment() -> dict[str, str]:
-    """The threads of each library are left to it; the harness is found from everywhere."""
+    """The threads of each library are left to it; the harness is found from everywhere; imports are compiled once."""
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)
-    return {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | {
-        "PYTHONPATH": path
-    }
+    left_out = ("OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if name not in left_out} | {"PYTHONPATH": path}
 
 
 def run_harness(notebooks: list[Path], out: Path) -> float:

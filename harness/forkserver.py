@@ -202,6 +202,7 @@ def main(arguments: Sequence[str]) -> Role:
             worker.import_papermill()
             for module in ("harness.engine", "ipykernel.ipkernel", "ipykernel.kernelapp", *arguments[1:]):
                 _import(module)
+            sys.modules["nbformat"].v4.new_notebook()  # compiles the validator
         gc.collect()
         gc.freeze()  # a collection in a child leaves the shared pages alone
         loaded = sorted({name.partition(".")[0] for name in sys.modules})

@@ -49,18 +49,19 @@ def padding_mask(attention_mask: torch.Tensor) -> torch.Tensor:
     return attention_mask.bool()[:, None, None, :]
 
 
+def position_angles(positions: torch.Tensor, d: int, base: float = 10_000.0) -> torch.Tensor:
+    """Angle in radians of each pair of dimensions at each position, (n, d/2): p/base^(2i/d)."""
+    steps = torch.arange(0, d, 2, device=positions.device)
+    return positions[:, None] / base ** (steps / d)
+
+
 def sinusoidal_positions(n: int, d: int, base: float = 10_000.0) -> torch.Tensor:
     """Sines and cosines of each position, (n, d), ``d`` even (Vaswani et al. 2017, section 3.5).
 
     Column 2i is sin(p/base^(2i/d)), column 2i+1 its cosine.
     """
-    angles = rotary_angles(torch.arange(n), d, base)
+    angles = position_angles(torch.arange(n), d, base)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
-
-
-def rotary_angles(positions: torch.Tensor, d: int, base: float = 10_000.0) -> torch.Tensor:
-    """Angle in radians of each pair of dimensions at each position, (n, d/2): p/base^(2i/d)."""
-    return positions[:, None] / base ** (torch.arange(0, d, 2, device=positions.device) / d)
 
 
 def rotate(x: torch.Tensor, start: int = 0, base: float = 10_000.0) -> torch.Tensor:
@@ -68,13 +69,15 @@ def rotate(x: torch.Tensor, start: int = 0, base: float = 10_000.0) -> torch.Ten
 
     The pair of dimensions (2i, 2i+1) is turned by the angle p/base^(2i/d), so that the product of a query at ``p`` and
     a key at ``q`` depends on ``p − q`` alone.
+    Llama pairs dimension i with i + d/2 instead: the same after reordering the dimensions. Angles are in float32, so
+    that products differ by about 1e-6.
 
     Args:
         x: (…, n, d), ``d`` even.
         start: position of the first row.
     """
     positions = torch.arange(start, start + x.shape[-2], device=x.device)
-    angles = rotary_angles(positions, x.shape[-1], base)
+    angles = position_angles(positions, x.shape[-1], base)
     cos, sin = angles.cos(), angles.sin()
     a, b = x[..., 0::2], x[..., 1::2]
     turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)

@@ -2,6 +2,7 @@
 
 ``python -m sft.pretrain --out FOLDER`` makes mini-gpt-zh; ``--set 'objective="masked"'`` trains a BERT instead;
 ``--help`` lists what can be set. Started again with the same options, an interrupted run goes on where it stopped.
+``--set 'start_from="FOLDER"'`` goes on from a finished model, with its tokenizer, at other lengths or on other corpora.
 
 What makes a small budget count: documents packed into full blocks, short blocks first, the vocabulary's projection only
 where a loss is taken, Muon for the layers' matrices, dropout as the corpora are read several times, character
@@ -36,7 +37,7 @@ from transformers import (
 
 from sft import data
 from sft.data import DataError
-from sft.hub import PRETRAINED
+from sft.hub import PRETRAINED, HubError, locate_model
 from sft.runs import Meter, Progress, RunError, RunFolder
 from sft.tokenization import build_char_tokenizer
 from sft.training import autocast, find_device, set_seed, warmup_linear
@@ -56,7 +57,7 @@ class PretrainConfig:
     intermediate_size: int = 512
     dropout: float = 0.15
     min_count: int = 2  # characters seen fewer times are [UNK]
-    block_lengths: tuple[int, ...] = (64, 256, 512)  # the curriculum: each for an equal share of the rounds
+    block_lengths: tuple[int, ...] = (64, 256)  # the curriculum: each for an equal share of the rounds
     epochs: tuple[tuple[str, int], ...] = (  # how often each corpus is read
         ("people_daily", 12),
         ("reviews", 2),
@@ -70,6 +71,7 @@ class PretrainConfig:
     weight_decay: float = 0.1
     mask_fraction: float = 0.15  # of the masked objective
     embeddings_from: str | None = "mini-bert-zh"  # None: random
+    start_from: str | None = None  # a finished causal model to go on from; its shape and tokenizer stay
     seed: int = 0
 
 
@@ -175,6 +177,15 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> P
         _drop_residuals(model, config.dropout)
         return model
     raise ValueError(f'objective {config.objective!r}: use "causal" or "masked"')
+
+
+def continued_model(config: PretrainConfig) -> LlamaForCausalLM:
+    """The finished causal model named by ``start_from``, ready to be trained on, at longer blocks if need be."""
+    model = LlamaForCausalLM.from_pretrained(locate_model(config.start_from), dtype=torch.float32)
+    longest = 2 * max(config.block_lengths)
+    model.config.max_position_embeddings = max(model.config.max_position_embeddings, longest)
+    _drop_residuals(model, config.dropout)
+    return model
 
 
 def _drop_residuals(model: LlamaForCausalLM, dropout: float) -> None:
@@ -439,22 +450,26 @@ def main(
         texts = data.load_pretraining_texts()
         decides = {"config": asdict(config), "texts": data.fingerprint(texts), "limit": limit}
         folder = RunFolder(run, decides)
-        tokenizer = build_char_tokenizer(texts["text"], min_count=config.min_count)
+        tokenizer = (
+            AutoTokenizer.from_pretrained(locate_model(config.start_from))
+            if config.start_from
+            else build_char_tokenizer(texts["text"], min_count=config.min_count)
+        )
         documents = {
             name: tokenise(rows[:limit], tokenizer)
             for name, rows in data.group_by_corpus(texts).items()
             if name in dict(config.epochs)
         }
         set_seed(config.seed)
-        model = build_model(config, tokenizer)
-        if config.embeddings_from:
+        model = continued_model(config) if config.start_from else build_model(config, tokenizer)
+        if config.embeddings_from and not config.start_from:
             shipped = PRETRAINED / config.embeddings_from
             start_embeddings(model, tokenizer, shipped if shipped.is_dir() else Path(config.embeddings_from))
         batches = plan_blocks(documents, config)
         count = sum(p.numel() for p in model.parameters())
         print(f"{count:,} weights, {len(batches):,} steps of {config.tokens_per_batch:,} tokens", flush=True)
         pretrain(model, batches, config, tokenizer, folder, device=chosen_device)
-    except (DataError, RunError, ValueError) as error:
+    except (DataError, HubError, RunError, ValueError) as error:
         typer.echo(f"pretrain: {error}", err=True)
         raise typer.Exit(3) from None
     export(model, tokenizer, out)

@@ -39,6 +39,11 @@ class TransformerConfig:
     max_length: int = 512
 
 
+def make_norm(config: TransformerConfig) -> nn.LayerNorm:
+    """Mean 0 and variance 1 at each position, then a learned scale and shift (Ba et al. 2016, arXiv:1607.06450)."""
+    return nn.LayerNorm(config.d_model, config.norm_eps)
+
+
 class Embeddings(nn.Module):
     """Token vectors plus, unless positions are rotary, position vectors.
 
@@ -57,7 +62,7 @@ class Embeddings(nn.Module):
             self.register_buffer("positions", table, persistent=False)
         else:
             self.positions = None
-        self.norm = nn.LayerNorm(d, config.norm_eps) if config.embedding_norm else nn.Identity()
+        self.norm = make_norm(config) if config.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         nn.init.normal_(self.tokens.weight, std=d**-0.5)
 
@@ -91,7 +96,7 @@ class Residual(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(config.d_model, config.norm_eps)
+        self.norm = make_norm(config)
         self.dropout = nn.Dropout(config.dropout)
         self.norm_first = config.norm_first
 
@@ -123,11 +128,14 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: TransformerConfig, cross: bool = True) -> None:
         super().__init__()
-        d, h, rotary = config.d_model, config.num_heads, config.positions == "rotary"
+        d, h = config.d_model, config.num_heads
+        rotary = config.positions == "rotary"
         self.attention = MultiHeadAttention(d, h, config.dropout, rotary)
-        self.cross_attention = MultiHeadAttention(d, h, config.dropout) if cross else None
+        look = MultiHeadAttention(d, h, config.dropout) if cross else None
+        self.cross_attention = look
         self.feed_forward = FeedForward(config)
-        self.residuals = nn.ModuleList(Residual(config) for _ in range(3 if cross else 2))
+        count = 3 if cross else 2
+        self.residuals = nn.ModuleList(Residual(config) for _ in range(count))
 
     def forward(
         self,
@@ -141,7 +149,8 @@ class DecoderLayer(nn.Module):
         own, other = cache or (None, None)
         x = self.residuals[0](x, lambda y: self.attention(y, mask=mask, cache=own))
         if self.cross_attention is not None:
-            x = self.residuals[1](x, lambda y: self.cross_attention(y, memory, memory_mask, other))
+            look = self.cross_attention
+            x = self.residuals[1](x, lambda y: look(y, memory, memory_mask, other))
         return self.residuals[-1](x, self.feed_forward)
 
 
@@ -151,8 +160,9 @@ class Encoder(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_layers))
-        self.norm = nn.LayerNorm(config.d_model, config.norm_eps) if config.norm_first else nn.Identity()
+        layers = (EncoderLayer(config) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(layers)
+        self.norm = make_norm(config) if config.norm_first else nn.Identity()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Ids (batch, m); ``attention_mask`` (batch, m), 0 at padding -> (batch, m, d_model)."""
@@ -173,8 +183,9 @@ class Decoder(nn.Module):
     def __init__(self, config: TransformerConfig, cross: bool = True) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(DecoderLayer(config, cross) for _ in range(config.num_layers))
-        self.norm = nn.LayerNorm(config.d_model, config.norm_eps) if config.norm_first else nn.Identity()
+        layers = (DecoderLayer(config, cross) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(layers)
+        self.norm = make_norm(config) if config.norm_first else nn.Identity()
 
     def new_cache(self) -> Cache:
         """An empty cache for :meth:`forward`."""
@@ -197,7 +208,7 @@ class Decoder(nn.Module):
         """
         start = cache[0][0]["K"].shape[2] if cache and cache[0][0] else 0
         n = input_ids.shape[1]
-        mask = causal_mask(n, start + n, input_ids.device)
+        mask = causal_mask(n, start + n, input_ids.device) if n > 1 else None
         source_mask = None if memory_mask is None else padding_mask(memory_mask)
         x = self.embeddings(input_ids, start)
         for i, layer in enumerate(self.layers):
@@ -259,8 +270,9 @@ def bert_encoder(bert: BertModel) -> Encoder:
         for theirs, ours in BERT_NAMES.items():
             name = name.replace(theirs, ours)
         weights[name] = value
+    positions = weights["embeddings.position_embeddings.weight"]
     segment = weights["embeddings.token_type_embeddings.weight"][0]
-    weights["embeddings.positions"] = weights["embeddings.position_embeddings.weight"] + segment
+    weights["embeddings.positions"] = positions + segment
     encoder = Encoder(config)
     encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
     return encoder
@@ -335,7 +347,8 @@ def beam_search(
     first = torch.arange(batch, device=device)[:, None] * num_beams
     cache, new = decoder.new_cache(), input_ids
     for _ in range(max_new_tokens):
-        log_p = decoder(new, memory, memory_mask, cache)[:, -1].log_softmax(-1)  # (batch · beams, V)
+        logits = decoder(new, memory, memory_mask, cache)[:, -1]  # (batch · beams, V)
+        log_p = logits.log_softmax(-1)
         log_p[ended] = -math.inf
         log_p[ended, eos_id] = 0.0
         total = (scores.flatten()[:, None] + log_p).view(batch, -1)

@@ -284,3 +284,20 @@ def test_the_command_names_what_is_wrong(tmp_path):
     ):
         result = run(*options)
         assert result.returncode == 3 and words in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_finished_model_is_gone_on_from_at_longer_blocks(corpus, tmp_path):
+    tokenizer, documents = corpus
+    first = train(corpus, tmp_path / "first")
+    pretrain.export(first, tokenizer, tmp_path / "model")
+    longer = replace(SMALL, start_from=str(tmp_path / "model"), block_lengths=(64,), lr=1e-3)
+    model = pretrain.continued_model(longer)
+    assert model.config.max_position_embeddings == 128
+    for name, weight in first.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], weight, rtol=1e-3, atol=1e-3)  # saved in 16 bits
+    run = RunFolder(tmp_path / "run", {})
+    batches = plan_blocks(documents, longer)
+    pretrain.pretrain(model, batches, longer, tokenizer, run, device=torch.device("cpu"))
+    texts = SENTENCES[:8]
+    before, after = (bits_per_character(m, texts, tokenizer, context=32, stride=16) for m in (first, model))
+    assert after < before
