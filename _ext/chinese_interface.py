@@ -29,6 +29,7 @@ _WORDS = {
     "Link to this heading": "此标题的链接",
     "Link to this image": "此图的链接",
     "Link to this table": "此表的链接",
+    "Link to this term": "此术语的链接",
     "On this page": "本页目录",
     "Open an issue": "提出问题",
     "Open issue": "提出问题",
