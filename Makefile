@@ -17,7 +17,7 @@ HARNESS_FLAGS ?=
 # --dist loadgroup: the tests that share a Ray cluster stay together.
 PYTEST_FLAGS ?= -n auto --dist loadgroup
 
-.PHONY: help book test run lint fix serve clean
+.PHONY: help book test run site lint fix serve clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -31,6 +31,10 @@ test: $(VENV)/.test
 # make run    run the chapters only (PROFILE as above)
 run: $(VENV)/.site
 	@$(RUN) -m harness run --profile $(PROFILE) $(HARNESS_FLAGS)
+
+# make site   build the site from a run that is there (FROM=folder; the latest by default)
+site: $(VENV)/.site
+	@$(RUN) -m harness book $(FROM)
 
 # make lint   what CI says about style: Python, notebooks
 lint: $(VENV)/.test
