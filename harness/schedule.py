@@ -27,6 +27,7 @@ from harness.store import read_json, runs_dir
 UNKNOWN_MB = 1024.0  # of memory, for a job that never ran here
 MEMORY_SHARE = 0.9  # of what is free at the start
 CORES_OF_USE = 4  # to one job: a small model gains little from more
+JOBS_A_PLACE = 8  # one after another, at least, where jobs are to have fewer cores than that
 HISTORY = 20  # newest runs that are looked through
 POLL = 0.5  # seconds between tries for a GPU that another run holds
 
@@ -62,8 +63,9 @@ def find_machine(
 ) -> Machine:
     """What there is for *count* jobs on *device*; what the user gave goes before what is found.
 
-    At once runs one job for every few cores, and half of all jobs where there are more cores than that: the last
-    job runs alone, with the threads that it began with.
+    At once runs one job for every few cores; more, down to one a core, only where each place will see several jobs:
+    the last job runs alone, with the threads that it began with, and a long one then costs more than was gained. This
+    book's five chapters took 12.6 minutes two at a time on two cores, half of it the last one alone on one thread.
 
     Args:
         gpus: ids with commas, or how many of those found; None takes all that this process may see.
@@ -83,7 +85,7 @@ def find_machine(
     ids = (device.partition(":")[2],) if pinned else _gpu_ids(gpus) if on_gpu or gpus is not None else ()
     if pinned and gpus is not None:
         raise HarnessError(f"--device {device} names a GPU and --gpus {gpus} others; give one of them")
-    limit = len(ids) if ids else min(cores(), max(1, count // 2, cores() // CORES_OF_USE))
+    limit = len(ids) if ids else min(cores(), max(1, count // JOBS_A_PLACE, cores() // CORES_OF_USE))
     limit = min(max(1, count), limit)
     at_once = limit if jobs is None else min(jobs, max(1, count), len(ids) or jobs)
     return Machine(at_once, max(1, cores() // at_once) if at_once > 1 else None, memory_mb, ids, pinned)

@@ -51,12 +51,13 @@ def has(monkeypatch):
 @pytest.mark.parametrize(
     ("cores", "gpus", "count", "flags", "expected"),  # expected: jobs, threads, gpus
     [
-        (2, 0, 9, {}, (2, 1, ())),
+        (2, 0, 40, {}, (2, 1, ())),
         (2, 0, 1, {}, (1, None, ())),
-        (2, 0, 2, {}, (1, None, ())),  # one after the other with both cores ends sooner than side by side
-        (2, 0, 4, {}, (2, 1, ())),
+        (2, 0, 9, {}, (1, None, ())),  # one after the other with both cores ends sooner than side by side
+        (2, 0, 16, {}, (2, 1, ())),
         (16, 0, 2, {}, (2, 8, ())),
-        (16, 0, 20, {}, (10, 1, ())),
+        (16, 0, 20, {}, (4, 4, ())),
+        (16, 0, 80, {}, (10, 1, ())),
         (16, 0, 3, {}, (3, 5, ())),
         (16, 0, 9, {"jobs": 4}, (4, 4, ())),
         (2, 0, 9, {"jobs": 5}, (5, 1, ())),
