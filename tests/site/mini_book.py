@@ -23,7 +23,7 @@ from harness.store import write_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SITE_FILES = ("_config.yml", "_ext", "_static", "vendor")
-PAGES = ("index.md", "reproduction.md", "bibliography.md", "references.bib")
+PAGES = ("index.md", "reproduction.md", "errata.md", "glossary.md", "bibliography.md", "references.bib")
 APPENDIX = "harness"  # folder of the pages on the harness
 LINKED = ("sft/training.py", "benchmarks/verdicts.py", "benchmarks/results/verdicts.json")  # from its pages
 CHAPTER = "05-mini"
@@ -46,6 +46,8 @@ parts:
           - file: chapters/harness/verdicts
           - file: chapters/harness/faq
           - file: chapters/harness/commands
+      - file: chapters/errata
+      - file: chapters/glossary
       - file: chapters/bibliography
 """
 
@@ -245,7 +247,7 @@ def write_book(root: Path) -> Path:
     (chapters / "claims").mkdir(parents=True)
     for name in PAGES:
         text = (REPOSITORY / "chapters" / name).read_text(encoding="utf-8")
-        text = re.sub(r"\(\d\d-[\w-]+\.ipynb\)", f"({CHAPTER}.ipynb)", text)  # its only chapter
+        text = re.sub(r"\(\d\d-[\w-]+\.ipynb(#[^)]+)?\)", f"({CHAPTER}.ipynb)", text)  # its only chapter
         (chapters / name).write_text(text, encoding="utf-8")
     shutil.copytree(REPOSITORY / "chapters" / APPENDIX, chapters / APPENDIX)
     write_notebook(chapters / f"{CHAPTER}.ipynb", chapter(with_outputs=False))
