@@ -61,9 +61,15 @@ def run_folder(root: Path, name: str) -> Path:
 
 
 def newest_run(runs: Path) -> str | None:
-    """The run that ``latest`` would name, where that is missing; ids begin with the time."""
+    """The run that ``latest`` would name, where that is missing; ids begin with the time, to the second."""
+
+    def age(run: Path) -> tuple[bool, str, int]:
+        manifest = run / "manifest.json"
+        there = manifest.is_file()
+        return there, run.name[:15], manifest.stat().st_mtime_ns if there else 0
+
     found = [p for p in runs.glob("*") if p.is_dir() and not p.is_symlink() and p.name != "latest"]
-    return max(found, key=lambda p: ((p / "manifest.json").is_file(), p.name)).name if found else None
+    return max(found, key=age).name if found else None
 
 
 def console() -> Any:
