@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import BertModel
 
 from sft.attention import MultiHeadAttention, causal_mask, padding_mask, sinusoidal_positions
+
+if TYPE_CHECKING:  # it takes seconds to import, and only one function names it
+    from transformers import BertModel
 
 Cache = list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]
 """For each decoder layer the keys and values of the text itself and those of the source."""

@@ -22,6 +22,7 @@ from sft.transformer import (
     bert_encoder,
     greedy,
 )
+from tests.sft.test_attention import pytorch_twin
 
 SMALL = {"vocab_size": 11, "d_model": 16, "num_heads": 2, "d_ff": 24, "max_length": 40}
 POSITIONS = ("sinusoidal", "learned", "rotary")
@@ -40,19 +41,20 @@ def seeded():
     torch.manual_seed(0)
 
 
-def copy_attention(theirs: nn.MultiheadAttention, ours) -> None:
-    theirs.in_proj_weight.data = torch.cat([p.weight.data for p in (ours.W_q, ours.W_k, ours.W_v)])
-    theirs.in_proj_bias.data = torch.cat([p.bias.data for p in (ours.W_q, ours.W_k, ours.W_v)])
-    theirs.out_proj.load_state_dict(ours.W_o.state_dict())
-
-
-def copy_rest(theirs, ours) -> None:
-    theirs.linear1.load_state_dict(ours.feed_forward.W_1.state_dict())
-    theirs.linear2.load_state_dict(ours.feed_forward.W_2.state_dict())
+def twins(kind, library_kind, norm_first, activation):
+    """A layer of ours and PyTorch's with the same weights, norms that are not the identity, in float64."""
+    config = TransformerConfig(**SMALL, norm_first=norm_first, activation=activation)
+    ours = kind(config).double().eval()
+    theirs = library_kind(
+        16, 2, 24, activation=activation, batch_first=True, norm_first=norm_first, dtype=torch.float64
+    ).eval()
+    theirs.self_attn = pytorch_twin(ours.attention)
+    theirs.linear1, theirs.linear2 = ours.feed_forward.W_1, ours.feed_forward.W_2
     for i, residual in enumerate(ours.residuals, 1):
         for p in residual.norm.parameters():
             nn.init.normal_(p)
-        getattr(theirs, f"norm{i}").load_state_dict(residual.norm.state_dict())
+        setattr(theirs, f"norm{i}", residual.norm)
+    return ours, theirs
 
 
 layer_variants = pytest.mark.parametrize(
@@ -62,27 +64,15 @@ layer_variants = pytest.mark.parametrize(
 
 @layer_variants
 def test_encoder_layer_equals_pytorch(norm_first, activation):
-    config = TransformerConfig(**SMALL, norm_first=norm_first, activation=activation)
-    ours = EncoderLayer(config).double().eval()
-    theirs = nn.TransformerEncoderLayer(
-        16, 2, 24, activation=activation, batch_first=True, norm_first=norm_first, dtype=torch.float64
-    ).eval()
-    copy_attention(theirs.self_attn, ours.attention)
-    copy_rest(theirs, ours)
+    ours, theirs = twins(EncoderLayer, nn.TransformerEncoderLayer, norm_first, activation)
     x, mask = torch.randn(3, 7, 16, dtype=torch.float64), causal_mask(7)
     torch.testing.assert_close(ours(x, mask), theirs(x, src_mask=~mask), rtol=0, atol=1e-12)
 
 
 @layer_variants
 def test_decoder_layer_equals_pytorch(norm_first, activation):
-    config = TransformerConfig(**SMALL, norm_first=norm_first, activation=activation)
-    ours = DecoderLayer(config).double().eval()
-    theirs = nn.TransformerDecoderLayer(
-        16, 2, 24, activation=activation, batch_first=True, norm_first=norm_first, dtype=torch.float64
-    ).eval()
-    copy_attention(theirs.self_attn, ours.attention)
-    copy_attention(theirs.multihead_attn, ours.cross_attention)
-    copy_rest(theirs, ours)
+    ours, theirs = twins(DecoderLayer, nn.TransformerDecoderLayer, norm_first, activation)
+    theirs.multihead_attn = pytorch_twin(ours.cross_attention)
     x, memory = torch.randn(3, 5, 16, dtype=torch.float64), torch.randn(3, 7, 16, dtype=torch.float64)
     mask, seen = causal_mask(5), torch.arange(7) < torch.tensor([7, 4, 1])[:, None]
     result = ours(x, memory, mask, seen[:, None, None])
