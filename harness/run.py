@@ -60,7 +60,7 @@ def make_manifest(
         "command": list(command),
         "profile": first.profile,
         "device": first.device,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "commit": commit,
         "dirty": dirty,
         "environment": environment(first.device),

@@ -46,7 +46,7 @@ def cluster():
             "num_cpus": 1,
             "object_store_memory": STORE,
             "include_dashboard": False,
-            "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 3},
+            "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 10},
         },
     )
     made.add_node(num_cpus=1, object_store_memory=STORE)
@@ -54,13 +54,18 @@ def cluster():
     made.shutdown()
 
 
+def test_these_tests_stay_on_one_worker(request):
+    """Two clusters on one machine: a test here that kills a worker would kill those of the other."""
+    assert "PYTEST_XDIST_WORKER" not in os.environ or request.node.nodeid.endswith("@ray")
+
+
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "书 a{b}"
 
 
-def go(book, paths, executor, **options):
-    events = []
+def go(book, paths, executor, *, events=None, **options):
+    events = [] if events is None else events
     planned = plan(book, paths, Request("offline", **options.pop("request", {})))
     run_dir = create_run(book.root, "offline")
     outcome = execute(
@@ -228,12 +233,11 @@ def test_the_job_of_a_lost_node_runs_again_elsewhere_and_counts_once(
 def test_a_job_whose_worker_is_killed_is_dead_and_keeps_what_it_recorded(
     cluster, root, tmp_path, importable, marked
 ):
-    book = slow_book(root, ["01-a"], tmp_path / "never")
-    thread, answer = in_background(lambda: remotely(cluster, book, book.chapters, asked=PASS))
-    wait_for(lambda: list(book.root.glob("_build/runs/*/jobs/*/metrics.jsonl")), 60)
-    seen = tmp_path / "never.seen"
-    wait_for(seen.exists)
-    metrics = next(iter(book.root.glob("_build/runs/*/jobs/*/metrics.jsonl")))
+    book, events = slow_book(root, ["01-a"], tmp_path / "never"), []
+    thread, answer = in_background(lambda: remotely(cluster, book, book.chapters, asked=PASS, events=events))
+    wait_for(lambda: [e["event"] for e in events].count("cell_start") == 2, 60)  # and that is known here
+    wait_for((tmp_path / "never.seen").exists)
+    metrics = next(book.root.glob("_build/runs/latest/jobs/*/metrics.jsonl"))
     wait_for(lambda: "early" in metrics.read_text())
     workers = [p for p in psutil.process_iter(["cmdline"]) if "ray::RemoteJob" in str(p.info["cmdline"])]
     assert workers
