@@ -23,6 +23,8 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 import nbformat
+import zmq
+import zmq.asyncio
 from jupyter_client import AsyncKernelClient, AsyncKernelManager
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
@@ -36,6 +38,7 @@ from papermill.iorw import load_notebook_node
 from papermill.log import logger
 from papermill.parameterize import parameterize_notebook
 from papermill.translators import PythonTranslator, papermill_translators
+from traitlets import default
 
 from harness.errors import HarnessError
 from harness.model import CellResult, CellState, JobState, Limits, to_json
@@ -53,6 +56,7 @@ ENGINE = "harness"
 START_TIMEOUT = 60  # seconds for the kernel to start
 INTERRUPT_GRACE = 3.0  # seconds for a cell to end after its time-out's KeyboardInterrupt
 IOPUB_TIMEOUT = 60  # seconds for outputs to arrive once a cell has ended
+RECONNECT_EVERY = 5  # milliseconds between tries to reach a kernel that does not listen yet
 EXIT_POLL = 0.01  # seconds between looks at a kernel that was asked to end
 AUTOSAVE_EVERY = 30.0  # seconds; only a killed worker needs it
 
@@ -143,9 +147,15 @@ class KernelClient(AsyncKernelClient):
 
 
 class KernelManager(AsyncKernelManager):
-    """Looks often whether the kernel has ended: a tenth of a second a notebook adds up."""
+    """Looks often whether the kernel listens and whether it has ended: a tenth of a second a notebook adds up."""
 
     client_factory = KernelClient
+
+    @default("context")
+    def _context_default(self) -> zmq.asyncio.Context:
+        context = super()._context_default()
+        context.setsockopt(zmq.RECONNECT_IVL, RECONNECT_EVERY)
+        return context
 
     async def _async_wait(self, pollinterval: float = EXIT_POLL) -> None:
         await super()._async_wait(min(pollinterval, EXIT_POLL))

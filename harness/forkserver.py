@@ -26,6 +26,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -35,6 +36,16 @@ from harness.process import MARKER, PACKAGE_PARENT, adopt_orphans, is_linux
 
 IMPORT_TIMEOUT = 180.0  # seconds for the heavy imports of a cold disk
 _MESSAGE = 1 << 18  # bytes; an environment is a few thousand
+_PACKAGES = (
+    "harness.engine",
+    "ipykernel.ipkernel",
+    "ipykernel.kernelapp",
+    "ipykernel.debugger",  # this and the rest are what a kernel imports before it answers
+    "IPython.core.completerlib",
+    "IPython.extensions.storemagic",
+    "sqlite3",
+    "tornado.platform.asyncio",
+)
 _STAT_ENVIRONMENT = (47, 48)  # env_start and env_end among the fields of /proc/self/stat after the name
 
 Role = Callable[[], int]
@@ -200,9 +211,10 @@ def main(arguments: Sequence[str]) -> Role:
         fresh_path = sys.path[sys.path[0] == str(PACKAGE_PARENT) :]  # ours alone: the user may name it, too
         with _as_in_a_kernel():
             worker.import_papermill()
-            for module in ("harness.engine", "ipykernel.ipkernel", "ipykernel.kernelapp", *arguments[1:]):
+            for module in (*_PACKAGES, *arguments[1:]):
                 _import(module)
             sys.modules["nbformat"].v4.new_notebook()  # compiles the validator
+        _keep_finalizers()
         gc.collect()
         gc.freeze()  # a collection in a child leaves the shared pages alone
         loaded = sorted({name.partition(".")[0] for name in sys.modules})
@@ -226,6 +238,15 @@ def _import(name: str) -> None:
             getattr(found, attribute)
     except BaseException as error:
         print(f"{name} not imported: {type(error).__name__}: {error}", file=sys.__stderr__)
+
+
+def _keep_finalizers() -> None:
+    """What packages want done at exit for the objects they made at import is not for each forked process to do.
+
+    torch takes back a thousand operators, which copies every page they lie on; a temporary folder would vanish for all.
+    """
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False
 
 
 def _private_bytes() -> int:
@@ -362,6 +383,7 @@ def _be_kernel(order: Mapping[str, Any], fresh_path: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(order["folder"])
     _set_environment(order["environment"])
+    os.environ["PYDEVD_USE_FRAME_EVAL"] = "NO"  # as the debugger does where a kernel imports it
     _, _, module, *options = order["command"]
     sys.argv = [importlib.util.find_spec(module).origin, *options]
     sys.path[:] = fresh_path
@@ -375,6 +397,9 @@ def _be_kernel(order: Mapping[str, Any], fresh_path: list[str]) -> int:
     app = kernelapp.IPKernelApp.instance(parent_handle=parent)
     app.initialize()
     app.start()
+    if app.control_thread is not None:  # it may still flush, through a thread that ipykernel ends first
+        app.control_thread.stop()
+        app.control_thread.join()
     app.shell.reset(new_session=False)  # close what the notebook left open
     gc.collect()
     return 0

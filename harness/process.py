@@ -190,11 +190,10 @@ def kill_all(processes: Sequence[psutil.Process], wait: float = 5.0) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
             alive.append(process)
-    deadline = time.monotonic() + wait
-    while alive and time.monotonic() < deadline:
-        alive = [p for p in alive if is_alive(p)]
-        if alive:
-            time.sleep(0.02)
+    deadline, pause = time.monotonic() + wait, 0.001
+    while (alive := [p for p in alive if is_alive(p)]) and time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
 
 
 def kill_until_none(find: Callable[[], Sequence[psutil.Process]], rounds: int = 5) -> None:

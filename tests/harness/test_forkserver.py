@@ -123,6 +123,18 @@ def test_kernels_do_not_share_their_random_state(tmp_path, server):
     assert not set(first) & set(second)
 
 
+def test_what_a_package_made_at_its_import_outlives_the_kernel(tmp_path, monkeypatch):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "keeper.py").write_text("import tempfile\nfolder = tempfile.TemporaryDirectory()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
+    server = ForkServer(common_environment(JOB), ["keeper"], tmp_path / "log.txt")
+    assert server.start(), server.trouble
+    source = "import keeper, os\nprint(os.getppid(), os.path.isdir(keeper.folder.name))"
+    first, second = (run(tmp_path / name, server, source).split() for name in "ab")
+    server.close()
+    assert (first[1], second[1]) == ("True", "True") and first[0] != second[0]
+
+
 def test_what_a_notebook_left_open_is_written_and_its_exit_handlers_run(tmp_path, server):
     source = (
         "import atexit\nfile = open('left.txt', 'w')\nfile.write('all of it')\n"
