@@ -32,6 +32,7 @@ from harness.store import LATEST, claimed
 if TYPE_CHECKING:
     from threading import Event
 
+    from harness.asked import Asked
     from harness.plan import Planned
 
 
@@ -116,14 +117,7 @@ def run(
     check_out(out)
     if resume:
         given = (notebooks, profile, chapters, seeds, param, cell_timeout, notebook_timeout, env, shard)
-        if device != "auto" or any(value for value in given):
-            raise HarnessError(
-                "--resume goes on with what that run was asked for; name no notebooks, profile, chapters, seeds,"
-                " device, parameters, limits, variables or shard"
-            )
-        if out is not None and is_url(out):
-            raise HarnessError(f"--resume goes on in a folder of this machine; copy {out} here")
-        run_dir = Path(out).absolute() if out is not None else run_folder(place, LATEST)
+        run_dir = _to_resume(place, out, anything_else=device != "auto" or any(given))
         asked = read_asked(run_dir)
     else:
         asked = Asked(
@@ -142,24 +136,15 @@ def run(
             variables=tuple(env or ()),
             shard=None if shard is None else parse_shard(shard),
         )
-    if asked.notebooks and asked.chapters:
-        raise HarnessError("give notebooks or --chapters, not both")
-    if asked.shard and (strict or site):
-        raise HarnessError(
-            "a shard judges nothing and makes no site: take --strict and --book out; give --strict to"
-            " `harness report --merge`"
-        )
-    if site and (asked.notebooks or not book):
-        raise HarnessError("--book builds the site of a book's chapters; run it in a book, without notebooks")
+    _check_together(asked, book, strict=strict, site=site)
     planned = asked.plan(book)
     if not planned:
         raise HarnessError("nothing to run: the book has no chapter yet")
     if why:
         return _explain(book, planned, asked.variables)
-    if executor == "local" and (address is not None or shared):
-        raise HarnessError("--address and --shared belong to --executor ray; add it, or take them out")
-    if executor == "ray" and (memory is not None or gpus is not None):
-        raise HarnessError("--memory and --gpus are of this machine; take them out with --executor ray")
+    _check_executor(
+        executor, of_ray=address is not None or shared, of_here=memory is not None or gpus is not None
+    )
     if book and any(entry.job.chapter for entry in planned):
         check_claim_files(book)
     if site and book:
@@ -206,6 +191,39 @@ def run(
             raise KeyboardInterrupt
         _build_site(book, chosen.folder, began)
     return code
+
+
+def _to_resume(place: Path, out: str | None, *, anything_else: bool) -> Path:
+    """The run folder that --resume goes on in."""
+    if anything_else:
+        raise HarnessError(
+            "--resume goes on with what that run was asked for; name no notebooks, profile, chapters, seeds,"
+            " device, parameters, limits, variables or shard"
+        )
+    if out is not None and is_url(out):
+        raise HarnessError(f"--resume goes on in a folder of this machine; copy {out} here")
+    return Path(out).absolute() if out is not None else run_folder(place, LATEST)
+
+
+def _check_together(asked: Asked, book: Book | None, *, strict: bool, site: bool) -> None:
+    """Refuse options that contradict each other."""
+    if asked.notebooks and asked.chapters:
+        raise HarnessError("give notebooks or --chapters, not both")
+    if asked.shard and (strict or site):
+        raise HarnessError(
+            "a shard judges nothing and makes no site: take --strict and --book out; give --strict to"
+            " `harness report --merge`"
+        )
+    if site and (asked.notebooks or not book):
+        raise HarnessError("--book builds the site of a book's chapters; run it in a book, without notebooks")
+
+
+def _check_executor(executor: str, *, of_ray: bool, of_here: bool) -> None:
+    """Refuse options of the other executor."""
+    if executor == "local" and of_ray:
+        raise HarnessError("--address and --shared belong to --executor ray; add it, or take them out")
+    if executor == "ray" and of_here:
+        raise HarnessError("--memory and --gpus are of this machine; take them out with --executor ray")
 
 
 def _limit(option: str, seconds: float | None) -> float | None:
