@@ -12,6 +12,7 @@ from harness.model import CellResult, JobState, Outcome
 Language = Literal["en", "zh"]
 
 _SECONDS = ("s", "seconds")
+_DIMENSIONLESS = ("", "1", "absolute")  # an absolute difference has the unit of what differs
 _RATIOS = ("ratio", "x", "×")
 
 
@@ -78,7 +79,7 @@ def format_number(value: float | None, unit: str = "", *, signed: bool = False) 
         digits = ".1f" if abs(value) >= 1 else ".2g"
         return _without_negative_zero(f"{value:{sign}{digits}}") + (" s" if unit in _SECONDS else "×")
     text = _without_negative_zero(f"{value:{sign}.6g}")
-    return f"{text} {unit}" if unit else text
+    return f"{text} {unit}" if unit not in _DIMENSIONLESS else text
 
 
 def _without_negative_zero(text: str) -> str:

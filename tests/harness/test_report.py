@@ -440,6 +440,7 @@ def test_time_out_outranks_a_failed_notebook():
         (12.345, "seconds", False, "12.3 s"),
         (0.0123, "s", True, "+0.012 s"),
         (1234567.0, "", False, "1.23457e+06"),
+        (1.2e-7, "1", False, "1.2e-07"),
         (512, "MB", False, "512 MB"),
         (0.0, "", True, "0"),
         (None, "fraction", False, "—"),
