@@ -14,8 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 PROFILE ?= offline
 HARNESS_FLAGS ?=
-# --dist loadgroup: the tests that share a Ray cluster stay together.
-PYTEST_FLAGS ?= -n auto --dist loadgroup
+PYTEST_FLAGS ?= -n auto
 
 .PHONY: help book test run site lint fix serve clean
 
