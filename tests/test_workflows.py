@@ -13,7 +13,11 @@ import yaml
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
-WRITES = {("gpu", "bless"): {"contents", "pull-requests"}, ("pages", "deploy"): {"pages", "id-token"}}
+WRITES = {
+    ("gpu", "bless"): {"contents", "pull-requests"},
+    ("images", "cuda"): {"packages"},
+    ("pages", "deploy"): {"pages", "id-token"},
+}
 
 
 def read(path: Path) -> dict:
@@ -32,8 +36,8 @@ def run(tool: str, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_there_are_the_three():
-    assert [path.stem for path in WORKFLOWS] == ["ci", "gpu", "pages"]
+def test_there_are_the_four():
+    assert [path.stem for path in WORKFLOWS] == ["ci", "gpu", "images", "pages"]
 
 
 def test_valid_against_the_schema_of_github():
@@ -77,6 +81,13 @@ def test_pull_requests_of_forks_do_not_reach_the_gpu():
     condition = read(ROOT / ".github/workflows/gpu.yml")["jobs"]["run"]["if"]
     assert "head.repo.full_name == github.repository" in condition
     assert "label.name == 'gpu'" in condition
+
+
+@each_workflow
+def test_every_step_is_valid_for_the_shell(path: Path):
+    for step in steps(path):
+        done = subprocess.run(["bash", "-n"], input=step.get("run", ""), capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), step["run"]
 
 
 @each_workflow
