@@ -1,7 +1,7 @@
 """Chinese words for what the theme's own catalogues leave in English.
 
 The theme's translators are asked first; only what they do not know is looked up here. A few labels are
-written into templates without a translator: those are changed in the finished pages.
+written into templates without a translator, or missing there: those are mended in the finished pages.
 """
 
 from __future__ import annotations
@@ -59,6 +59,18 @@ _LABELS = {
 _LABEL = re.compile(f"""(?<=(?:title|label)=")(?:{"|".join(_LABELS)})(?=")""")
 
 
+_UNNAMED = (  # what a screen reader cannot make sense of -> what it can
+    (
+        '<summary><span class="toctree-toggle"',
+        '<summary aria-label="展开或收起这一节"><span class="toctree-toggle"',
+    ),
+    (
+        '<div role="list" class="citation-list"',
+        '<div class="citation-list"',
+    ),  # its children are no list items
+)
+
+
 class _Chinese(gettext.NullTranslations):
     def gettext(self, message: str) -> str:
         return _WORDS.get(message, message)
@@ -75,6 +87,8 @@ def _translate_labels(app: Sphinx, error: Exception | None) -> None:
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         translated = _LABEL.sub(lambda found: _LABELS[found[0]], text)
+        for wrong, right in _UNNAMED:
+            translated = translated.replace(wrong, right)
         if translated != text:
             page.write_text(translated, encoding="utf-8")
 

@@ -2,7 +2,8 @@
 
 MathJax's files come out of the installed ``sphinx-mathjax-offline`` package, Mermaid's out of ``vendor/``.
 Both are added behind Jupyter Book's back, because it links every ``*.js`` below a configured static folder
-on every page. What the theme ships but no page needs is taken out at the end, which halves the site.
+on every page. What the theme ships but no page needs is taken out at the end, which halves the site; and no page but
+the search loads the index of words, no script holds up the first paint.
 """
 
 from __future__ import annotations
@@ -17,12 +18,22 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
+from sphinx.util import logging
 from sphinxcontrib.mermaid import mermaid
 
+_log = logging.getLogger(__name__)
 _MATHJAX_PACKAGE = "sphinx-mathjax-offline"
 _MATHJAX_PARTS = ("tex-chtml.js", "output/chtml/fonts/woff-v2/*.woff", "input/tex/extensions/*.js")
 _MATHJAX_UNUSED = ("all-packages.js",)
+_DIAGRAMS = (
+    "graph", "flowchart", "sequenceDiagram", "classDiagram", "stateDiagram", "stateDiagram-v2", "erDiagram", "gantt",
+    "timeline", "journey", "quadrantChart", "xychart-beta", "sankey-beta", "kanban", "requirementDiagram", "C4Context",
+    "block-beta",
+)  # fmt: skip
+"""Kinds whose modules are in ``vendor/mermaid``; the others bring a parser or a layout engine of half a megabyte."""
 _UNUSED = (
+    "README.md",  # of vendor, with its script
+    "trim.py",
     "**/*.map",
     "locales",
     "scripts/fontawesome.js",
@@ -33,10 +44,27 @@ _UNUSED_TAG = re.compile(
     r"""<script [^>]*src="[^"]*scripts/fontawesome\.js[^"]*"></script>\n?"""
     r"""|<link [^>]*sphinx-thebe\.css[^>]*>\n?"""
 )
+_SEARCH_TAG = re.compile(
+    r"""<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\n?"""
+)
+_BLOCKING_TAG = re.compile(
+    r"""(?<=<script )(?=src="[^"]*_static/(?!documentation_options)[^"]*"></script>)"""
+)
 
 
 def _add_vendor(app: Sphinx, config: Config) -> None:
     config.html_static_path.append(str(Path(app.confdir) / "vendor"))
+
+
+def _check_diagrams(app: Sphinx, doctree: nodes.document) -> None:
+    """A diagram that the browser could not draw is a warning with its place, not an empty box for the reader."""
+    for diagram in doctree.findall(mermaid):
+        kind = next(iter(diagram["code"].split()), "nothing")
+        if kind not in _DIAGRAMS:
+            message = "Mermaid's %r is not among the kinds in vendor/mermaid; see vendor/README.md"
+            _log.warning(message, kind, location=diagram)
+        elif "$$" in diagram["code"]:
+            _log.warning("formulas in a diagram need KaTeX, which is not in vendor/mermaid", location=diagram)
 
 
 def _copy_mathjax(app: Sphinx) -> None:
@@ -90,7 +118,7 @@ def _choose_scripts(
 
 
 def _slim(app: Sphinx, error: Exception | None) -> None:
-    """Take out source maps, unused catalogues and the icons' script; the icon fonts do the same job."""
+    """Take out source maps, unused catalogues and the icons' script, whose job the icon fonts do; defer the rest."""
     if error or app.builder.format != "html":
         return
     for pattern in _UNUSED:
@@ -99,6 +127,8 @@ def _slim(app: Sphinx, error: Exception | None) -> None:
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         slim = _UNUSED_TAG.sub("", text)
+        if page.name != "search.html":
+            slim = _BLOCKING_TAG.sub("defer ", _SEARCH_TAG.sub("", slim))
         if slim != text:
             page.write_text(slim, encoding="utf-8")
 
@@ -107,6 +137,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the steps."""
     app.connect("config-inited", _add_vendor)
     app.connect("builder-inited", _copy_mathjax)
+    app.connect("doctree-read", _check_diagrams)
     app.connect("html-page-context", _choose_scripts, priority=900)
     app.connect("build-finished", _slim, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

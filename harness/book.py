@@ -132,13 +132,17 @@ def stage_tree(book: Book, run_dir: Path | None, target: Path) -> dict[str, byte
             if cell["cell_type"] == "markdown":
                 cell["source"] = _link_text(cell["source"], path, link, keys)
         files[path] = json.dumps(staged, ensure_ascii=False, indent=1).encode()
+    board = (book.chapters_dir / _DASHBOARD_PAGE).relative_to(book.root).as_posix()
+    titles = {chapter.stem: read_notebook(chapter).title for chapter in book.chapters}
     for path, content in files.items():
         if path.endswith(".md") and not path.startswith(("vendor/", "_")):
             text = fill(path, _decoded(path, content))
+            if dashboard.LAST_RUN in text:
+                place = os.path.relpath(board, PurePosixPath(path).parent) if board in files else ""
+                text = text.replace(dashboard.LAST_RUN, dashboard.last_run(document, titles, place))
             files[path] = rewrite_links(text, lambda to, page=path: link(page, to)).encode()
-    page = (book.chapters_dir / _DASHBOARD_PAGE).relative_to(book.root).as_posix()
-    if page in files:
-        files[page] = _dashboard_page(book, document, files[page].decode()).encode()
+    if board in files:
+        files[board] = _dashboard_page(book, document, files[board].decode(), titles).encode()
     _synchronise(files, target)
     return files
 
@@ -205,11 +209,12 @@ def _read_notebook(path: Path) -> Notebook:
     return notebook
 
 
-def _dashboard_page(book: Book, document: Mapping[str, Any] | None, page: str) -> str:
+def _dashboard_page(
+    book: Book, document: Mapping[str, Any] | None, page: str, titles: Mapping[str, str]
+) -> str:
     if document is None:
         generated = _NO_RUN
     else:
-        titles = {chapter.stem: read_notebook(chapter).title for chapter in book.chapters}
         known = background(document, book)
         generated = dashboard.render(document, titles, known.history, known.blessed)
     if dashboard.MARKER not in page:

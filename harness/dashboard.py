@@ -32,6 +32,9 @@ from harness.wording import (
 MARKER = "<!-- harness:dashboard -->"
 """Stands in the page's source where the generated part goes."""
 
+LAST_RUN = "<!-- harness:last-run -->"
+"""Stands in any page where the last run's verdicts in a few lines go."""
+
 _HISTORY = 10
 
 
@@ -126,16 +129,51 @@ def render(
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(document: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
-    facts = [
+def last_run(document: Mapping[str, Any] | None, titles: Mapping[str, str], link: str = "") -> str:
+    """What a front page says: verdict counts, when, on what, and which chapters have no numbers to show.
+
+    Args:
+        document: the run's result.json, None where there is no run.
+        titles: a chapter's name -> its heading, for all chapters of the book.
+        link: target of the dashboard's page, where there is one.
+    """
+    if document is None:
+        return _card(["**还没有运行记录**：书里没有数字可看。先运行 `make book`，再回到这里。"], good=False)
+    lines = [
+        f"**最近一次运行** {counts_text(verdicts_of(document))}" + (f" · [复现看板]({link})" if link else "")
+    ]
+    states = {
+        job["chapter"]: JobState(job["state"]) for job in document.get("jobs", ()) if job.get("chapter")
+    }
+    absent = [title for name, title in titles.items() if name not in states]
+    broken = [title for name, title in titles.items() if name in states and states[name] not in FINISHED]
+    for what, chapters in (("没有跑完", broken), ("没有运行", absent)):
+        if chapters:
+            lines.append(f"**{what}**：{_cell('、'.join(chapters))}")
+    lines.append(" · ".join(_facts(document)))
+    return _card(lines, good=not (absent or broken))
+
+
+def _card(lines: Sequence[str], *, good: bool = True) -> str:
+    """A box, as the one under a chapter's title."""
+    return "\n".join(
+        [f":::{{container}} run-card{'' if good else ' run-card-warn'}", "\n\n".join(lines), ":::"]
+    )
+
+
+def _facts(document: Mapping[str, Any]) -> list[str]:
+    return [
         f"`{document.get('profile', '?')}` 配置",
         date_text(str(document.get("started", ""))),
         hardware_text(document.get("environment", {})),
         f"用时 {seconds_text(document.get('seconds'))}",
         f"提交 {commit_text(document)}",
-        f"运行编号 `{document.get('run', '?')}`",
     ]
-    return "\n".join([":::{container} run-card", counts_text(verdicts), "", " · ".join(facts), ":::"])
+
+
+def _summary(document: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
+    facts = [*_facts(document), f"运行编号 `{document.get('run', '?')}`"]
+    return _card([counts_text(verdicts), " · ".join(facts)])
 
 
 def _claims(

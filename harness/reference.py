@@ -17,7 +17,7 @@ from harness.wording import markdown_text
 
 _MARKER = re.compile(r"^<!-- harness:(?P<name>[\w-]+) -->[ \t]*$", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-_ELSEWHERE = frozenset({"dashboard"})  # markers that another module replaces
+_ELSEWHERE = frozenset({"dashboard", "last-run"})  # markers that another module replaces
 
 
 def fill(page: str, text: str) -> str:

@@ -9,6 +9,8 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 
+Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe
+
 PAGES = (
     "chapters/index",
     "chapters/05-mini",
@@ -19,6 +21,7 @@ PAGES = (
 )
 CHAPTER = "chapters/05-mini"
 PHONE = {"width": 360, "height": 740}
+LEFT = "net::ERR_ABORTED"  # the browser went on to the next page before the icon had come
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def page_of(browser, **options) -> Iterator[tuple]:
     page, faults = context.new_page(), []
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+    page.on("requestfailed", lambda r: faults.append(f"failed: {r.url}") if r.failure != LEFT else None)
     page.on(
         "response",
         lambda answer: faults.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None,
@@ -186,6 +189,18 @@ def test_text_is_readable_in_both_themes(browser, site, scheme):
         assert (sum(light) > 3 * 128) == (scheme == "light")
         assert page.locator("pre.mermaid svg").first.evaluate("e => getComputedStyle(e).filter") == "none"
         assert faults == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser, site, scheme):
+    with page_of(browser, color_scheme=scheme) as (page, _):
+        found = []
+        for name in PAGES:
+            page.goto(f"{site.address}/{name}.html", wait_until="networkidle")
+            for finding in Axe().run(page).response["violations"]:
+                if finding["impact"] in ("serious", "critical"):
+                    found.append((name, finding["id"], [node["target"] for node in finding["nodes"]]))
+    assert found == []
 
 
 @pytest.mark.parametrize("name", PAGES[:4])

@@ -165,9 +165,21 @@ def test_nothing_is_rendered_when_nothing_changed(built_book, monkeypatch):
             lambda cells: cells[0].update(source="# 标题\n\n[没有](nowhere.md)"),
             r"05-mini\.ipynb:\d+: WARNING",
         ),
+        (
+            lambda cells: cells[0].update(source="# 标题\n\n![一张图](nowhere.png)"),
+            r"05-mini\.ipynb:\d+: WARNING: image file not readable",
+        ),
+        (
+            lambda cells: cells[0].update(source='# 标题\n\n```mermaid\npie\n"甲": 1\n```'),
+            r"05-mini\.ipynb:\d+: WARNING: Mermaid's 'pie' is not among the kinds",
+        ),
+        (
+            lambda cells: cells[0].update(source="# 标题\n\n```mermaid\ngraph LR\nA[$$x^2$$]\n```"),
+            r"05-mini\.ipynb:\d+: WARNING: formulas in a diagram",
+        ),
         (lambda cells: cells[5]["outputs"][0].update(metadata={}), "without alternative text"),
     ],
-    ids=["broken link", "figure without text"],
+    ids=["broken link", "missing image", "unknown diagram", "formula in a diagram", "figure without text"],
 )
 def test_a_warning_stops_the_build_with_file_and_line(small_book, damage, message):
     source, executed = mini_book.chapter(False), mini_book.chapter(True)

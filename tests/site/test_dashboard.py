@@ -71,6 +71,18 @@ def test_the_summary_counts_verdicts_and_names_the_run():
         assert words in summary
 
 
+def test_the_front_page_names_the_chapters_that_have_no_numbers():
+    whole = dashboard.last_run(document(), TITLES, "reproduction.md")
+    for words in ("✓ 通过 1", "✗ 未通过 1", "[复现看板](reproduction.md)", "2 核 CPU", "2026 年 11 月 24 日"):
+        assert words in whole
+    assert "没有" not in whole and "warn" not in whole
+    dead = document(jobs=[mini_book.job(JobState.DEAD)])
+    partial = dashboard.last_run(dead, {**TITLES, "06-more": "第 6 章 应用"})
+    assert "**没有跑完**：第 5 章 项目实践\n" in partial and "**没有运行**：第 6 章 应用\n" in partial
+    assert "run-card-warn" in partial and "复现看板" not in partial
+    assert "还没有运行记录" in dashboard.last_run(None, TITLES)
+
+
 def test_a_chapter_without_claims_still_has_its_place():
     page = dashboard.render(document(verdicts=[]), TITLES)
     assert "(claims-05-mini)=" in page and "没有声明" in page
