@@ -2,8 +2,8 @@
 
 MathJax's files come out of the installed ``sphinx-mathjax-offline`` package, Mermaid's out of ``vendor/``.
 Both are added behind Jupyter Book's back, because it links every ``*.js`` below a configured static folder
-on every page. What the theme ships but no page needs is taken out at the end, which halves the site; and no page but
-the search loads the index of words, no script holds up the first paint.
+on every page. What the theme ships but no page needs is taken out at the end, which halves the site; and no script
+holds up the first paint.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _UNUSED = (
     "trim.py",
     "**/*.map",
     "locales",
+    "searchtools.js",
+    "language_data.js",
     "scripts/fontawesome.js",
     "vendor/fontawesome/webfonts/*.ttf",
     "sphinx-thebe.*",
@@ -43,9 +45,7 @@ _UNUSED = (
 _UNUSED_TAG = re.compile(
     r"""<script [^>]*src="[^"]*scripts/fontawesome\.js[^"]*"></script>\n?"""
     r"""|<link [^>]*sphinx-thebe\.css[^>]*>\n?"""
-)
-_SEARCH_TAG = re.compile(
-    r"""<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\n?"""
+    r"""|<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\n?"""
 )
 _BLOCKING_TAG = re.compile(
     r"""(?<=<script )(?=src="[^"]*_static/(?!documentation_options)[^"]*"></script>)"""
@@ -127,8 +127,7 @@ def _slim(app: Sphinx, error: Exception | None) -> None:
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         slim = _UNUSED_TAG.sub("", text)
-        if page.name != "search.html":
-            slim = _BLOCKING_TAG.sub("defer ", _SEARCH_TAG.sub("", slim))
+        slim = _BLOCKING_TAG.sub("defer ", slim)
         if slim != text:
             page.write_text(slim, encoding="utf-8")
 

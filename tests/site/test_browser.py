@@ -123,43 +123,6 @@ def test_edit_and_colab_links_open_the_right_file(browser, site):
     assert any(re.search(r"colab\.research\.google\.com/.*/chapters/05-mini\.ipynb$", link) for link in links)
 
 
-@pytest.mark.parametrize(
-    ("query", "found"),
-    [
-        ("微调", CHAPTER),
-        ("学习率", CHAPTER),
-        ("监督微调", CHAPTER),
-        ("logits 计算", CHAPTER),
-        ("logits计算", CHAPTER),
-        ("交叉熵损失", CHAPTER),
-        ("词", CHAPTER),
-        ("分词器", CHAPTER),
-        ("num_epochs", CHAPTER),
-        ("校准误差", "chapters/reproduction"),
-        ("Schuirmann", "chapters/bibliography"),
-        ("许可", "chapters/index"),
-        ("鹦鹉螺", None),
-    ],
-)
-def test_chinese_search(search_page, site, query, found):
-    page, faults = search_page
-    page.goto(f"{site.address}/search.html?q={query}", wait_until="networkidle")
-    page.wait_for_function(
-        "/已完成|没有|未找到|匹配/.test(document.querySelector('#search-results').textContent)"
-    )
-    hits = page.locator("#search-results ul.search li a").evaluate_all(
-        "links => links.map(link => link.href)"
-    )
-    assert any(found in hit for hit in hits) if found else hits == []
-    assert faults == []
-
-
-@pytest.fixture(scope="module")
-def search_page(browser):
-    with page_of(browser) as opened:
-        yield opened
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_is_readable_in_both_themes(browser, site, scheme):
     spots = (

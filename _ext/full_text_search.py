@@ -1,0 +1,136 @@
+"""Full-text search that finds Chinese: the text of every section, looked through as it stands.
+
+Sphinx's search wants words, and Chinese has no spaces: with jieba (not bundled) it cuts pages and not queries; pairs of
+neighbouring characters, the usual way out, find pages that hold the pairs anywhere. And it ranks whole pages, by
+whether a term is there at all. This book's text is half a megabyte, which a browser searches in a few milliseconds, so
+the search page loads it whole: phrases are phrases, code and diagrams are text like any other, a hit is a section with
+its snippet. Pagefind was weighed and left: it splits by words, too, reads its index with ``fetch``, which ``file://``
+forbids, and needs a page of its own as well. Sphinx's index stays, empty but for titles: its incremental build asks for
+one.
+
+``_static/search-data.js`` holds one entry a section: address, titles, prose, code. ``search/search.js`` does the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.search.zh import SearchChinese
+from sphinxcontrib.mermaid import mermaid
+
+DATA, SCRIPT, STYLE = "search-data.js", "search.js", "search.css"
+_SOURCES = Path(__file__).resolve().parent / "search"
+_SYNTAX = re.compile(
+    r"^\s*(?:graph|flowchart)\s+\w+|accTitle:|<br\s*/?>|[-=.]+>|[-.=]{2,}|[\[\](){}|;]", re.M
+)
+_SPACE = re.compile(r"\s+")
+
+
+class TitlesOnly(SearchChinese):
+    """Leaves Sphinx's own index without words."""
+
+    js_splitter_code = ""
+
+    def split(self, input: str) -> list[str]:
+        return []
+
+
+def plain(text: str) -> str:
+    """One form for what is written in several: full width and half width, any white space as one blank."""
+    return _SPACE.sub(" ", unicodedata.normalize("NFKC", text)).strip()
+
+
+def sections(doctree: nodes.document) -> Iterator[dict[str, str]]:
+    """Anchor, heading, prose and code of each section and each defined term, without what lies deeper."""
+    for place in doctree.findall(lambda node: isinstance(node, nodes.section | nodes.definition_list_item)):
+        if isinstance(place, nodes.definition_list_item):
+            term = next(iter(place.findall(nodes.term)), None)
+            if term is None or not term["ids"]:
+                continue
+            heading, anchor = term.astext(), term["ids"][0]
+        else:
+            heading, anchor = (
+                place[place.first_child_matching_class(nodes.title) or 0].astext(),
+                place["ids"][0],
+            )
+        prose: list[str] = []
+        code: list[str] = []
+        for child in place.children:
+            if not isinstance(child, nodes.title | nodes.term):
+                _collect(child, prose, code)
+        yield {
+            "anchor": anchor,
+            "heading": plain(heading),
+            "text": plain(" ".join(prose)),
+            "code": plain(" ".join(code)),
+        }
+
+
+def _collect(node: nodes.Node, prose: list[str], code: list[str]) -> None:
+    """Add the text below *node*, block by block."""
+    if isinstance(node, mermaid):
+        prose.append(_SYNTAX.sub(" ", node["code"]))
+    elif isinstance(node, nodes.literal_block):
+        code.append(node.astext())
+    elif isinstance(node, nodes.TextElement):
+        prose.append(node.astext())
+    elif isinstance(node, nodes.Element) and not _is_elsewhere(node):
+        for child in node.children:
+            _collect(child, prose, code)
+
+
+def _is_elsewhere(node: nodes.Element) -> bool:
+    """A deeper section, a term with an entry of its own, what no reader sees, or an output that is no prose."""
+    if isinstance(
+        node, nodes.section | nodes.comment | nodes.raw | nodes.substitution_definition | nodes.math_block
+    ):
+        return True
+    if isinstance(node, nodes.definition_list_item):
+        return any(term["ids"] for term in node.findall(nodes.term))
+    return node.get("mime_type", "text/markdown") not in ("text/markdown", "text/plain")
+
+
+def entries(app: Sphinx) -> list[list[str]]:
+    """Page, anchor, title of the page, heading, prose and code of all sections of the book."""
+    found = []
+    for name in sorted(app.env.found_docs):
+        title = plain(app.env.titles[name].astext())
+        page = app.builder.get_target_uri(name)
+        for number, one in enumerate(sections(app.env.get_doctree(name))):
+            anchor = "" if number == 0 else one["anchor"]
+            found.append([page, anchor, title, one["heading"], one["text"], one["code"]])
+    return found
+
+
+def _write(app: Sphinx, error: Exception | None) -> None:
+    if error or app.builder.name != "html":
+        return
+    static = Path(app.outdir) / "_static"
+    data = json.dumps(entries(app), ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    (static / DATA).write_text(f"var SEARCH_DATA = {data};\n", encoding="utf-8")
+    for name in (SCRIPT, STYLE):
+        shutil.copyfile(_SOURCES / name, static / name)
+
+
+def _load(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """The search page, and it alone, loads the data and the script."""
+    if pagename == "search":
+        app.add_css_file(STYLE)
+        for name in (DATA, SCRIPT):
+            app.add_js_file(name, loading_method="defer")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Take the place of Sphinx's search."""
+    app.add_search_language(TitlesOnly)
+    app.connect("html-page-context", _load)
+    app.connect("build-finished", _write)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,136 @@
+"""The search of the whole book, in a browser: what readers ask for stands among the first five hits."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.book import build
+from harness.config import load_book
+
+ROOT = Path(__file__).parents[2]
+QUERIES = {  # query -> pages of which one must be among the first five hits, with the anchor where there is one answer
+    "微调": ("05-fine-tuning", "02-core-concepts", "glossary"),
+    "监督微调": ("05-fine-tuning", "02-core-concepts", "glossary"),
+    "学习率": ("05-fine-tuning", "glossary"),
+    "交叉熵损失": ("04-mathematics", "02-core-concepts", "05-fine-tuning"),
+    "梯度累积": ("05-fine-tuning", "glossary"),
+    "词": ("01-background", "glossary"),
+    "BertModel": ("03-algorithm", "04-mathematics", "02-core-concepts"),
+    "logits 计算": ("04-mathematics", "05-fine-tuning", "02-core-concepts", "03-algorithm"),
+    "注意力": ("03-algorithm", "glossary"),
+    "多头注意力": ("03-algorithm", "glossary"),
+    "位置编码": ("03-algorithm", "04-mathematics", "glossary"),
+    "旋转位置": ("04-mathematics", "03-algorithm"),
+    "束搜索": ("03-algorithm", "glossary"),
+    "KV 缓存": ("03-algorithm", "glossary"),
+    "词向量": ("01-background", "glossary"),
+    "负采样": ("01-background", "glossary"),
+    "困惑度": ("01-background", "02-core-concepts", "04-mathematics", "glossary"),
+    "指令微调": ("02-core-concepts", "glossary"),
+    "偏好对齐": ("02-core-concepts", "glossary"),
+    "LoRA": ("05-fine-tuning", "glossary"),
+    "混淆矩阵": ("05-fine-tuning", "glossary"),
+    "mcnemar": ("05-fine-tuning", "harness/verdicts"),
+    "TOST": ("harness/verdicts", "reproduction", "glossary"),
+    "beam_search": ("03-algorithm",),
+    "train_skip_gram": ("01-background",),
+    "逐层核对": ("03-algorithm",),  # in a diagram
+    "ＢＥＲＴ": ("02-core-concepts", "03-algorithm", "01-background", "05-fine-tuning", "glossary"),
+    "残差 归一化": ("03-algorithm", "04-mathematics"),
+    "cell_timeout": ("harness/formats", "harness/usage", "harness/commands", "harness/faq"),
+    "我喜欢吃苹果": ("04-mathematics",),
+}
+NONSENSE = ("魑魅魍魉量子", "zzqqxx", "的的的的", "……", "<script>")
+
+
+@pytest.fixture(scope="module")
+def whole_site(tmp_path_factory) -> Path:
+    """The book's own site, built without a run: the search sees its prose, code and diagrams."""
+    pytest.importorskip("jupyter_book", reason="the site extra is not installed")
+    root = tmp_path_factory.mktemp("整本书")
+    for name in ("_config.yml", "_toc.yml", "harness.yml"):
+        shutil.copy2(ROOT / name, root / name)
+    for name in ("_ext", "_static", "vendor", "chapters"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("sft", "benchmarks", "README.md", "constraints.txt"):  # the text links to them
+        (root / name).symlink_to(ROOT / name)
+    return build(load_book(root), None).parent
+
+
+@pytest.fixture(scope="module")
+def search_page(browser, whole_site):
+    """The search, opened as a file: it needs no server."""
+    context = browser.new_context(locale="zh-CN")
+    page = context.new_page()
+    page.goto((whole_site / "search.html").as_uri())
+    yield page
+    context.close()
+
+
+def hits(page, query: str) -> list[str]:
+    """Addresses of the hits, best first."""
+    page.locator(".bd-search-container input[name=q]").fill(query)
+    links = page.locator("#search-results ol a")
+    return [
+        href.removeprefix("chapters/")
+        for href in links.evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    ]
+
+
+def test_there_are_thirty():
+    assert len(QUERIES) == 30
+
+
+def test_what_readers_look_for_is_among_the_first_five(search_page):
+    found = {query: hits(search_page, query)[:5] for query in QUERIES}
+    missed = {
+        query: first
+        for query, first in found.items()
+        if not any(hit.startswith(f"{page}.html") for hit in first for page in QUERIES[query])
+    }
+    assert len(missed) <= 1, missed
+
+
+@pytest.mark.parametrize("query", NONSENSE)
+def test_nonsense_has_no_answer(search_page, query):
+    assert hits(search_page, query) == []
+    assert "书里没有" in search_page.locator("#search-results [role=status]").inner_text()
+
+
+def test_an_empty_query_says_nothing(search_page):
+    assert hits(search_page, "  ") == []
+    assert search_page.locator("#search-results [role=status]").inner_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [("梯度累积", "梯度累积"), ("logits计算", "logits"), ("ＬＯＲＡ", "LoRA"), ("残差 归一化", "残差")],
+)
+def test_snippets_mark_the_hit(search_page, query, first):
+    hits(search_page, query)
+    marks = search_page.locator("#search-results li mark")
+    assert first in marks.first.inner_text()
+    assert search_page.locator("#search-results li").count() <= marks.count()
+
+
+def test_a_term_of_the_glossary_leads_to_its_entry(search_page):
+    assert any(hit.startswith("glossary.html#") for hit in hits(search_page, "负采样")[:5])
+
+
+def test_a_click_marks_the_words_on_the_page(search_page):
+    hits(search_page, "负采样")
+    search_page.locator("#search-results ol a").first.click()
+    search_page.wait_for_selector("span.highlighted")
+    assert search_page.locator("span.highlighted").first.inner_text() == "负采样"
+    search_page.go_back()
+    search_page.wait_for_selector("#search-results li")
+    assert search_page.locator(".bd-search-container input[name=q]").input_value() == "负采样"
+
+
+def test_only_the_search_page_loads_the_text(whole_site):
+    assert "search-data.js" in (whole_site / "search.html").read_text(encoding="utf-8")
+    assert "search-data.js" not in (whole_site / "chapters" / "index.html").read_text(encoding="utf-8")
+    assert (whole_site / "_static" / "search-data.js").stat().st_size < 2_000_000
