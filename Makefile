@@ -38,11 +38,11 @@ site: $(VENV)/.site
 
 # make lint   what CI says about style: Python, notebooks
 lint: $(VENV)/.test
-	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m harness lint
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m harness lint && $(RUN) -m harness colab
 
 # make fix    mend what can be mended by machine
 fix: $(VENV)/.test
-	@$(RUN) -m ruff check --fix . ; $(RUN) -m ruff format . ; $(RUN) -m harness lint --fix
+	@$(RUN) -m ruff check --fix . ; $(RUN) -m ruff format . ; $(RUN) -m harness lint --fix ; $(RUN) -m harness colab --write
 
 # make serve  show the built site on this machine
 serve: $(VENV)/.site
