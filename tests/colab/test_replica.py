@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from transformers import AutoTokenizer
 
@@ -95,7 +96,7 @@ def test_what_needs_no_torch_runs_on_colabs_python(start):
 def test_a_chapter_runs_in_the_smoke_profile(start, path):
     machine = start("training")
     (planned,) = plan(load_book(ROOT), [path], Request("smoke"))
-    document = parameterize_notebook(nbformat.read(path, as_version=4), dict(planned.job.parameters))
+    document = parameterize_notebook(load_notebook_node(str(path)), dict(planned.job.parameters))
     cells = machine.run(json.loads(nbformat.writes(document)), path.name)
     code_cells = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell["id"] for cell in code_cells if cell["execution_count"] is None] == []
