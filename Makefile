@@ -17,7 +17,7 @@ HARNESS_FLAGS ?=
 # --dist loadgroup: the tests that share a Ray cluster stay together.
 PYTEST_FLAGS ?= -n auto --dist loadgroup
 
-.PHONY: help book test run site lint fix serve clean
+.PHONY: help book test run site colab lint fix serve clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -35,6 +35,9 @@ run: $(VENV)/.site
 # make site   build the site from a run that is there (FROM=folder; the latest by default)
 site: $(VENV)/.site
 	@$(RUN) -m harness book $(FROM)
+
+# make colab  build a replica of Colab's environment, which tests/colab needs
+colab: $(VENV)/.colab/.built
 
 # make lint   what CI says about style: Python, notebooks
 lint: $(VENV)/.test
@@ -66,4 +69,9 @@ $(VENV)/.site: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.site
 	@$(PIP) --editable '.[site,test]'
+	@touch $@
+
+$(VENV)/.colab/.built: tests/colab/constraints.txt tests/colab/replica.py constraints.txt harness.yml | $(VENV)/.test
+	@echo "building a replica of Colab's environment in $(VENV)/.colab …"
+	@$(RUN) -m tests.colab.replica $(VENV)/.colab
 	@touch $@

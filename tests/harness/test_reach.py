@@ -112,7 +112,7 @@ def test_no_repository_is_no_question(tmp_path):
     assert reach.ask_repository(tmp_path) is None
 
 
-def test_all_are_asked_at_once_and_none_raises(monkeypatch, tmp_path):
+def test_every_place_is_asked_and_none_raises(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_INDEX_URL", NOBODY)
     monkeypatch.setenv("HF_ENDPOINT", NOBODY)
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", NOBODY)
