@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from string import Template
@@ -48,12 +49,12 @@ ${more_imports}from pathlib import Path
 
 REPOSITORY, VERSION = "$repository", "$version"
 ${packages}
-places = [*(Path.cwd(), *Path.cwd().parents), Path.cwd() / "$folder"]
+places = [*(Path.cwd(), *Path.cwd().parents), Path.cwd() / "$fetched"]
 root = next((p for p in places if (p / "harness.yml").is_file()), None)
 if root is None:
     root = places[-1]
     clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", VERSION]
-    subprocess.run([*clone, REPOSITORY, str(root)], check=True)
+    subprocess.run([*clone, REPOSITORY, "$folder"], check=True)
 ${install}sys.path.insert(0, str(root))""")
 
 _INSTALL = """\
@@ -98,16 +99,21 @@ def read_place(root: Path) -> Place:
         )
     if not _REVISION.fullmatch(revision):
         raise HarnessError(f"{where}: repository.branch must be a branch or a tag, not {revision!r}")
-    language = ((config.get("sphinx") or {}).get("config") or {}).get("language", "")
-    host = (config.get("launch_buttons") or {}).get("colab_url") or _HOST
     return Place(
         repository=f"https://github.com/{match['name']}",
         name=match["name"],
         revision=revision,
         folder=repository.get("path_to_book", "").strip("/"),
-        host=str(host).rstrip("/"),
-        chinese=str(language).startswith("zh"),
+        host=str(_value(config, "launch_buttons", "colab_url") or _HOST).rstrip("/"),
+        chinese=str(_value(config, "sphinx", "config", "language")).startswith("zh"),
     )
+
+
+def _value(config: Any, *keys: str) -> Any:
+    """What stands in a mapping of mappings under *keys*; None where there is nothing."""
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
 
 
 def badge(place: Place, chapter: str) -> str:
@@ -134,11 +140,13 @@ def setup_cell(place: Place, install: Sequence[str], install_no_deps: Sequence[s
             for names in (install, install_no_deps)
         )
         packages = f"NEEDED = {needed}\nDATA_ONLY = {alone}  # {data_only}\n"
+    folder = place.name.partition("/")[2]
     return _FETCH.substitute(
         purpose=purpose,
         repository=place.repository,
         version=place.revision,
-        folder=place.name.partition("/")[2],
+        folder=folder,
+        fetched="/".join(filter(None, (folder, place.folder))),
         packages=packages,
         more_imports="from importlib.metadata import distributions\n" if packages else "",
         install=_INSTALL if packages else "",
@@ -174,9 +182,10 @@ def write(book: Book) -> list[Path]:
 
 def _adapted(book: Book) -> Iterator[tuple[Path, dict[str, Any], list[dict[str, Any]]]]:
     """Each chapter with its JSON and the cells it should have."""
-    place, constraints = read_place(book.root), book.root / "constraints.txt"
-    pins = constraints.read_text(encoding="utf-8") if constraints.is_file() else ""
-    setup = setup_cell(place, book.colab.install, book.colab.install_no_deps, pins)
+    place = read_place(book.root)
+    setup = setup_cell(
+        place, book.colab.install, book.colab.install_no_deps, _pins(book.root / "constraints.txt")
+    )
     for chapter in book.chapters:
         document = read_document(chapter)
         link = badge(place, chapter.relative_to(book.root).as_posix())
@@ -185,13 +194,19 @@ def _adapted(book: Book) -> Iterator[tuple[Path, dict[str, Any], list[dict[str, 
         yield chapter, document, _placed(cells, SETUP_TAG, "code", setup, ids)
 
 
+def _pins(constraints: Path) -> str:
+    try:
+        return constraints.read_text(encoding="utf-8") if constraints.is_file() else ""
+    except UnicodeDecodeError:
+        raise HarnessError(f"{constraints}: not UTF-8 text; save it as UTF-8") from None
+
+
 def _placed(
     cells: Sequence[dict[str, Any]], tag: str, kind: str, source: str, ids: bool
 ) -> list[dict[str, Any]]:
     """*cells* with one cell of this tag: the link before all others, the set-up cell as the first with code."""
-    first = next(
-        (i for i, cell in enumerate(cells) if tag == COLAB_TAG or cell["cell_type"] == kind), len(cells)
-    )
+    before = (i for i, cell in enumerate(cells) if tag == COLAB_TAG or cell["cell_type"] == kind)
+    first = next(before, len(cells))
     index = sum(not _has(cell, tag) for cell in cells[:first])
     rest = [cell for cell in cells if not _has(cell, tag)]
     made = next((cell for cell in cells if _has(cell, tag) and cell["cell_type"] == kind), None)
@@ -214,7 +229,7 @@ def _problems(now: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, An
         (COLAB_TAG, "link to Colab", "above all other cells"),
         (SETUP_TAG, "set-up cell", "before all other code"),
     ):
-        found = [cell for cell in now if _has(cell, tag)]
+        found, rank = [cell for cell in now if _has(cell, tag)], partial(_rank, tag=tag)
         if not found:
             yield f"no {name}"
             continue
@@ -223,13 +238,11 @@ def _problems(now: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, An
         different = ((i, old, new) for i, (old, new) in enumerate(pairs, 1) if old != new)
         if line := next(different, None):
             yield f"{name}, line {line[0]}: {line[1]!r}, not {line[2]!r}"
-        elif [c["cell_type"] for c in found] != [target["cell_type"]] or _above(now, tag) != _above(
-            wanted, tag
-        ):
+        elif len(found) > 1 or found[0]["cell_type"] != target["cell_type"] or rank(now) != rank(wanted):
             yield f"{name}: there must be one, {place}"
 
 
-def _above(cells: Sequence[Mapping[str, Any]], tag: str) -> int:
+def _rank(cells: Sequence[Mapping[str, Any]], tag: str) -> int:
     """How many of the chapter's own cells stand above the first of this tag."""
     index = next(i for i, cell in enumerate(cells) if _has(cell, tag))
     return sum(not (_has(cell, COLAB_TAG) or _has(cell, SETUP_TAG)) for cell in cells[:index])

@@ -38,7 +38,7 @@ class Answer:
     """What came of asking one place."""
 
     place: str
-    reached: bool
+    reached: bool  # and what it is asked for is there
     message: str
     remedy: str = ""
 
@@ -56,7 +56,7 @@ def ask_all(root: Path) -> list[Answer]:
 
 
 def ask_index() -> Answer:
-    """pip, as it is configured, mirrors and all."""
+    """pip, as it is configured, mirrors and all: it is asked what versions of a package there are."""
     command = [sys.executable, "-m", "pip", "index", "versions", PROBE]
     options = ["--disable-pip-version-check", "--no-input", "--retries", "0", "--timeout", f"{TIMEOUT:g}"]
     found, told = _run([*command, *options])
@@ -110,7 +110,7 @@ def ask_repository(root: Path) -> Answer | None:
         remedy = "only a notebook without its book, as in Colab, needs it"
         if found == 2:
             return Answer(
-                "repository", True, f"{address} has no {revision}", f"push it, or mend _config.yml; {remedy}"
+                "repository", False, f"{address} has no {revision}", f"push it, or mend _config.yml; {remedy}"
             )
         return Answer("repository", False, f"{address} does not answer", remedy)
     return None

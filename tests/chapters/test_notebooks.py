@@ -91,9 +91,10 @@ def test_links_to_colab_and_setup_cells_are_those_of_the_configuration():
 
 def test_what_the_setup_cell_installs_is_pinned_and_leaves_colabs_own_stack_alone():
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
-    installs = dict(re.findall(r'"([\w-]+)==([\w.]+)"', tagged(CHAPTERS[0], "setup")[0]))
-    assert installs and installs.items() <= pins.items()
-    assert not installs.keys() & {"torch", "numpy", "datasets", "transformers"}
+    colab = load_book(ROOT).colab
+    wanted = {*colab.install, *colab.install_no_deps}
+    assert wanted <= pins.keys()
+    assert not wanted & {"torch", "numpy", "datasets", "transformers"}
 
 
 @pytest.mark.parametrize("absent", [set(), {"jionlp"}, {"peft"}, {"evaluate", "snownlp", "peft", "jionlp"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -128,6 +129,34 @@ def test_the_cell_runs_where_the_book_is_at_hand(book, tmp_path):
     assert (done.stdout.strip(), done.stderr) == (str(tmp_path), "")
 
 
+def test_alone_in_a_folder_it_fetches_the_book_at_that_version(book, tmp_path_factory):
+    origin, empty = tmp_path_factory.mktemp("origin"), tmp_path_factory.mktemp("empty")
+    git = ["git", "-C", str(origin), "-c", "user.name=a", "-c", "user.email=a@localhost"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (origin / "book").mkdir()
+    for version in ("v1.0", "v1.1"):
+        (origin / "book" / "harness.yml").write_text(f"book: {version}\n")
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "-q", "-m", version], check=True)
+        subprocess.run([*git, "tag", version], check=True)
+    environment = os.environ | {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{origin.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://github.com/someone/their-book",
+    }
+    cell = setup_cell(read_place(book), [], [], "")
+    for _ in range(2):  # the second time it is there
+        done = subprocess.run(
+            [sys.executable, "-c", f"{cell}\nprint(root)"],
+            cwd=empty,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.strip() == str(empty / "their-book" / "book"), done.stderr
+    assert (empty / "their-book" / "book" / "harness.yml").read_text() == "book: v1.0\n"
+
+
 def test_lines_stay_narrow(book):
     cell = setup_cell(read_place(book), [f"package-{i}" for i in range(12)], ["other"], "")
     assert max(map(len, cell.splitlines())) <= 88
@@ -173,3 +202,16 @@ def test_the_site_leaves_the_link_out(book):
     staged = staging.stage(json.loads(chapter.read_text()), None, None)
     assert not any("Open in Colab" in cell["source"] for cell in staged["cells"])
     assert len(staged["cells"]) == len(cells(chapter))  # the box took the link's place
+
+
+def test_pins_that_are_no_text_are_one_line(book, capsys):
+    (book / "constraints.txt").write_bytes(b"\xff\xfe")
+    assert main(["colab"]) == ExitCode.USAGE
+    assert "constraints.txt: not UTF-8 text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", ["sphinx: [a]\n", "sphinx: {config: x}\n", "launch_buttons: none\n"])
+def test_a_configuration_of_another_shape_is_passed_over(tmp_path, more):
+    (tmp_path / "_config.yml").write_text("repository: {url: https://github.com/a/b.git}\n" + more)
+    place = read_place(tmp_path)
+    assert (place.repository, place.revision, place.chinese) == ("https://github.com/a/b", "main", False)

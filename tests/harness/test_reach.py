@@ -93,7 +93,7 @@ def test_a_hub_that_was_switched_off_is_not_asked(monkeypatch):
     ("branch", "address", "reached", "words"),
     [
         ("main", "origin.git", True, "has main, so a notebook alone can fetch the book"),
-        ("v9", "origin.git", True, "has no v9"),
+        ("v9", "origin.git", False, "has no v9"),
         ("main", "nothing.git", False, "does not answer"),
     ],
 )
