@@ -41,40 +41,32 @@ def snapshot() -> dict[str, str]:
 
 
 def build(folder: Path) -> None:
-    """Build the replicas and fetch the wheels; what is there is replaced."""
-    shutil.rmtree(folder, ignore_errors=True)
-    names = snapshot().keys()
-    pip = _environment(sys.executable, folder / "training")
-    _run(
-        *pip,
-        "install",
-        "--no-compile",
-        "--constraint",
-        CONSTRAINTS,
-        f"torch=={version('torch')}",
-        "scipy",
-        *names,
-    )
-    colab = load_book(ROOT).colab
+    """Build the replicas and fetch the wheels; those that are there are replaced."""
+    for name in (*NAMES, "wheels"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    names, colab = snapshot().keys(), load_book(ROOT).colab
     wanted = [name for name in (*colab.install, *colab.install_no_deps) if name not in names]
-    wheels = (
-        "wheel",
-        "--no-deps",
-        "--wheel-dir",
-        folder / "wheels",
-        "--constraint",
-        ROOT / "constraints.txt",
-    )
-    _run(*pip, *wheels, *wanted)
+    training = _environment(sys.executable, folder / "training")
+    _install(training, f"torch=={version('torch')}", "scipy", *names)
+    pinned = ("--constraint", ROOT / "constraints.txt")
+    _pip(training, "wheel", "--no-deps", "--wheel-dir", folder / "wheels", *pinned, *wanted)
     if python := find_python("3.13"):
-        pip = _environment(python, folder / "python3.13")
-        _run(*pip, "install", "--no-compile", "--constraint", CONSTRAINTS, "scipy", *(names - NEEDS_TORCH))
-        _run(*pip, "install", "--no-compile", "--constraint", CONSTRAINTS, "--no-deps", *NEEDS_TORCH)
+        own = _environment(python, folder / "python3.13")
+        _install(own, "scipy", *(names - NEEDS_TORCH))
+        _install(own, "--no-deps", *NEEDS_TORCH)
 
 
-def _environment(python: str, folder: Path) -> tuple[str | Path, ...]:
-    _run(python, "-m", "venv", folder)
-    return folder / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"
+def _environment(python: str, folder: Path) -> Path:
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    return folder / "bin" / "python"
+
+
+def _install(python: Path, *packages: str) -> None:
+    _pip(python, "install", "--no-compile", "--constraint", CONSTRAINTS, *packages)
+
+
+def _pip(python: Path, *arguments: str | Path) -> None:
+    subprocess.run([python, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments], check=True)
 
 
 def find_python(wanted: str) -> str | None:
@@ -89,10 +81,6 @@ def _answers(python: str, wanted: str) -> bool:
     """pyenv puts a stand-in on PATH for each version it has, whether it would start or not."""
     done = subprocess.run([python, "--version"], capture_output=True, text=True)
     return done.stdout.startswith(f"Python {wanted}.")
-
-
-def _run(*command: str | Path) -> None:
-    subprocess.run([str(part) for part in command], check=True)
 
 
 def publish(folder: Path) -> Path:
