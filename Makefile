@@ -16,7 +16,7 @@ PROFILE ?= offline
 HARNESS_FLAGS ?=
 PYTEST_FLAGS ?= -n auto
 
-.PHONY: help book test run site lint fix serve clean
+.PHONY: help book test run site colab lint fix serve clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -35,13 +35,16 @@ run: $(VENV)/.site
 site: $(VENV)/.site
 	@$(RUN) -m harness book $(FROM)
 
+# make colab  build a replica of Colab's environment, which tests/colab needs
+colab: $(VENV)/.colab/.built
+
 # make lint   what CI says about style: Python, notebooks
 lint: $(VENV)/.test
-	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m harness lint
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m harness lint && $(RUN) -m harness colab
 
 # make fix    mend what can be mended by machine
 fix: $(VENV)/.test
-	@$(RUN) -m ruff check --fix . ; $(RUN) -m ruff format . ; $(RUN) -m harness lint --fix
+	@$(RUN) -m ruff check --fix . ; $(RUN) -m ruff format . ; $(RUN) -m harness lint --fix ; $(RUN) -m harness colab --write
 
 # make serve  show the built site on this machine
 serve: $(VENV)/.site
@@ -65,4 +68,9 @@ $(VENV)/.site: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.site
 	@$(PIP) --editable '.[site,test]'
+	@touch $@
+
+$(VENV)/.colab/.built: tests/colab/constraints.txt tests/colab/replica.py constraints.txt harness.yml | $(VENV)/.test
+	@echo "building a replica of Colab's environment in $(VENV)/.colab …"
+	@$(RUN) -m tests.colab.replica $(VENV)/.colab
 	@touch $@

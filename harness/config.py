@@ -18,8 +18,9 @@ from harness.model import Limits
 from harness.notebook import PASSED_OVER
 
 CONFIG_NAME = "harness.yml"
-KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "warm")
+KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "warm", "colab")
 PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
+COLAB_KEYS = ("install", "install_no_deps")
 HEAVY = (
     "accelerate", "datasets", "evaluate", "numpy", "pandas", "peft", "pyarrow", "safetensors", "scipy", "sklearn",
     "tokenizers", "torch", "transformers",
@@ -30,6 +31,7 @@ One that holds on to what it finds at its import (matplotlib.pyplot and the shel
 """
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 _PACKAGE = re.compile(r"[^\W\d]\w*")
+_DISTRIBUTION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _ROOT = (".", "./")  # as a folder of chapters: the book's own
 _PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # part of a job's id, hence of a folder's name
 
@@ -42,6 +44,14 @@ class Profile:
     limits: Limits
     default: bool = False
     network: bool = True  # False: the Hugging Face libraries are told to stay offline
+
+
+@dataclass(frozen=True)
+class Colab:
+    """What the set-up cell of a chapter installs where it is missing, by the packages' names on the index."""
+
+    install: tuple[str, ...] = ()
+    install_no_deps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,7 @@ class Book:
         str, ...
     ] = ()  # variables that kernels get beside the usual ones; * at the end for any rest
     warm: tuple[str, ...] = HEAVY  # packages that a fork server imports once
+    colab: Colab = Colab()
 
     def profile(self, name: str | None) -> Profile:
         """The profile called *name*, or the default one."""
@@ -143,6 +154,7 @@ def load_book(start: Path | None = None) -> Book:
         parameters=_read_parameters(where, data.get("parameters"), chapters, profiles),
         environment=_names(where, "environment", data, _VARIABLE, "MY_DATA or MY_*", ()),
         warm=_names(where, "warm", data, _PACKAGE, "torch", HEAVY),
+        colab=_colab(where, data.get("colab")),
     )
 
 
@@ -220,6 +232,13 @@ def _names(
     if not isinstance(value, list) or not all(isinstance(n, str) and form.fullmatch(n) for n in value):
         raise HarnessError(f"{where}: {key} must be a list of names such as {such}, not {value!r}")
     return tuple(value)
+
+
+def _colab(where: Path, data: Any) -> Colab:
+    data = {} if data is None else data
+    if not isinstance(data, dict) or set(data) - set(COLAB_KEYS):
+        raise HarnessError(f"{where}: colab takes {', '.join(COLAB_KEYS)} only")
+    return Colab(*(_names(where, key, data, _DISTRIBUTION, "evaluate", ()) for key in COLAB_KEYS))
 
 
 def _read_profiles(where: Path, data: Any) -> Mapping[str, Profile]:

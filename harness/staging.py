@@ -31,6 +31,9 @@ _FENCE = re.compile(r"^\s*(```|~~~)")
 _CITATION = re.compile(r"\[([^\]]+)\]\((?:\./)?bibliography\.md#([\w:.-]+)\)")
 _LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 
+COLAB_TAG = "colab"
+"""Of the cell that links a notebook to Colab; the site has a button for that."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -55,8 +58,8 @@ def stage(source: Notebook, executed: Notebook | None, evidence: Evidence | None
     kernel = shown.get("metadata", {}).get("kernelspec")
     metadata = {"language_info": language, **({"kernelspec": kernel} if kernel else {})}
     box = banner(evidence, executed is not None, stale)
-    cells = insert_after_title([_dress(cell, evidence) for cell in shown["cells"]], box)
-    return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    cells = [_dress(cell, evidence) for cell in shown["cells"] if COLAB_TAG not in _tags(cell)]
+    return {"cells": insert_after_title(cells, box), "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
 def combine(source: Notebook, executed: Notebook | None) -> tuple[Notebook, bool]:

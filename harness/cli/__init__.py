@@ -1,4 +1,4 @@
-"""The command line: ``python -m harness init|list|run|check|report|diff|bless|book|lint|doctor|clean``.
+"""The command line: ``python -m harness init|list|run|check|report|diff|bless|book|lint|colab|doctor|clean``.
 
 Heavy modules are imported inside the commands, so that each starts at once. A mistake of the user ends in
 one line on stderr and the exit code of :class:`harness.errors.ExitCode`, never in a traceback.
@@ -38,6 +38,7 @@ for _command, _options in (
     (results.bless, {}),
     (house.book, {}),
     (house.lint, {}),
+    (house.colab, {}),
     (house.doctor, {}),
     (house.clean, {}),
 ):

@@ -1,4 +1,4 @@
-"""The commands for the book itself: init, list, book, lint, doctor, clean."""
+"""The commands for the book itself: init, list, book, lint, colab, doctor, clean."""
 
 from __future__ import annotations
 
@@ -101,6 +101,27 @@ def lint(
         for finding in examine(path):
             print(finding)
             found += 1
+    return int(ExitCode.USAGE if found else ExitCode.OK)
+
+
+def colab(
+    write: Annotated[
+        bool, typer.Option("--write/--check", help="Write them, or only say what differs (the default).")
+    ] = False,
+) -> int:
+    """Hold each chapter's link to Colab and its set-up cell to _config.yml, harness.yml and constraints.txt."""
+    from harness import colab as cells
+
+    the_book = load_book()
+    if write:
+        for path in cells.write(the_book):
+            print(f"{path.relative_to(the_book.root)}: rewritten")
+        return int(ExitCode.OK)
+    found = cells.differences(the_book)
+    for problem in found:
+        print(problem)
+    if found:
+        print("run `harness colab --write`")
     return int(ExitCode.USAGE if found else ExitCode.OK)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from notebooks import write_book
 
-from harness import doctor, environment
+from harness import doctor, environment, reach
 from harness.cli import main
 from harness.errors import ExitCode
 
@@ -40,19 +41,16 @@ def test_the_kernel_really_starts():
     assert doctor.check_kernel().status == "ok"
 
 
-@pytest.mark.parametrize(
-    ("address", "words"),
-    [
-        ("http://127.0.0.1:9", "does not answer"),
-        ("file:///etc", "no web address"),
-        ("http://[", "does not answer"),
-    ],
-)
-def test_a_hub_that_does_not_answer_is_a_warning(monkeypatch, address, words):
-    monkeypatch.setenv("HF_ENDPOINT", address)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    found = doctor.check_hub()
-    assert found.status == "warn" and words in found.message and found.remedy
+def test_a_network_that_is_missing_is_a_warning(monkeypatch, tmp_path):
+    places = [reach.Answer("hub", False, "no", "do"), reach.Answer("ModelScope", True, "yes")]
+    monkeypatch.setattr(reach, "ask_all", lambda root: list(places))
+    assert [(c.name, c.status) for c in doctor.check_network(tmp_path)] == [
+        ("hub", "warn"),
+        ("ModelScope", "ok"),
+    ]
+    write_book(tmp_path, {"01-a": ["1"]}, profiles={"offline": {"network": False}, "full": {}})
+    found = [(c.status, c.message) for c in doctor.check_network(tmp_path) if c.name == "profiles"]
+    assert found == [("ok", "offline: need no network"), ("warn", "full: no hub")]
 
 
 @pytest.mark.parametrize(("status", "code"), [("warn", ExitCode.OK), ("fail", ExitCode.INFRASTRUCTURE)])
