@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,13 @@ _SOURCES = Path(__file__).resolve().parent / "search"
 _SYNTAX = re.compile(
     r"^\s*(?:graph|flowchart)\s+\w+|accTitle:|<br\s*/?>|[-=.]+>|[-.=]{2,}|[\[\](){}|;]", re.M
 )
+_TEX = re.compile(r"\\[A-Za-z]+|[\\{}$]")
 _SPACE = re.compile(r"\s+")
+_HALF_WIDTH = {
+    wide: wide - 0xFEE0
+    for first, last in ("０９", "ＡＺ", "ａｚ")
+    for wide in range(ord(first), ord(last) + 1)
+}
 
 
 class TitlesOnly(SearchChinese):
@@ -44,8 +49,19 @@ class TitlesOnly(SearchChinese):
 
 
 def plain(text: str) -> str:
-    """One form for what is written in several: full width and half width, any white space as one blank."""
-    return _SPACE.sub(" ", unicodedata.normalize("NFKC", text)).strip()
+    """One form for what is written in several: letters and digits of half width, any white space as one blank."""
+    return _SPACE.sub(" ", text.translate(_HALF_WIDTH)).strip()
+
+
+def words_of(block: nodes.Element) -> str:
+    """What a reader sees of a block: no HTML, and of formulas the letters."""
+    texts = []
+    for text in block.findall(nodes.Text):
+        if isinstance(text.parent, nodes.math):
+            texts.append(_TEX.sub(" ", text.astext()))
+        elif not isinstance(text.parent, nodes.raw):
+            texts.append(text.astext())
+    return "".join(texts)
 
 
 def sections(doctree: nodes.document) -> Iterator[dict[str, str]]:
@@ -55,7 +71,7 @@ def sections(doctree: nodes.document) -> Iterator[dict[str, str]]:
             term = next(iter(place.findall(nodes.term)), None)
             if term is None or not term["ids"]:
                 continue
-            heading, anchor = term.astext(), term["ids"][0]
+            heading, anchor = words_of(term), term["ids"][0]
         else:
             heading, anchor = (
                 place[place.first_child_matching_class(nodes.title) or 0].astext(),
@@ -81,7 +97,7 @@ def _collect(node: nodes.Node, prose: list[str], code: list[str]) -> None:
     elif isinstance(node, nodes.literal_block):
         code.append(node.astext())
     elif isinstance(node, nodes.TextElement):
-        prose.append(node.astext())
+        prose.append(words_of(node))
     elif isinstance(node, nodes.Element) and not _is_elsewhere(node):
         for child in node.children:
             _collect(child, prose, code)
@@ -102,7 +118,7 @@ def entries(app: Sphinx) -> list[list[str]]:
     """Page, anchor, title of the page, heading, prose and code of all sections of the book."""
     found = []
     for name in sorted(app.env.found_docs):
-        title = plain(app.env.titles[name].astext())
+        title = plain(words_of(app.env.titles[name]))
         page = app.builder.get_target_uri(name)
         for number, one in enumerate(sections(app.env.get_doctree(name))):
             anchor = "" if number == 0 else one["anchor"]

@@ -3,7 +3,7 @@
 
 (() => {
   const HAN = "\u3400-\u4dbf\u4e00-\u9fff";
-  const HAN_RUN = new RegExp(`^[${HAN}]{3,}$`, "u");
+  const HAN_RUN = new RegExp(`^[${HAN}]{3,}$`, "u"), RUNS = new RegExp(`[${HAN}]+|[^${HAN}]+`, "gu");
   const SHOWN = 40, OF_A_PAGE = 4, FEW = 5, AROUND = 46;
   const WEIGHT = { exact: 60, heading: 25, title: 12, text: 6, code: 3, phrase: 20, part: 0.2 };
 
@@ -16,8 +16,9 @@
 
   const count = (text, expression) => (text.match(expression) || []).length;
 
-  /* A run of Chinese that is nowhere as a whole, cut into the longest parts that are somewhere: 交叉熵 + 损失. */
+  /* A run of Chinese cut into the longest parts that are somewhere: 交叉熵 + 损失. */
   const cut = (word) => {
+    if (!HAN_RUN.test(word)) return [word];
     const parts = [];
     for (let start = 0; start < word.length;) {
       let end = word.length;
@@ -45,7 +46,7 @@
 
   const search = (query) => {
     const words = [...new Set(clean(query).split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word)))];
-    const parts = words.flatMap((word) => (HAN_RUN.test(word) ? cut(word) : [word]))
+    const parts = words.flatMap((word) => (isSomewhere(pattern(word)) ? [word] : word.match(RUNS).flatMap(cut)))
       .map((word) => ({ word, expression: pattern(word) }));
     if (!parts.length) return { hits: [], marks: [] };
     const scored = SEARCH_DATA.map((entry) => ({ entry, scores: parts.map((part) => scoreOf(entry, part.word, part.expression)) }));
