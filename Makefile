@@ -16,7 +16,7 @@ PROFILE ?= offline
 HARNESS_FLAGS ?=
 PYTEST_FLAGS ?= -n auto
 
-.PHONY: help book test run site colab lint fix serve clean
+.PHONY: help book test run site copies colab lint fix serve clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -34,6 +34,10 @@ run: $(VENV)/.site
 # make site   build the site from a run that is there (FROM=folder; the latest by default)
 site: $(VENV)/.site
 	@$(RUN) -m harness book $(FROM)
+
+# make copies build it from that run with PDF and EPUB, too; needs Chromium
+copies: $(VENV)/.copies
+	@$(RUN) -m harness book --copies $(FROM)
 
 # make colab  build a replica of Colab's environment, which tests/colab needs
 colab: $(VENV)/.colab/.built
@@ -64,6 +68,10 @@ $(VENV)/.site: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing the book into $(VENV) (the first time takes some minutes) …"
 	@$(PIP) --editable '.[site]'
 	@$(PIP) --no-deps jionlp
+	@touch $@
+
+$(VENV)/.copies: $(VENV)/.site
+	@$(PIP) --editable '.[site,copies]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.site

@@ -1,4 +1,4 @@
-"""Words for what is drawn: alternative text of figures, searchable words of diagrams.
+"""Words for what is drawn: alternative text of figures and diagrams.
 
 Staging leaves ``figure_alt`` in a code cell's metadata, a map from the image's SHA-256 (which MyST-NB uses
 as its file name) to its text. An image output without text is a build warning: a reader who cannot see
@@ -48,7 +48,6 @@ def _describe_diagrams(app: Sphinx, document: nodes.document) -> None:
                 location=diagram,
                 type="figure_text",
             )
-        diagram += nodes.Text(code)  # never written, but the search index reads it
 
 
 def _describe(app: Sphinx, document: nodes.document) -> None:

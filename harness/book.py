@@ -22,6 +22,7 @@ from typing import Any
 
 from harness import dashboard
 from harness.config import Book, read_yaml
+from harness.copies import EPUB, PDF, check_copies, make_copies
 from harness.errors import HarnessError
 from harness.model import JobResult, job_result_from_json
 from harness.notebook import read_notebook
@@ -52,22 +53,35 @@ _DASHBOARD_PAGE = "reproduction.md"
 _NO_RUN = "还没有运行记录。先运行 `make book`（或 `python -m harness run`），再回到这里。\n"
 
 
-def build(book: Book, run_dir: Path | None, *, warnings_are_errors: bool = True) -> Path:
+def build(
+    book: Book, run_dir: Path | None, *, warnings_are_errors: bool = True, copies: bool = False
+) -> Path:
     """Render the site with the outputs of *run_dir*; returns the page to open.
+
+    Args:
+        copies: print the book as PDF and EPUB, too, for the front page to offer.
 
     Raises:
         HarnessError: no configuration, an unreadable run or notebook, or a build with warnings.
     """
     check_site(book)
+    if copies:
+        check_copies()
     folder = build_dir(book.root)
     source, site, stamp = folder / "site-src", folder / "site", folder / "site-stamp.json"
-    fingerprint = _fingerprint(stage_tree(book, run_dir, source), warnings_are_errors)
+    fingerprint = _fingerprint(stage_tree(book, run_dir, source, copies), warnings_are_errors)
     index = site / "index.html"
     if index.is_file() and stamp.is_file() and read_json(stamp) == fingerprint:
         return index
     stamp.unlink(missing_ok=True)
     _render(book.root, source, site, warnings_are_errors)
     write_text(index, _front_door(source))
+    for name in (PDF, EPUB):  # those of an earlier run
+        (site / name).unlink(missing_ok=True)
+    if copies:
+        config = site_config(source)
+        document = read_document(run_dir) if run_dir else None
+        make_copies(source, site, document, str(config.get("title", "")), str(config.get("author", "")))
     write_json(stamp, fingerprint)
     return index
 
@@ -110,8 +124,8 @@ def _decoded(path: str, content: bytes) -> str:
         raise HarnessError(f"{path}: not UTF-8 text; save it as UTF-8") from None
 
 
-def stage_tree(book: Book, run_dir: Path | None, target: Path) -> dict[str, bytes]:
-    """Bring *target* up to date and return what it holds, by path."""
+def stage_tree(book: Book, run_dir: Path | None, target: Path, copies: bool = False) -> dict[str, bytes]:
+    """Bring *target* up to date and return what it holds, by path; with *copies*, its front page offers them."""
     document = read_document(run_dir) if run_dir else None
     refuse_shard(document or {}, "the site")
     files = {path: (book.root / path).read_bytes() for path in _source_files(book)}
@@ -139,7 +153,9 @@ def stage_tree(book: Book, run_dir: Path | None, target: Path) -> dict[str, byte
             text = fill(path, _decoded(path, content))
             if dashboard.LAST_RUN in text:
                 place = os.path.relpath(board, PurePosixPath(path).parent) if board in files else ""
-                text = text.replace(dashboard.LAST_RUN, dashboard.last_run(document, titles, place))
+                up = os.path.relpath(".", PurePosixPath(path).parent)
+                offered = {"PDF": f"{up}/{PDF}", "EPUB": f"{up}/{EPUB}"} if copies else {}
+                text = text.replace(dashboard.LAST_RUN, dashboard.last_run(document, titles, place, offered))
             files[path] = rewrite_links(text, lambda to, page=path: link(page, to)).encode()
     if board in files:
         files[board] = _dashboard_page(book, document, files[board].decode(), titles).encode()

@@ -129,13 +129,19 @@ def render(
     return "\n\n".join(parts) + "\n"
 
 
-def last_run(document: Mapping[str, Any] | None, titles: Mapping[str, str], link: str = "") -> str:
+def last_run(
+    document: Mapping[str, Any] | None,
+    titles: Mapping[str, str],
+    link: str = "",
+    copies: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """What a front page says: verdict counts, when, on what, and which chapters have no numbers to show.
 
     Args:
         document: the run's result.json, None where there is no run.
         titles: a chapter's name -> its heading, for all chapters of the book.
         link: target of the dashboard's page, where there is one.
+        copies: of the book to take along, by kind: their addresses.
     """
     if document is None:
         return _card(["**还没有运行记录**：书里没有数字可看。先运行 `make book`，再回到这里。"], good=False)
@@ -151,6 +157,9 @@ def last_run(document: Mapping[str, Any] | None, titles: Mapping[str, str], link
         if chapters:
             lines.append(f"**{what}**：{_cell('、'.join(chapters))}")
     lines.append(" · ".join(_facts(document)))
+    if copies:
+        links = "、".join(f'<a href="{address}">{kind}</a>' for kind, address in copies.items())
+        lines.append(f"**带走** 整本书的 {links}")
     return _card(lines, good=not (absent or broken))
 
 

@@ -73,12 +73,16 @@ def book(
     allow_warnings: Annotated[
         bool, typer.Option("--allow-warnings", help="Build even if Sphinx warns.")
     ] = False,
+    copies: Annotated[
+        bool, typer.Option("--copies", help="Then print it as PDF and EPUB, and offer both on the site.")
+    ] = False,
 ) -> None:
     """Build the site from the notebooks of a run."""
     from harness.book import build
 
     the_book = load_book()
-    page = build(the_book, run_folder(the_book.root, run), warnings_are_errors=not allow_warnings)
+    folder = run_folder(the_book.root, run)
+    page = build(the_book, folder, warnings_are_errors=not allow_warnings, copies=copies)
     print(f"open {page}")
 
 
