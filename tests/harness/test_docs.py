@@ -380,7 +380,9 @@ def test_markers_are_filled_and_unknown_ones_refused():
 
 def test_every_marker_stands_on_a_page():
     found = {
-        name for page_name in NAMES for name in re.findall(r"<!-- harness:([\w-]+) -->", page(page_name))
+        name
+        for page_name in NAMES
+        for name in re.findall(r"^<!-- harness:([\w-]+) -->$", page(page_name), re.M)
     }
     assert found == set(GENERATED)
 
