@@ -10,6 +10,7 @@ import gettext
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sphinx.application import Sphinx
 from sphinx.locale import translators
@@ -52,6 +53,7 @@ _WORDS = {
 }
 _LABELS = {
     "Hide search": "关闭搜索",
+    "Main": "主导航",
     "Toggle hidden content": "展开或收起",
     "Toggle primary sidebar": "显示或隐藏目录",
     "Toggle secondary sidebar": "显示或隐藏本页目录",
@@ -71,6 +73,12 @@ _UNNAMED = (  # what a screen reader cannot make sense of -> what it can
 )
 
 
+_ISSUE = (  # title and text of a new issue, in the address of its button
+    ("Issue%20on%20page%20", quote("页面 ")),
+    ("Your%20issue%20content%20here.", ""),
+)
+
+
 class _Chinese(gettext.NullTranslations):
     def gettext(self, message: str) -> str:
         return _WORDS.get(message, message)
@@ -87,7 +95,7 @@ def _translate_labels(app: Sphinx, error: Exception | None) -> None:
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         translated = _LABEL.sub(lambda found: _LABELS[found[0]], text)
-        for wrong, right in _UNNAMED:
+        for wrong, right in (*_UNNAMED, *_ISSUE):
             translated = translated.replace(wrong, right)
         if translated != text:
             page.write_text(translated, encoding="utf-8")

@@ -29,6 +29,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from harness.copies import EPUB, PDF
 from harness.environment import environment
 
 TARGETS = {
@@ -122,7 +123,7 @@ def examine(browser: Browser, address: str, names: list[str]) -> dict[str, Any]:
         ) as page:  # axe asks for style sheets by wrong names
             for name in names:
                 page.goto(f"{address}/{name}", wait_until="networkidle")
-                for finding in Axe().run(page).response["violations"]:
+                for finding in Axe().run(page, options={"preload": False}).response["violations"]:
                     findings.append(
                         {"page": name, "theme": scheme, "rule": finding["id"], "impact": finding["impact"],
                          "where": [node["target"][0] for node in finding["nodes"]][:5], "count": len(finding["nodes"])}
@@ -186,8 +187,9 @@ def first_page(browser: Browser, address: str, name: str) -> dict[str, float]:
 
 
 def size(site: Path) -> float:
-    """Megabytes of the site without the images that the notebooks drew."""
-    files = [path for path in site.rglob("*") if path.is_file() and path.parent.name != "_images"]
+    """Megabytes of the site without the images that the notebooks drew, and without PDF and EPUB."""
+    copies = (site / PDF, site / EPUB)
+    files = [p for p in site.rglob("*") if p.is_file() and p.parent.name != "_images" and p not in copies]
     return sum(path.stat().st_size for path in files) / 1e6
 
 

@@ -148,15 +148,16 @@ def last_run(
     lines = [
         f"**最近一次运行** {counts_text(verdicts_of(document))}" + (f" · [复现看板]({link})" if link else "")
     ]
-    states = {
-        job["chapter"]: JobState(job["state"]) for job in document.get("jobs", ()) if job.get("chapter")
-    }
-    absent = [title for name, title in titles.items() if name not in states]
-    broken = [title for name, title in titles.items() if name in states and states[name] not in FINISHED]
+    jobs = [job for job in document.get("jobs", ()) if job.get("chapter")]
+    ran = {job["chapter"] for job in jobs}
+    unfinished = {job["chapter"] for job in jobs if JobState(job["state"]) not in FINISHED}
+    absent = [title for name, title in titles.items() if name not in ran]
+    broken = [title for name, title in titles.items() if name in unfinished]
     for what, chapters in (("没有跑完", broken), ("没有运行", absent)):
         if chapters:
             lines.append(f"**{what}**：{_cell('、'.join(chapters))}")
-    lines.append(" · ".join(_facts(document)))
+    kept = len({job["chapter"] for job in jobs if job.get("cached_from")})
+    lines.append(" · ".join(_facts(document) + [f"{kept} 章没有变，沿用先前的结果"] * bool(kept)))
     if copies:
         links = "、".join(f'<a href="{address}">{kind}</a>' for kind, address in copies.items())
         lines.append(f"**带走** 整本书的 {links}")

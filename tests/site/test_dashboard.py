@@ -83,6 +83,13 @@ def test_the_front_page_names_the_chapters_that_have_no_numbers():
     assert "还没有运行记录" in dashboard.last_run(None, TITLES)
 
 
+def test_the_front_page_hides_no_seed_that_failed_and_says_what_is_of_an_earlier_run():
+    dead, well = mini_book.job(JobState.DEAD, seed=0), mini_book.job(seed=1, id="05-mini-offline-seed1")
+    assert "**没有跑完**：第 5 章" in dashboard.last_run(document(jobs=[dead, well]), TITLES)
+    cached = mini_book.job(JobState.SKIPPED, cached_from="old")
+    assert "1 章没有变，沿用先前的结果" in dashboard.last_run(document(jobs=[cached]), TITLES)
+
+
 def test_a_chapter_without_claims_still_has_its_place():
     page = dashboard.render(document(verdicts=[]), TITLES)
     assert "(claims-05-mini)=" in page and "没有声明" in page
