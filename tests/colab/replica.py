@@ -143,7 +143,7 @@ class Machine:
             "GIT_CONFIG_VALUE_0": read_place(ROOT).repository,
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_NO_INDEX": "1",
-            "PIP_FIND_LINKS": str(REPLICAS / "wheels"),
+            "PIP_FIND_LINKS": (REPLICAS / "wheels").as_uri(),  # pip cuts the list at blanks
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "HF_ENDPOINT": "http://127.0.0.1:9",
         }

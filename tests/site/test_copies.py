@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import mini_book
 import pytest
@@ -32,7 +33,8 @@ def site(tmp_path_factory):
         notebook["cells"].append(mini_book.code("long", LONG))
     mini_book.write_notebook(root / "chapters" / f"{mini_book.CHAPTER}.ipynb", source)
     run = mini_book.write_run(root, mini_book.document(), executed)
-    return build(load_book(root), run, copies=True).parent
+    with ThreadPoolExecutor(1) as elsewhere:  # the browser of the other tests may be open in this thread
+        return elsewhere.submit(build, load_book(root), run, copies=True).result().parent
 
 
 @pytest.fixture(scope="module")
