@@ -49,7 +49,7 @@ _READY = """async () => {
 _PRINT_STYLE = """
 #jb-print-docs-body, #jb-print-toc { display: none !important; }
 .bd-article h1 { display: block !important; }
-.cell, .cell_input, .highlight, pre { break-inside: auto !important; }
+.cell, .cell_input, .highlight, pre { break-inside: auto !important; overflow: visible !important; }
 """
 _DRAWN = "() => [...document.querySelectorAll('pre.mermaid')].every(one => one.querySelector('svg'))"
 _EXTRACT = """() => {
