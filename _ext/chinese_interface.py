@@ -59,24 +59,12 @@ _LABELS = {
     "Toggle secondary sidebar": "显示或隐藏本页目录",
 }
 _LABEL = re.compile(f"""(?<=(?:title|label)=")(?:{"|".join(_LABELS)})(?=")""")
-
-
-_UNNAMED = (  # what a screen reader cannot make sense of -> what it can
-    (
-        '<summary><span class="toctree-toggle"',
-        '<summary aria-label="展开或收起这一节"><span class="toctree-toggle"',
-    ),
-    (
-        '<div role="list" class="citation-list"',
-        '<div class="citation-list"',
-    ),  # its children are no list items
-)
-
-
-_ISSUE = (  # title and text of a new issue, in the address of its button
-    ("Issue%20on%20page%20", quote("页面 ")),
-    ("Your%20issue%20content%20here.", ""),
-)
+_MENDED = {
+    '<summary><span class="toctree-toggle"': '<summary aria-label="展开或收起这一节"><span class="toctree-toggle"',
+    '<div role="list" class="citation-list"': '<div class="citation-list"',  # its children are no list items
+    "Issue%20on%20page%20": quote("页面 "),  # title and text of a new issue, in the address of its button
+    "Your%20issue%20content%20here.": "",
+}
 
 
 class _Chinese(gettext.NullTranslations):
@@ -95,7 +83,7 @@ def _translate_labels(app: Sphinx, error: Exception | None) -> None:
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         translated = _LABEL.sub(lambda found: _LABELS[found[0]], text)
-        for wrong, right in (*_UNNAMED, *_ISSUE):
+        for wrong, right in _MENDED.items():
             translated = translated.replace(wrong, right)
         if translated != text:
             page.write_text(translated, encoding="utf-8")

@@ -126,8 +126,7 @@ def _slim(app: Sphinx, error: Exception | None) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        slim = _UNUSED_TAG.sub("", text)
-        slim = _BLOCKING_TAG.sub("defer ", slim)
+        slim = _BLOCKING_TAG.sub("defer ", _UNUSED_TAG.sub("", text))
         if slim != text:
             page.write_text(slim, encoding="utf-8")
 

@@ -12,13 +12,9 @@ Run as ``python -m benchmarks.site [FOLDER] [--out FILE]``, by default on ``_bui
 from __future__ import annotations
 
 import argparse
-import functools
 import gzip
-import http.server
 import json
 import re
-import shutil
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +23,9 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from harness.copies import EPUB, PDF
+from harness.copies import EPUB, PDF, Quiet, open_browser, served
 from harness.environment import environment
 
 TARGETS = {
@@ -44,6 +40,7 @@ SLOW_LINE = {"offline": False, "latency": 150, "downloadThroughput": 200_000, "u
 CLUMSY = 4  # times slower than this processor
 PHONE = {"width": 360, "height": 740}
 LEFT = "net::ERR_ABORTED"  # of a request that the browser gave up as it went on to the next page
+_WIDTH = "Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
 _PAINT = """() => new Promise(done => {
   let shift = 0;
   new PerformanceObserver(list => list.getEntries().forEach(e => { if (!e.hadRecentInput) shift += e.value; }))
@@ -52,41 +49,30 @@ _PAINT = """() => new Promise(done => {
 })"""
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The folder on a local server that compresses text; its address."""
+class Compressing(Quiet):
+    """Sends text compressed, as static hosts do."""
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = Path(self.translate_path(self.path))
-            if not path.is_file() or path.suffix not in TEXT:
-                return super().do_GET()
-            body = gzip.compress(path.read_bytes(), 6)
-            self.send_response(200)
-            self.send_header("Content-Type", self.guess_type(path.name))
-            self.send_header("Content-Encoding", "gzip")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-            return None
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file() or path.suffix not in TEXT:
+            return super().do_GET()
+        body = gzip.compress(path.read_bytes(), 6)
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(path.name))
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        return None
 
 
 @contextmanager
 def opened(browser: Browser, address: str, faults: list[str], **options: Any) -> Iterator[Page]:
-    """A page in a fresh context; whatever goes wrong on it is added to *faults*."""
+    """A page in a fresh context; whatever goes wrong on it is added to *faults*.
+
+    Args:
+        address: of the site: a request to anywhere else is a fault; empty where it is none.
+    """
     context = browser.new_context(locale="zh-CN", **options)
     page = context.new_page()
     page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type == "error" else None)
@@ -118,9 +104,7 @@ def examine(browser: Browser, address: str, names: list[str]) -> dict[str, Any]:
     findings: list[dict[str, Any]] = []
     sideways: list[str] = []
     for scheme in ("light", "dark"):
-        with opened(
-            browser, address, [], color_scheme=scheme
-        ) as page:  # axe asks for style sheets by wrong names
+        with opened(browser, address, faults, color_scheme=scheme) as page:
             for name in names:
                 page.goto(f"{address}/{name}", wait_until="networkidle")
                 for finding in Axe().run(page, options={"preload": False}).response["violations"]:
@@ -131,10 +115,7 @@ def examine(browser: Browser, address: str, names: list[str]) -> dict[str, Any]:
     with opened(browser, address, faults, viewport=PHONE) as page:
         for name in names:
             page.goto(f"{address}/{name}", wait_until="networkidle")
-            if (
-                page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
-                > 360
-            ):
+            if page.evaluate(_WIDTH) > PHONE["width"]:
                 sideways.append(name)
     return {
         "faults": faults,
@@ -169,9 +150,8 @@ def broken_links(browser: Browser, address: str, site: Path, names: list[str]) -
 
 def first_page(browser: Browser, address: str, name: str) -> dict[str, float]:
     """Bytes, first contentful paint and layout shift of a first visit over a slow line."""
-    faults: list[str] = []
     received = Counter[str]()
-    with opened(browser, address, faults) as page:
+    with opened(browser, address, []) as page:
         line = page.context.new_cdp_session(page)
         line.send("Network.enable")
         line.send("Network.emulateNetworkConditions", SLOW_LINE)
@@ -198,20 +178,14 @@ def main() -> None:
     parser.add_argument("site", nargs="?", type=Path, default=Path("_build/site"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "site.json")
     arguments = parser.parse_args()
-    chromium = shutil.which("chromium")
-    if chromium is None or not (arguments.site / "index.html").is_file():
-        raise SystemExit("needs Debian's chromium, and a built site: make book, or name the site's folder")
+    if not (arguments.site / "index.html").is_file():
+        raise SystemExit("needs a built site: make book, or name the site's folder")
     names = pages(arguments.site)
     door = re.search(r'url=([^"]+)', (arguments.site / "index.html").read_text(encoding="utf-8"))
-    with sync_playwright() as driver, served(arguments.site) as address:
-        browser = driver.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
+    with open_browser() as browser, served(arguments.site, Compressing) as address:
         found = examine(browser, address, names)
         found["broken links"] = broken_links(browser, address, arguments.site, names)
         figures = first_page(browser, address, door[1] if door else "index.html")
-        browser.close()
     figures["site without notebooks' images, MB"] = size(arguments.site)
     found |= {"pages": len(names), "figures": figures, "machine": environment()}
     arguments.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -22,6 +22,7 @@ from urllib.parse import quote
 from harness.book import site_config
 from harness.config import Book
 from harness.errors import HarnessError
+from harness.lint import WIDTH
 from harness.notebook import read_document
 from harness.staging import COLAB_TAG, text_of
 from harness.store import write_text
@@ -32,7 +33,6 @@ _HOST = "https://colab.research.google.com"
 _GITHUB = re.compile(r"https://github\.com/(?P<name>[\w.-]+/[\w.-]+?)(?:\.git)?/?")
 _REVISION = re.compile(r"[\w./-]+")
 _PIN = re.compile(r"^([\w.-]+)==(\S+)$", re.M)
-_WIDTH = 88
 
 _LINK = Text("Open in Colab", "在 Colab 中打开")
 _PURPOSE = Text(
@@ -157,7 +157,7 @@ def _tuple(items: Iterable[str]) -> str:
     """A tuple of texts as Python source, on lines of their own where one would be too wide."""
     texts = [json.dumps(item) for item in items]
     line = f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
-    return line if len(line) < _WIDTH - len("NEEDED = ") else "(\n    " + ",\n    ".join(texts) + ",\n)"
+    return line if len(line) < WIDTH - len("NEEDED = ") else "(\n    " + ",\n    ".join(texts) + ",\n)"
 
 
 def differences(book: Book) -> list[str]:

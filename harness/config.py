@@ -351,7 +351,7 @@ def toc_chapters(toc: Path) -> list[Path]:
     if not isinstance(tree, dict) or not isinstance(tree.get("root"), str):
         raise HarnessError(f"{toc}: expected keys such as format, root (the first page) and parts")
     chapters = []
-    for key, name in _toc_entries(tree):
+    for key, name in toc_entries(tree):
         if not _inside(name):
             raise HarnessError(f"{toc}: {name!r} lies outside the book; move the page, or take the entry out")
         if key == "glob":
@@ -380,13 +380,14 @@ def _matches(toc: Path, pattern: str) -> list[Path]:
     )
 
 
-def _toc_entries(node: Any) -> Iterator[tuple[str, str]]:
+def toc_entries(node: Any) -> Iterator[tuple[str, str]]:
+    """``root``, ``file`` and ``glob`` of a table of contents with what they name, in its order."""
     if isinstance(node, list):
         for entry in node:
-            yield from _toc_entries(entry)
+            yield from toc_entries(entry)
     elif isinstance(node, dict):
         for key, value in node.items():
             if key in ("file", "root", "glob") and isinstance(value, str):
                 yield key, value
             elif isinstance(value, list | dict):
-                yield from _toc_entries(value)
+                yield from toc_entries(value)

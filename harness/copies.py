@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import unquote, urldefrag
 
 from harness import dashboard
-from harness.config import read_yaml
+from harness.config import read_yaml, toc_entries
 from harness.errors import HarnessError
 
 PDF, EPUB = "book.pdf", "book.epub"
@@ -35,8 +35,10 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
+    "--disable-component-update",
     "--disable-sync",
 )
 _PATIENCE = 60_000  # milliseconds for a page to be drawn
@@ -108,7 +110,7 @@ def make_copies(
     """
     sheets = list(_sheets(root / "_toc.yml", site))
     facts = _facts(document)
-    with _served(site) as address, _browser() as browser:
+    with served(site) as address, open_browser() as browser:
         context = browser.new_context(color_scheme="light", device_scale_factor=2)
         page = context.new_page()
         page.set_default_timeout(_PATIENCE)
@@ -123,7 +125,7 @@ def make_copies(
 def _sheets(toc: Path, site: Path) -> Iterator[Sheet]:
     """The pages in the order of the table of contents."""
     appendix = iter("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    for name in _files(read_yaml(toc)):
+    for name in (name for key, name in toc_entries(read_yaml(toc)) if key != "glob"):
         path = (
             site / f"{PurePosixPath(name).with_suffix('') if name.endswith(('.md', '.ipynb')) else name}.html"
         )
@@ -135,18 +137,6 @@ def _sheets(toc: Path, site: Path) -> Iterator[Sheet]:
         number = re.match(r"\d+", path.stem)
         label = f"{int(number[0])}-" if number else "0-" if path.stem == "index" else f"{next(appendix)}-"
         yield Sheet(path.relative_to(site).as_posix(), title, label)
-
-
-def _files(node: Any) -> Iterator[str]:
-    """``root`` and every ``file`` of a table of contents, in order."""
-    if isinstance(node, Mapping):
-        if "root" in node or "file" in node:
-            yield str(node.get("root") or node["file"])
-        for key in ("parts", "chapters", "sections"):
-            yield from _files(node.get(key))
-    elif isinstance(node, list):
-        for one in node:
-            yield from _files(one)
 
 
 def _facts(document: Mapping[str, Any] | None) -> list[str]:
@@ -166,15 +156,19 @@ def _facts(document: Mapping[str, Any] | None) -> list[str]:
 # --- the browser ---------------------------------------------------------------------------------------
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 @contextmanager
-def _served(site: Path) -> Iterator[str]:
-    """The site on a local server: Mermaid's modules do not load from files."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+def served(folder: Path, handler: type[Quiet] = Quiet) -> Iterator[str]:
+    """The address of a local server with a site's folder: Mermaid's modules do not load from files."""
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(handler, directory=str(folder))
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -214,7 +208,12 @@ def check_copies() -> None:
 
 
 @contextmanager
-def _browser() -> Iterator[Any]:
+def open_browser() -> Iterator[Any]:
+    """Playwright's Chromium, without a window.
+
+    Raises:
+        HarnessError: a package or the browser is missing.
+    """
     check_copies()
     from playwright.sync_api import sync_playwright
 

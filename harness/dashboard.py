@@ -144,7 +144,7 @@ def last_run(
         copies: of the book to take along, by kind: their addresses.
     """
     if document is None:
-        return _card(["**还没有运行记录**：书里没有数字可看。先运行 `make book`，再回到这里。"], good=False)
+        return card(["**还没有运行记录**：书里没有数字可看。先运行 `make book`，再回到这里。"], good=False)
     lines = [
         f"**最近一次运行** {counts_text(verdicts_of(document))}" + (f" · [复现看板]({link})" if link else "")
     ]
@@ -161,11 +161,11 @@ def last_run(
     if copies:
         links = "、".join(f'<a href="{address}">{kind}</a>' for kind, address in copies.items())
         lines.append(f"**带走** 整本书的 {links}")
-    return _card(lines, good=not (absent or broken))
+    return card(lines, good=not (absent or broken))
 
 
-def _card(lines: Sequence[str], *, good: bool = True) -> str:
-    """A box, as the one under a chapter's title."""
+def card(lines: Sequence[str], *, good: bool = True) -> str:
+    """A box of paragraphs; one that is not good warns."""
     return "\n".join(
         [f":::{{container}} run-card{'' if good else ' run-card-warn'}", "\n\n".join(lines), ":::"]
     )
@@ -183,7 +183,7 @@ def _facts(document: Mapping[str, Any]) -> list[str]:
 
 def _summary(document: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
     facts = [*_facts(document), f"运行编号 `{document.get('run', '?')}`"]
-    return _card([counts_text(verdicts), " · ".join(facts)])
+    return card([counts_text(verdicts), " · ".join(facts)])
 
 
 def _claims(

@@ -28,7 +28,7 @@ _MYST = re.compile(
 _MEASURED = re.compile(
     r"(?<![\w.])(?:\d+(?:\.\d+)?\s?[%％]|0\.\d{2,}|\d+(?:\.\d+)?\s?(?:个百分点|倍|秒|分钟|条/秒|GB|MB))(?!\w*\()"
 )
-_WIDTH = 88  # columns of a code line that the site and a notebook show without scrolling
+WIDTH = 88  # columns of a code line that the site and a notebook show without scrolling
 _NOT_PROSE = re.compile(r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$", re.S)
 _CITED = re.compile(r"\]\([^)]+\)|\d{4}[）)]")
 
@@ -106,8 +106,8 @@ def _wide(source: str) -> Iterator[str]:
     """Code lines that must be scrolled; a Chinese character takes two columns."""
     for number, line in enumerate(source.splitlines(), 1):
         columns = sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
-        if columns > _WIDTH:
-            yield f"line {number} is {columns} columns wide, more than {_WIDTH}"
+        if columns > WIDTH:
+            yield f"line {number} is {columns} columns wide, more than {WIDTH}"
 
 
 def _prose(source: str) -> Iterator[str]:

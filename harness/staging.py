@@ -108,7 +108,7 @@ def banner(evidence: Evidence | None, has_outputs: bool, stale: bool) -> str:
             "**本章还没有运行过**：下面只有代码，没有输出和数字。"
             "先运行 `python -m harness run`，再重新生成本书。"
         ]
-        return _box("run-card run-card-warn", lines)
+        return dashboard.card(lines, good=False)
     job, document = evidence.job, evidence.document
     good = job.state in FINISHED
     lines = []
@@ -125,7 +125,7 @@ def banner(evidence: Evidence | None, has_outputs: bool, stale: bool) -> str:
         counts += f" · [复现看板](#{dashboard.chapter_anchor(job.chapter)})"
     lines.append(counts)
     lines.append(_run_line(job, document))
-    return _box("run-card" if good and not stale and has_outputs else "run-card run-card-warn", lines)
+    return dashboard.card(lines, good=good and not stale and has_outputs)
 
 
 def _run_line(job: JobResult, document: Mapping[str, Any]) -> str:
@@ -145,10 +145,6 @@ def _run_line(job: JobResult, document: Mapping[str, Any]) -> str:
         *cached,
     ]
     return " · ".join(parts)
-
-
-def _box(classes: str, lines: Sequence[str]) -> str:
-    return "\n".join([f":::{{container}} {classes}", "\n\n".join(lines), ":::"])
 
 
 _FOLDED = {"solution": ("参考答案", "收起答案"), "setup": ("准备：找到书，补上缺的包", "收起")}

@@ -35,9 +35,14 @@ NAMES = ("training", "python3.13")
 NEEDS_TORCH = {"accelerate", "peft"}
 
 
+def pins(constraints: Path) -> dict[str, str]:
+    """Packages and versions of a file of constraints."""
+    return dict(re.findall(r"^([\w.-]+)==(\S+)$", constraints.read_text(encoding="utf-8"), re.M))
+
+
 def snapshot() -> dict[str, str]:
     """Colab's packages and versions."""
-    return dict(re.findall(r"^([\w.-]+)==(\S+)$", CONSTRAINTS.read_text(encoding="utf-8"), re.M))
+    return pins(CONSTRAINTS)
 
 
 def build(folder: Path) -> None:

@@ -8,7 +8,6 @@ torch: the set-up cell, data, tokenizers, metrics, figures. Colab itself is not 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import nbformat
@@ -20,10 +19,10 @@ from transformers import AutoTokenizer
 from harness.config import load_book
 from harness.plan import Request, plan
 from sft.data import read_packaged_reviews
-from tests.colab.replica import NAMES, REPLICAS, ROOT, Machine, publish, snapshot, texts
+from tests.colab.replica import NAMES, REPLICAS, ROOT, Machine, pins, publish, snapshot, texts
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
-PINS = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+PINS = pins(ROOT / "constraints.txt")
 INSTALLED = {"evaluate", "snownlp", "jionlp"}  # of what the set-up cell wants, Colab has peft
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +16,8 @@ import mini_book
 
 from harness.book import build
 from harness.config import load_book
-
-_CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from harness.copies import check_copies, open_browser, served
+from harness.errors import HarnessError
 
 
 @dataclass(frozen=True)
@@ -38,11 +27,6 @@ class Site:
     folder: Path
     address: str  # at the server's root
     sub_address: str  # the same files below a sub-path
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="session")
@@ -61,28 +45,16 @@ def site(built_book, tmp_path_factory) -> Iterator[Site]:
     folder = built_book / "_build" / "site"
     top = tmp_path_factory.mktemp("www")
     shutil.copytree(folder, top / "a" / "b")
-    servers = []
-    for place in (folder, top):
-        server = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(place))
-        )
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-    first, second = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)
-    yield Site(folder, first, f"{second}/a/b")
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with served(folder) as first, served(top) as second:
+        yield Site(folder, first, f"{second}/a/b")
 
 
 @pytest.fixture(scope="session")
 def browser():
     """Debian's Chromium with a profile of its own."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("chromium is not installed (apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=executable, args=_CHROMIUM_FLAGS, headless=True)
+    try:
+        check_copies()
+    except HarnessError as error:
+        pytest.skip(str(error))
+    with open_browser() as chromium:
         yield chromium
-        chromium.close()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe
+
+from benchmarks.site import PHONE, broken_links, opened, pages  # noqa: E402
 
 PAGES = (
     "chapters/index",
@@ -20,35 +21,15 @@ PAGES = (
     "genindex",
 )
 CHAPTER = "chapters/05-mini"
-PHONE = {"width": 360, "height": 740}
-LEFT = "net::ERR_ABORTED"  # the browser went on to the next page before the icon had come
 
 
 @contextmanager
-def page_of(browser, **options) -> Iterator[tuple]:
+def page_of(browser, address: str = "", **options) -> Iterator[tuple]:
     """A page in a fresh context, and the list of everything that went wrong on it."""
-    context = browser.new_context(locale="zh-CN", **options)
-    context.set_default_timeout(15_000)
-    page, faults = context.new_page(), []
-    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("requestfailed", lambda r: faults.append(f"failed: {r.url}") if r.failure != LEFT else None)
-    page.on(
-        "response",
-        lambda answer: faults.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None,
-    )
-    try:
+    faults: list[str] = []
+    with opened(browser, address, faults, **options) as page:
+        page.context.set_default_timeout(15_000)
         yield page, faults
-    finally:
-        context.close()
-
-
-def watch_foreign(page, address: str, faults: list[str]) -> None:
-    def check(request) -> None:
-        if not request.url.startswith((address, "data:", "blob:")):
-            faults.append(f"foreign: {request.url}")
-
-    page.on("request", check)
 
 
 def contrast(colour: str, background: str) -> float:
@@ -76,8 +57,7 @@ COLOURS = """element => {
 @pytest.mark.parametrize(("place", "names"), [("address", PAGES), ("sub_address", (CHAPTER, "search"))])
 def test_no_page_fails_or_asks_a_third_party(browser, site, place, names):
     address = getattr(site, place)
-    with page_of(browser) as (page, faults):
-        watch_foreign(page, address, faults)
+    with page_of(browser, address) as (page, faults):
         for name in names:
             page.goto(f"{address}/{name}.html", wait_until="networkidle")
             assert page.locator("html").get_attribute("lang") == "zh-CN"
@@ -196,22 +176,4 @@ def test_the_theme_speaks_chinese(browser, site):
 
 
 def test_every_internal_link_and_anchor_resolves(browser, site):
-    with page_of(browser) as (page, _):
-        links, anchors = set(), {}
-        for name in PAGES:
-            address = f"{site.address}/{name}.html"
-            page.goto(address)
-            anchors[address] = set(page.locator("[id]").evaluate_all("all => all.map(e => e.id)"))
-            hrefs = page.locator("a[href]").evaluate_all("all => all.map(e => e.getAttribute('href'))")
-            links |= {urljoin(address, href) for href in hrefs}
-        broken = []
-        for link in sorted(links):
-            target, fragment = urldefrag(link)
-            if urlsplit(target).netloc != urlsplit(site.address).netloc:
-                continue
-            if target not in anchors:
-                status = page.request.get(target).status
-                broken += [link] if status != 200 else []
-            elif fragment and unquote(fragment) not in anchors[target]:
-                broken.append(link)
-    assert broken == []
+    assert broken_links(browser, site.address, site.folder, pages(site.folder)) == []
