@@ -2,8 +2,8 @@
 
 MathJax's files come out of the installed ``sphinx-mathjax-offline`` package, Mermaid's out of ``vendor/``.
 Both are added behind Jupyter Book's back, because it links every ``*.js`` below a configured static folder
-on every page. What the theme ships but no page needs is taken out at the end, which halves the site; and no script
-holds up the first paint.
+on every page. Both are classic scripts: browsers load no modules from ``file://``. What the theme ships but no page
+needs is taken out at the end, which halves the site; and no script holds up the first paint.
 """
 
 from __future__ import annotations
@@ -25,6 +25,18 @@ _log = logging.getLogger(__name__)
 _MATHJAX_PACKAGE = "sphinx-mathjax-offline"
 _MATHJAX_PARTS = ("tex-chtml.js", "output/chtml/fonts/woff-v2/*.woff", "input/tex/extensions/*.js")
 _MATHJAX_UNUSED = ("all-packages.js",)
+_MERMAID_IMPORT = re.compile(r"^import mermaid from [^;]+;")
+_DIAGRAMS = (
+    "graph",
+    "flowchart",
+    "sequenceDiagram",
+    "classDiagram",
+    "stateDiagram",
+    "stateDiagram-v2",
+    "timeline",
+)
+"""Kinds that ``vendor/mermaid/`` can draw; the others would double its weight."""
+_UNUSED = ("all-packages.js",)
 _DIAGRAMS = (
     "graph", "flowchart", "sequenceDiagram", "classDiagram", "stateDiagram", "stateDiagram-v2", "erDiagram", "gantt",
     "timeline", "journey", "quadrantChart", "xychart-beta", "sankey-beta", "kanban", "requirementDiagram", "C4Context",
@@ -33,7 +45,7 @@ _DIAGRAMS = (
 """Kinds whose modules are in ``vendor/mermaid``; the others bring a parser or a layout engine of half a megabyte."""
 _UNUSED = (
     "README.md",  # of vendor, with its script
-    "trim.py",
+    "bundle.mjs",
     "**/*.map",
     "locales",
     "searchtools.js",
@@ -47,6 +59,7 @@ _UNUSED_TAG = re.compile(
     r"""|<link [^>]*sphinx-thebe\.css[^>]*>\n?"""
     r"""|<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\n?"""
 )
+_STYLE_FILE = re.compile(r"""\burl\(\s*["']?(?!data:|https?:|//|#)([^"')?#\s]+)""")
 _BLOCKING_TAG = re.compile(
     r"""(?<=<script )(?=src="[^"]*_static/(?!documentation_options)[^"]*"></script>)"""
 )
@@ -54,6 +67,7 @@ _BLOCKING_TAG = re.compile(
 
 def _add_vendor(app: Sphinx, config: Config) -> None:
     config.html_static_path.append(str(Path(app.confdir) / "vendor"))
+    app.add_js_file(config.mermaid_use_local, loading_method="defer")
 
 
 def _check_diagrams(app: Sphinx, doctree: nodes.document) -> None:
@@ -92,6 +106,10 @@ def _is_foreign(script: Any) -> bool:
     return "THEBE" in body or "sphinx-thebe" in str(getattr(script, "filename", ""))
 
 
+def _is_mermaid(script: Any) -> bool:
+    return "mermaid/mermaid." in str(getattr(script, "filename", ""))
+
+
 def _draws_mermaid(script: Any) -> bool:
     return "mermaid.initialize" in str(getattr(script, "attributes", {}).get("body", ""))
 
@@ -112,9 +130,30 @@ def _choose_scripts(
     if scripts is None:
         return
     unwanted = [_is_foreign]
-    unwanted += [] if _has(doctree, mermaid) else [_draws_mermaid]
+    unwanted += [] if _has(doctree, mermaid) else [_is_mermaid, _draws_mermaid]
     unwanted += [] if _has(doctree, nodes.math, nodes.math_block) else [_draws_maths]
-    context["script_files"] = [one for one in scripts if not any(test(one) for test in unwanted)]
+    kept = [one for one in scripts if not any(test(one) for test in unwanted)]
+    context["script_files"] = [_without_import(one) if _draws_mermaid(one) else one for one in kept]
+
+
+def _without_import(script: Any) -> Any:
+    """The module that draws the diagrams, with the Mermaid that a script before it has loaded."""
+    body, found = _MERMAID_IMPORT.subn("const mermaid = globalThis.mermaid;", script.attributes["body"])
+    if not found:
+        raise ExtensionError("sphinxcontrib-mermaid no longer begins its script with the import of Mermaid")
+    return type(script)(None, **(script.attributes | {"body": body}))
+
+
+def _check_styles(app: Sphinx, error: Exception | None) -> None:
+    """A font or image that a style sheet asks for and the site lacks is a warning with its place."""
+    if error or app.builder.format != "html":
+        return
+    for sheet in Path(app.outdir).rglob("*.css"):
+        for number, line in enumerate(sheet.read_text(encoding="utf-8").splitlines(), 1):
+            for name in _STYLE_FILE.findall(line):
+                if not (sheet.parent / name).is_file():
+                    place = f"{sheet.relative_to(app.outdir)}:{number}"
+                    _log.warning("%s is not there", name, location=place)
 
 
 def _slim(app: Sphinx, error: Exception | None) -> None:
@@ -137,5 +176,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", _copy_mathjax)
     app.connect("doctree-read", _check_diagrams)
     app.connect("html-page-context", _choose_scripts, priority=900)
+    app.connect("build-finished", _check_styles, priority=800)
     app.connect("build-finished", _slim, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
