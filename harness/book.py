@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ from harness.reading import read_document
 from harness.readings import background
 from harness.reference import fill
 from harness.shard import refuse_shard
-from harness.staging import Evidence, Notebook, cite, rewrite_links, stage
+from harness.staging import Evidence, Notebook, cite, find_citation, is_stale, place_in, rewrite_links, stage
 from harness.store import build_dir, explain_os_error, read_json, runs_dir, write_json, write_text
 
 _PARTS = ("_config.yml", "_toc.yml", "_ext", "_static", "vendor")
@@ -48,6 +49,7 @@ _PACKAGES = (
 )
 _PROBLEM = re.compile(r"\b(?:WARNING|ERROR|CRITICAL|Extension error|Configuration error|Exception)\b")
 _BIB_KEY = re.compile(r"^@\w+\{([^,\s]+),", re.MULTILINE)
+_CELL_LINE = re.compile(r"(?P<page>[^\s:]+\.ipynb):(?P<cell>\d+)(?P<line>\d{4})\b")  # as MyST-NB counts them
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DASHBOARD_PAGE = "reproduction.md"
 _NO_RUN = "还没有运行记录。先运行 `make book`（或 `python -m harness run`），再回到这里。\n"
@@ -69,11 +71,18 @@ def build(
         check_copies()
     folder = build_dir(book.root)
     source, site, stamp = folder / "site-src", folder / "site", folder / "site-stamp.json"
-    fingerprint = _fingerprint(stage_tree(book, run_dir, source, copies), warnings_are_errors)
+    files = stage_tree(book, run_dir, source, copies)
+    fingerprint = _fingerprint(
+        files, book.chapters_dir.relative_to(book.root).as_posix(), warnings_are_errors
+    )
     index = site / "index.html"
-    if index.is_file() and stamp.is_file() and read_json(stamp) == fingerprint:
+    before = read_json(stamp) if index.is_file() and stamp.is_file() else {}
+    if before == fingerprint:
         return index
     stamp.unlink(missing_ok=True)
+    if any(before.get(key) != fingerprint[key] for key in ("frame", "python", "versions")):
+        for rendered in (folder / "site-doctrees", site):  # Sphinx would keep pages that look the same to it
+            shutil.rmtree(rendered, ignore_errors=True)
     _render(book.root, source, site, warnings_are_errors)
     write_text(index, _front_door(source))
     for name in (PDF, EPUB):  # those of an earlier run
@@ -136,15 +145,18 @@ def stage_tree(book: Book, run_dir: Path | None, target: Path, copies: bool = Fa
         if path.endswith(".bib")
         for key in _BIB_KEY.findall(_decoded(path, files[path]))
     )
-    evidence = _evidence(book, document)
+    evidence, changed = _evidence(book, document), set()
     for chapter in book.chapters:
         path = chapter.relative_to(book.root).as_posix()
         facts = evidence.get(chapter.stem)
         executed = _executed(book, run_dir, facts.job) if facts else None
-        staged = stage(_read_notebook(chapter), executed, facts)
+        source = _read_notebook(chapter)
+        staged = stage(source, executed, facts)
+        if is_stale(source, executed):
+            changed.add(chapter.stem)
         for cell in staged["cells"]:
             if cell["cell_type"] == "markdown":
-                cell["source"] = _link_text(cell["source"], path, link, keys)
+                cell["source"] = _link_text(cell["source"], source, path, link, keys)
         files[path] = json.dumps(staged, ensure_ascii=False, indent=1).encode()
     board = (book.chapters_dir / _DASHBOARD_PAGE).relative_to(book.root).as_posix()
     titles = {chapter.stem: read_notebook(chapter).title for chapter in book.chapters}
@@ -155,7 +167,8 @@ def stage_tree(book: Book, run_dir: Path | None, target: Path, copies: bool = Fa
                 place = os.path.relpath(board, PurePosixPath(path).parent) if board in files else ""
                 up = os.path.relpath(".", PurePosixPath(path).parent)
                 offered = {"PDF": f"{up}/{PDF}", "EPUB": f"{up}/{EPUB}"} if copies else {}
-                text = text.replace(dashboard.LAST_RUN, dashboard.last_run(document, titles, place, offered))
+                said = dashboard.last_run(document, titles, place, offered, changed)
+                text = text.replace(dashboard.LAST_RUN, said)
             files[path] = rewrite_links(text, lambda to, page=path: link(page, to)).encode()
     if board in files:
         files[board] = _dashboard_page(book, document, files[board].decode(), titles).encode()
@@ -163,13 +176,16 @@ def stage_tree(book: Book, run_dir: Path | None, target: Path, copies: bool = Fa
     return files
 
 
-def _link_text(text: str, page: str, link: Callable[[str, str], str], keys: frozenset[str]) -> str:
+def _link_text(
+    text: str, chapter: Notebook, page: str, link: Callable[[str, str], str], keys: frozenset[str]
+) -> str:
     """A notebook's Markdown with its citations and its links out of the book resolved."""
     try:
         text = cite(text, keys)
     except KeyError as missing:
+        place = find_citation(chapter, missing.args[0])
         raise HarnessError(
-            f"{page}: no entry {missing} in the bibliography; add it to references.bib"
+            f"{page}{place}: no entry {missing} in the bibliography; add it to references.bib"
         ) from None
     return rewrite_links(text, lambda target: link(page, target))
 
@@ -272,9 +288,11 @@ def _synchronise(files: Mapping[str, bytes], target: Path) -> None:
         raise explain_os_error(error, f"cannot stage the site under {target}") from None
 
 
-def _fingerprint(files: Mapping[str, bytes], strict: bool) -> dict[str, Any]:
-    digest = hashlib.sha256()
+def _fingerprint(files: Mapping[str, bytes], pages: str, strict: bool) -> dict[str, Any]:
+    """What a site is made from: its pages, and the frame that each of them stands in."""
+    digests = {"pages": hashlib.sha256(), "frame": hashlib.sha256()}
     for path in sorted(files):
+        digest = digests["pages" if path.startswith(f"{pages}/") else "frame"]
         digest.update(path.encode() + b"\0" + hashlib.sha256(files[path]).digest())
     versions = {}
     for package in _PACKAGES:
@@ -282,7 +300,8 @@ def _fingerprint(files: Mapping[str, bytes], strict: bool) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = ""
-    return {"inputs": digest.hexdigest(), "strict": strict, "python": sys.version, "versions": versions}
+    made_from = {part: digest.hexdigest() for part, digest in digests.items()}
+    return made_from | {"strict": strict, "python": sys.version, "versions": versions}
 
 
 def _render(root: Path, source: Path, site: Path, strict: bool) -> None:
@@ -323,7 +342,18 @@ def _explain(text: str, root: Path, source: Path, log: Path) -> str:
     problems = problems or [line.strip() for line in lines if line.strip()][-1:]
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
     place = log.relative_to(root) if log.is_relative_to(root) else log
-    return f"the site did not build, see {place}: {' | '.join(problems[:3]) or 'no output'}{more}"
+    named = [_CELL_LINE.sub(lambda found: _name_cell(found, root, source), line) for line in problems[:3]]
+    return f"the site did not build, see {place}: {' | '.join(named) or 'no output'}{more}"
+
+
+def _name_cell(found: re.Match[str], root: Path, source: Path) -> str:
+    """MyST-NB's count of cells and lines in the staged notebook as a place in the chapter."""
+    page, number, line = found["page"], int(found["cell"]) - 1, int(found["line"]) - 1
+    try:
+        staged = _read_notebook(source / page)["cells"][number]
+        return page + place_in(_read_notebook(root / page), staged, line)
+    except (HarnessError, LookupError):  # a count that is none of ours
+        return found[0]
 
 
 def _front_door(source: Path) -> str:

@@ -32,6 +32,7 @@ One that holds on to what it finds at its import (matplotlib.pyplot and the shel
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 _PACKAGE = re.compile(r"[^\W\d]\w*")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_PAGES = (".ipynb", ".md", ".rst", ".txt")  # suffixes, the first that there is wins
 _ROOT = (".", "./")  # as a folder of chapters: the book's own
 _PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # part of a job's id, hence of a folder's name
 
@@ -346,48 +347,51 @@ def _unique_chapters(where: Path, notebooks: Sequence[Path]) -> tuple[Path, ...]
 
 def toc_chapters(toc: Path) -> list[Path]:
     """The notebooks that the table of contents *toc* names, in its order."""
-    root = toc.parent
+    return [page for page in toc_pages(toc) if page.suffix == ".ipynb"]
+
+
+def toc_pages(toc: Path) -> list[Path]:
+    """The files that the table of contents *toc* names, in its order."""
     tree = read_yaml(toc)
     if not isinstance(tree, dict) or not isinstance(tree.get("root"), str):
         raise HarnessError(f"{toc}: expected keys such as format, root (the first page) and parts")
-    chapters = []
-    for key, name in toc_entries(tree):
+    pages = []
+    for key, name in _toc_entries(tree):
         if not _inside(name):
             raise HarnessError(f"{toc}: {name!r} lies outside the book; move the page, or take the entry out")
         if key == "glob":
-            chapters += _matches(toc, name)
+            pages += _matches(toc, name)
             continue
-        path = root / (name if name.endswith(".ipynb") else f"{name}.ipynb")
-        if path.is_file():
-            chapters.append(path)
-        elif not any((root / f"{name}{suffix}").is_file() for suffix in ("", ".md", ".rst", ".txt")):
+        files = [path for suffix in (*_PAGES, "") if (path := toc.parent / f"{name}{suffix}").is_file()]
+        if not files:
             raise HarnessError(f"{toc}: no file for {name!r}; write the page or take the entry out")
-    return chapters
+        pages.append(files[0])
+    return pages
 
 
 def _matches(toc: Path, pattern: str) -> list[Path]:
-    """The notebooks that a pattern of *toc* names, with or without their suffix."""
+    """The pages that a pattern of *toc* names, with or without their suffix."""
     try:
-        found = {*toc.parent.glob(pattern), *toc.parent.glob(f"{pattern}.ipynb")}
+        found = {path for suffix in (*_PAGES, "") for path in toc.parent.glob(f"{pattern}{suffix}")}
     except ValueError as error:
         raise HarnessError(f"{toc}: glob {pattern!r}: {error}") from None
     return sorted(
         path
         for path in found
-        if path.suffix == ".ipynb"
+        if path.suffix in _PAGES
         and path.is_file()
         and not PASSED_OVER & {*path.relative_to(toc.parent).parts}
     )
 
 
-def toc_entries(node: Any) -> Iterator[tuple[str, str]]:
+def _toc_entries(node: Any) -> Iterator[tuple[str, str]]:
     """``root``, ``file`` and ``glob`` of a table of contents with what they name, in its order."""
     if isinstance(node, list):
         for entry in node:
-            yield from toc_entries(entry)
+            yield from _toc_entries(entry)
     elif isinstance(node, dict):
         for key, value in node.items():
             if key in ("file", "root", "glob") and isinstance(value, str):
                 yield key, value
             elif isinstance(value, list | dict):
-                yield from toc_entries(value)
+                yield from _toc_entries(value)

@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import unquote, urldefrag
 
 from harness import dashboard
-from harness.config import read_yaml, toc_entries
+from harness.config import toc_pages
 from harness.errors import HarnessError
 
 PDF, EPUB = "book.pdf", "book.epub"
@@ -125,10 +125,8 @@ def make_copies(
 def _sheets(toc: Path, site: Path) -> Iterator[Sheet]:
     """The pages in the order of the table of contents."""
     appendix = iter("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    for name in (name for key, name in toc_entries(read_yaml(toc)) if key != "glob"):
-        path = (
-            site / f"{PurePosixPath(name).with_suffix('') if name.endswith(('.md', '.ipynb')) else name}.html"
-        )
+    for page in toc_pages(toc):
+        path = (site / page.relative_to(toc.parent)).with_suffix(".html")
         if not path.is_file():
             raise HarnessError(f"{path} does not exist; build the site first")
         article = path.read_text(encoding="utf-8").partition("<article")[2]

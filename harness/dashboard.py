@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -134,14 +134,16 @@ def last_run(
     titles: Mapping[str, str],
     link: str = "",
     copies: Mapping[str, str] = MappingProxyType({}),
+    changed: Collection[str] = (),
 ) -> str:
-    """What a front page says: verdict counts, when, on what, and which chapters have no numbers to show.
+    """What a front page says: verdict counts, when, on what, and which chapters have no numbers to show, or old ones.
 
     Args:
         document: the run's result.json, None where there is no run.
         titles: a chapter's name -> its heading, for all chapters of the book.
         link: target of the dashboard's page, where there is one.
         copies: of the book to take along, by kind: their addresses.
+        changed: names of chapters whose code is no longer the code that ran.
     """
     if document is None:
         return card(["**还没有运行记录**：书里没有数字可看。先运行 `make book`，再回到这里。"], good=False)
@@ -153,15 +155,25 @@ def last_run(
     unfinished = {job["chapter"] for job in jobs if JobState(job["state"]) not in FINISHED}
     absent = [title for name, title in titles.items() if name not in ran]
     broken = [title for name, title in titles.items() if name in unfinished]
-    for what, chapters in (("没有跑完", broken), ("没有运行", absent)):
+    old = [title for name, title in titles.items() if name in changed]
+    for what, chapters in (("没有跑完", broken), ("没有运行", absent), ("代码在运行之后改过", old)):
         if chapters:
             lines.append(f"**{what}**：{_cell('、'.join(chapters))}")
-    kept = len({job["chapter"] for job in jobs if job.get("cached_from")})
-    lines.append(" · ".join(_facts(document) + [f"{kept} 章没有变，沿用先前的结果"] * bool(kept)))
+    lines.append(" · ".join(_facts(document) + _kept(jobs)))
     if copies:
         links = "、".join(f'<a href="{address}">{kind}</a>' for kind, address in copies.items())
         lines.append(f"**带走** 整本书的 {links}")
-    return card(lines, good=not (absent or broken))
+    return card(lines, good=not (absent or broken or old))
+
+
+def _kept(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many chapters have their results of an earlier run, and since when."""
+    cached = [job for job in jobs if job.get("cached_from")]
+    if not cached:
+        return []
+    since = min((job["started"] for job in cached if job.get("started")), default="")
+    what = f" {date_text(since)} 以来的结果" if since else "先前的结果"
+    return [f"{len({job['chapter'] for job in cached})} 章没有变，沿用{what}"]
 
 
 def card(lines: Sequence[str], *, good: bool = True) -> str:

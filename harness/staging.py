@@ -31,6 +31,8 @@ _FENCE = re.compile(r"^\s*(```|~~~)")
 _CITATION = re.compile(r"\[([^\]]+)\]\((?:\./)?bibliography\.md#([\w:.-]+)\)")
 _LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 
+_REST = "-rest"  # after the id of a cell, for what follows its title
+
 COLAB_TAG = "colab"
 """Of the cell that links a notebook to Colab; the site has a button for that."""
 
@@ -69,18 +71,31 @@ def combine(source: Notebook, executed: Notebook | None) -> tuple[Notebook, bool
         for cell in _code_cells(result):
             cell["outputs"], cell["execution_count"] = [], None
         return result, False
-    executed = copy.deepcopy(executed)
-    executed["cells"] = [c for c in executed["cells"] if not PAPERMILL_TAGS & set(_tags(c))]
-    old, new = _code_cells(executed), _code_cells(result)
-    if [text_of(c) for c in old] != [text_of(c) for c in new]:
+    if is_stale(source, executed):
+        executed = copy.deepcopy(executed)
+        executed["cells"] = [cell for cell in executed["cells"] if not _injected(cell)]
         return executed, True
-    for here, there in zip(new, old, strict=True):
+    for here, there in zip(_code_cells(result), copy.deepcopy(_code_cells(executed)), strict=True):
         here["outputs"], here["execution_count"] = there["outputs"], there["execution_count"]
     return result, False
 
 
+def is_stale(source: Notebook, executed: Notebook | None) -> bool:
+    """Whether the chapter's code is another than the code that ran."""
+    if executed is None:
+        return False
+    return [text_of(cell) for cell in _code_cells(executed)] != [
+        text_of(cell) for cell in _code_cells(source)
+    ]
+
+
 def _code_cells(notebook: Notebook) -> list[dict[str, Any]]:
-    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    """The author's, without those that papermill adds."""
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and not _injected(cell)]
+
+
+def _injected(cell: Mapping[str, Any]) -> bool:
+    return bool(PAPERMILL_TAGS & set(_tags(cell)))
 
 
 def _tags(cell: Mapping[str, Any]) -> list[str]:
@@ -95,10 +110,35 @@ def insert_after_title(cells: Sequence[dict[str, Any]], box: str) -> list[dict[s
         if heading:
             text = text_of(cell)
             rest = text[heading.end() :].strip()
-            after = [{**cell, "id": f"{cell.get('id', 'title')}-rest", "source": rest}] if rest else []
+            after = [{**cell, "id": f"{cell.get('id', 'title')}{_REST}", "source": rest}] if rest else []
             title = {**cell, "source": text[: heading.end()]}
             return [*cells[:index], title, box_cell, *after, *cells[index + 1 :]]
     return [box_cell, *cells]
+
+
+def place_in(source: Notebook, staged: Mapping[str, Any], line: int) -> str:
+    """Where line *line* of a staged cell stands in the chapter, as ``, cell maths, line 3``.
+
+    Raises:
+        LookupError: no cell of the chapter became this one.
+    """
+    name = str(staged.get("id", "")).removesuffix(_REST)
+    cell = next((cell for cell in source["cells"] if cell.get("id") == name), None)
+    if cell is None:
+        raise LookupError(name)
+    longer = len(text_of(cell).splitlines()) - len(text_of(staged).splitlines())
+    return (
+        f", cell {name}, line {max(line + max(longer, -1), 1)}"  # without the title, or with a fold around it
+    )
+
+
+def find_citation(source: Notebook, key: str) -> str:
+    """Where a chapter first cites *key*, as :func:`place_in` writes it."""
+    for cell in source["cells"]:
+        for number, line in enumerate(text_of(cell).splitlines(), 1):
+            if any(found[2] == key for found in _CITATION.finditer(line)):
+                return place_in(source, cell, number)
+    return ""
 
 
 def banner(evidence: Evidence | None, has_outputs: bool, stale: bool) -> str:

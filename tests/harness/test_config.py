@@ -7,7 +7,7 @@ import json
 import pytest
 from notebooks import write_book, write_notebook
 
-from harness.config import load_book
+from harness.config import load_book, toc_pages
 from harness.errors import HarnessError
 
 
@@ -162,6 +162,8 @@ def test_a_pattern_in_the_table_of_contents(tmp_path, pattern):
     (tmp_path / "chapters" / "page.md").write_text("# Page")
     (tmp_path / "_toc.yml").write_text(f"root: chapters/page\nchapters: [{{glob: '{pattern}'}}]")
     assert [c.stem for c in load_book(tmp_path).chapters] == ["01-a", "02-b"]
+    pages = [page.stem for page in toc_pages(tmp_path / "_toc.yml")]
+    assert pages[0] == "page" and {"01-a", "02-b"} <= {*pages} <= {"page", "01-a", "02-b"}
 
 
 def test_a_pattern_that_is_none(tmp_path):

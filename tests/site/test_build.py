@@ -79,10 +79,21 @@ def test_without_a_run_the_pages_say_so(small_book):
     assert "还没有运行记录" in files["chapters/reproduction.md"].decode()
 
 
-def test_an_unknown_citation_names_the_page(small_book):
+def test_an_unknown_citation_names_the_page_the_cell_and_the_line(small_book):
     (small_book / "chapters" / "references.bib").write_text("", encoding="utf-8")
-    with pytest.raises(HarnessError, match=r"chapters/05-mini\.ipynb: no entry 'devlin2019bert'"):
+    place = r"chapters/05-mini\.ipynb, cell opening, line 3: no entry 'devlin2019bert'"
+    with pytest.raises(HarnessError, match=place):
         stage_run(small_book)
+
+
+def test_the_front_page_names_a_chapter_whose_code_changed_since(small_book):
+    _, files = stage_run(small_book, mini_book.chapter(True))
+    assert "代码在运行之后改过" not in files["chapters/index.md"].decode()
+    source = mini_book.chapter(False)
+    source["cells"][1]["source"] = "num_epochs = 4"
+    mini_book.write_notebook(small_book / "chapters" / "05-mini.ipynb", source)
+    _, files = stage_run(small_book, mini_book.chapter(True))
+    assert "**代码在运行之后改过**：第 5 章" in files["chapters/index.md"].decode()
 
 
 def test_a_lost_marker_is_reported(small_book):
@@ -158,39 +169,77 @@ def test_nothing_is_rendered_when_nothing_changed(built_book, monkeypatch):
         build(load_book(built_book), run, warnings_are_errors=False)
 
 
+_IMAGE = ("![一张图](nowhere.png)", "image file not readable")
+
+
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("words", "message", "cell", "tags"),
     [
-        (
-            lambda cells: cells[0].update(source="# 标题\n\n[没有](nowhere.md)"),
-            r"05-mini\.ipynb:\d+: WARNING",
-        ),
-        (
-            lambda cells: cells[0].update(source="# 标题\n\n![一张图](nowhere.png)"),
-            r"05-mini\.ipynb:\d+: WARNING: image file not readable",
-        ),
-        (
-            lambda cells: cells[0].update(source='# 标题\n\n```mermaid\npie\n"甲": 1\n```'),
-            r"05-mini\.ipynb:\d+: WARNING: Mermaid's 'pie' is not among the kinds",
-        ),
-        (
-            lambda cells: cells[0].update(source="# 标题\n\n```mermaid\ngraph LR\nA[$$x^2$$]\n```"),
-            r"05-mini\.ipynb:\d+: WARNING: formulas in a diagram",
-        ),
-        (lambda cells: cells[5]["outputs"][0].update(metadata={}), "without alternative text"),
+        ("[没有](nowhere.md)", "'myst' cross-reference target not found", 0, []),
+        (*_IMAGE, 0, []),
+        (*_IMAGE, 2, []),
+        (*_IMAGE, 2, ["solution"]),
+        ("```mermaid\ngraph LR\nA --> B\n```", "diagram without a line `accTitle", 0, []),
+        ('```mermaid\npie\naccTitle: 饼图\n"甲": 1\n```', "Mermaid's 'pie' is not among the kinds", 2, []),
+        ("```mermaid\ngraph LR\naccTitle: 图\nA[$$x^2$$]\n```", "formulas in a diagram", 0, []),
     ],
-    ids=["broken link", "missing image", "unknown diagram", "formula in a diagram", "figure without text"],
+    ids=[
+        "link",
+        "image",
+        "image below",
+        "image in a fold",
+        "undescribed diagram",
+        "unknown diagram",
+        "formula in a diagram",
+    ],
 )
-def test_a_warning_stops_the_build_with_file_and_line(small_book, damage, message):
+def test_a_warning_stops_the_build_with_file_cell_and_line(small_book, words, message, cell, tags):
     source, executed = mini_book.chapter(False), mini_book.chapter(True)
-    damage(executed["cells"])
-    source["cells"][0] = executed["cells"][0]
+    heading, name = "# 标题" if cell == 0 else "## 一节", source["cells"][cell]["id"]
+    for damaged in (source, executed):
+        (one,) = (one for one in damaged["cells"] if one["id"] == name)
+        one.update(source=f"{heading}\n\n{words}", metadata={"tags": tags})
     mini_book.write_notebook(small_book / "chapters" / "05-mini.ipynb", source)
     run = mini_book.write_run(small_book, mini_book.document(), executed)
-    with pytest.raises(HarnessError, match=message) as caught:
+    with pytest.raises(HarnessError) as caught:
         build(load_book(small_book), run)
+    place = f"chapters/05-mini.ipynb, cell {name}, line 3: WARNING: {message}"
+    assert place in str(caught.value)
     assert "_build/site.log" in str(caught.value) and "\n" not in str(caught.value)
     assert not (small_book / "_build" / "site-stamp.json").exists()
+
+
+def test_a_figure_without_text_stops_the_build(small_book):
+    executed = mini_book.chapter(True)
+    executed["cells"][5]["outputs"][0].update(metadata={})
+    run = mini_book.write_run(small_book, mini_book.document(), executed)
+    with pytest.raises(HarnessError, match="without alternative text"):
+        build(load_book(small_book), run)
+
+
+def test_a_missing_font_stops_the_build_with_file_and_line(small_book):
+    sheet = small_book / "_static" / "book.css"
+    lines = len(sheet.read_text(encoding="utf-8").splitlines())
+    with sheet.open("a", encoding="utf-8") as end:
+        end.write("@font-face { font-family: 宋; src: url('fonts/song.woff2?v=1') format('woff2'); }\n")
+    with pytest.raises(
+        HarnessError, match=rf"book\.css:{lines + 1}: WARNING: fonts/song\.woff2 is not there"
+    ):
+        build(load_book(small_book), None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "all_pages"), [("_static/book.css", True), ("chapters/errata.md", False)]
+)
+def test_what_frames_every_page_remakes_every_page(small_book, changed, all_pages):
+    book = load_book(small_book)
+    build(book, None)
+    page = small_book / "_build" / "site" / "chapters" / "glossary.html"
+    before = page.stat().st_mtime_ns
+    with (small_book / changed).open("a", encoding="utf-8") as end:
+        end.write("\n")
+    build(book, None)
+    assert (page.stat().st_mtime_ns != before) == all_pages
 
 
 def test_the_site_is_small_and_asks_nobody(built_book):

@@ -86,8 +86,9 @@ def test_the_front_page_names_the_chapters_that_have_no_numbers():
 def test_the_front_page_hides_no_seed_that_failed_and_says_what_is_of_an_earlier_run():
     dead, well = mini_book.job(JobState.DEAD, seed=0), mini_book.job(seed=1, id="05-mini-offline-seed1")
     assert "**没有跑完**：第 5 章" in dashboard.last_run(document(jobs=[dead, well]), TITLES)
-    cached = mini_book.job(JobState.SKIPPED, cached_from="old")
-    assert "1 章没有变，沿用先前的结果" in dashboard.last_run(document(jobs=[cached]), TITLES)
+    cached = mini_book.job(JobState.SKIPPED, cached_from="old", started="2026-11-20T08:00:00+00:00")
+    since = "1 章没有变，沿用 2026 年 11 月 20 日 08:00（UTC） 以来的结果"
+    assert since in dashboard.last_run(document(jobs=[cached]), TITLES)
 
 
 def test_a_chapter_without_claims_still_has_its_place():
