@@ -27,22 +27,9 @@ _MATHJAX_PARTS = ("tex-chtml.js", "output/chtml/fonts/woff-v2/*.woff", "input/te
 _MATHJAX_UNUSED = ("all-packages.js",)
 _MERMAID_IMPORT = re.compile(r"^import mermaid from [^;]+;")
 _DIAGRAMS = (
-    "graph",
-    "flowchart",
-    "sequenceDiagram",
-    "classDiagram",
-    "stateDiagram",
-    "stateDiagram-v2",
-    "timeline",
-)
-"""Kinds that ``vendor/mermaid/`` can draw; the others would double its weight."""
-_UNUSED = ("all-packages.js",)
-_DIAGRAMS = (
-    "graph", "flowchart", "sequenceDiagram", "classDiagram", "stateDiagram", "stateDiagram-v2", "erDiagram", "gantt",
-    "timeline", "journey", "quadrantChart", "xychart-beta", "sankey-beta", "kanban", "requirementDiagram", "C4Context",
-    "block-beta",
+    "graph", "flowchart", "sequenceDiagram", "classDiagram", "stateDiagram", "stateDiagram-v2", "timeline",
 )  # fmt: skip
-"""Kinds whose modules are in ``vendor/mermaid``; the others bring a parser or a layout engine of half a megabyte."""
+"""Kinds that ``vendor/mermaid/`` can draw; the others would double its weight."""
 _UNUSED = (
     "README.md",  # of vendor, with its script
     "bundle.mjs",

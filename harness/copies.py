@@ -163,7 +163,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(folder: Path, handler: type[Quiet] = Quiet) -> Iterator[str]:
-    """The address of a local server with a site's folder: Mermaid's modules do not load from files."""
+    """The address of a local server with a site's folder: the pages as readers get them."""
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(handler, directory=str(folder))
     )

@@ -127,18 +127,21 @@ def place_in(source: Notebook, staged: Mapping[str, Any], line: int) -> str:
     if cell is None:
         raise LookupError(name)
     longer = len(text_of(cell).splitlines()) - len(text_of(staged).splitlines())
-    return (
-        f", cell {name}, line {max(line + max(longer, -1), 1)}"  # without the title, or with a fold around it
-    )
+    line += max(longer, -1)  # staged without the title, or with a fold around it
+    return _place(name, max(line, 1))
 
 
 def find_citation(source: Notebook, key: str) -> str:
-    """Where a chapter first cites *key*, as :func:`place_in` writes it."""
-    for cell in source["cells"]:
-        for number, line in enumerate(text_of(cell).splitlines(), 1):
-            if any(found[2] == key for found in _CITATION.finditer(line)):
-                return place_in(source, cell, number)
+    """Where a chapter first cites *key*, as :func:`place_in` writes it; empty where it does not."""
+    for number, cell in enumerate(source["cells"]):
+        for line, text in enumerate(text_of(cell).splitlines(), 1):
+            if any(found[2] == key for found in _CITATION.finditer(text)):
+                return _place(cell.get("id") or str(number), line)
     return ""
+
+
+def _place(cell: str, line: int) -> str:
+    return f", cell {cell}, line {line}"
 
 
 def banner(evidence: Evidence | None, has_outputs: bool, stale: bool) -> str:

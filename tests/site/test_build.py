@@ -86,6 +86,16 @@ def test_an_unknown_citation_names_the_page_the_cell_and_the_line(small_book):
         stage_run(small_book)
 
 
+def test_an_unknown_citation_in_a_cell_without_id_has_the_number_of_the_cell(small_book):
+    (small_book / "chapters" / "references.bib").write_text("", encoding="utf-8")
+    source = mini_book.chapter(False)
+    for cell in source["cells"]:
+        del cell["id"]
+    mini_book.write_notebook(small_book / "chapters" / "05-mini.ipynb", source)
+    with pytest.raises(HarnessError, match=r"05-mini\.ipynb, cell 0, line 3: no entry"):
+        stage_run(small_book)
+
+
 def test_the_front_page_names_a_chapter_whose_code_changed_since(small_book):
     _, files = stage_run(small_book, mini_book.chapter(True))
     assert "代码在运行之后改过" not in files["chapters/index.md"].decode()
@@ -181,6 +191,7 @@ _IMAGE = ("![一张图](nowhere.png)", "image file not readable")
         (*_IMAGE, 2, ["solution"]),
         ("```mermaid\ngraph LR\nA --> B\n```", "diagram without a line `accTitle", 0, []),
         ('```mermaid\npie\naccTitle: 饼图\n"甲": 1\n```', "Mermaid's 'pie' is not among the kinds", 2, []),
+        ("```mermaid\ngantt\naccTitle: 图\n甲: 1d\n```", "Mermaid's 'gantt' is not among the kinds", 0, []),
         ("```mermaid\ngraph LR\naccTitle: 图\nA[$$x^2$$]\n```", "formulas in a diagram", 0, []),
     ],
     ids=[
@@ -190,6 +201,7 @@ _IMAGE = ("![一张图](nowhere.png)", "image file not readable")
         "image in a fold",
         "undescribed diagram",
         "unknown diagram",
+        "diagram left out",
         "formula in a diagram",
     ],
 )
