@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,15 @@ def instructions(path: Path) -> list[tuple[str, str]]:
 
 def test_there_are_the_two():
     assert [path.name for path in FILES] == ["cpu.Dockerfile", "cuda.Dockerfile"]
+
+
+@each_file
+def test_hadolint_finds_nothing(path: Path):
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run(
+        [hadolint, "--failure-threshold", "warning", path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @each_file
