@@ -81,3 +81,15 @@ def test_no_image_takes_along_what_is_generated():
     generated = [line.strip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()]
     assert {"_build", ".venv", ".git"} <= set(ignored)
     assert {"_build", ".venv"} <= set(generated)
+
+
+def test_what_pages_link_to_comes_into_the_image():
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    pages = [page for page in (ROOT / "chapters").rglob("*") if page.suffix in {".md", ".ipynb"}]
+    links = {
+        (page.parent / link).resolve().relative_to(ROOT)
+        for page in pages
+        for link in re.findall(r"\]\((\.\./[^)#]+)", page.read_text(encoding="utf-8"))
+    }
+    assert Path("benchmarks/verdicts.py") in links
+    assert [link for link in links if link.parts[0] in ignored] == []
