@@ -26,6 +26,7 @@ from harness.wording import (
     format_memory,
     format_number,
     format_range,
+    format_seconds,
     one_line,
 )
 
@@ -59,19 +60,6 @@ def counts_text(verdicts: Iterable[Verdict]) -> str:
     """“✓ 通过 5 · ✗ 未通过 1”, only what occurs, the good first."""
     counts = Counter(verdict.outcome for verdict in verdicts)
     return " · ".join(outcome_text(one, counts[one]) for one in Outcome if counts[one]) or "没有声明"
-
-
-def seconds_text(seconds: float | None) -> str:
-    """“3 分 52 秒”; below ten seconds with one decimal."""
-    if seconds is None:
-        return "—"
-    if seconds < 10:
-        return f"{seconds:.1f} 秒"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} 小时 {minutes} 分"
-    return f"{minutes} 分 {rest} 秒" if minutes else f"{rest} 秒"
 
 
 def date_text(iso: str) -> str:
@@ -172,7 +160,7 @@ def _kept(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     if not cached:
         return []
     since = min((job["started"] for job in cached if job.get("started")), default="")
-    what = f" {date_text(since)} 以来的结果" if since else "先前的结果"
+    what = f" {date_text(since)}以来的结果" if since else "先前的结果"
     return [f"{len({job['chapter'] for job in cached})} 章没有变，沿用{what}"]
 
 
@@ -188,7 +176,7 @@ def _facts(document: Mapping[str, Any]) -> list[str]:
         f"`{document.get('profile', '?')}` 配置",
         date_text(str(document.get("started", ""))),
         hardware_text(document.get("environment", {})),
-        f"用时 {seconds_text(document.get('seconds'))}",
+        f"用时 {format_seconds(document.get('seconds'), 'zh')}",
         f"提交 {commit_text(document)}",
     ]
 
@@ -271,7 +259,7 @@ def _job_row(job: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
         state_text(JobState(job["state"])),
         _heading(chapter, titles) if chapter else f"`{job['notebook']}`",
         "—" if seed is None else str(seed),
-        seconds_text(job.get("seconds")),
+        format_seconds(job.get("seconds"), "zh"),
         format_memory(job.get("peak_rss_mb")),
         reason or "—",
     ]
@@ -296,7 +284,7 @@ def _history(history: Sequence[Mapping[str, Any]]) -> str:
         [
             date_text(str(one.get("started", ""))),
             counts_text(verdicts_of(one)),
-            seconds_text(one.get("seconds")),
+            format_seconds(one.get("seconds"), "zh"),
             commit_text(one),
             hardware_text(one.get("environment", {})),
         ]

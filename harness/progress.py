@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.wording import format_seconds
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -116,11 +118,3 @@ def end_line(event: Mapping[str, Any]) -> str:
     reason = f" – {event['reason']}" if event.get("reason") else ""
     seconds = f" in {format_seconds(event['seconds'])}" if event["state"] != "skipped" else ""
     return f"{mark} {event['job']}: {event['state']}{seconds}{reason}"
-
-
-def format_seconds(seconds: float) -> str:
-    """``75`` as ``1 min 15 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"

@@ -19,7 +19,7 @@ from typing import Any
 from harness import dashboard
 from harness.model import FINISHED, METRIC_MIME, JobResult, Outcome, Verdict
 from harness.notebook import PAPERMILL_TAGS
-from harness.wording import format_memory, format_number, format_range
+from harness.wording import format_memory, format_number, format_range, format_seconds
 
 Notebook = dict[str, Any]
 
@@ -181,7 +181,7 @@ def _run_line(job: JobResult, document: Mapping[str, Any]) -> str:
         *changed,
         *seed,
         dashboard.hardware_text(document.get("environment", {})),
-        f"用时 {dashboard.seconds_text(job.seconds)}",
+        f"用时 {format_seconds(job.seconds, 'zh')}",
         f"峰值内存 {format_memory(job.peak_rss_mb)}",
         dashboard.date_text(job.started or str(document.get("started", ""))),
         f"提交 {dashboard.commit_text(document)}",

@@ -257,7 +257,7 @@ def _texts(options: Sequence[str]) -> dict[str, str]:
 def _build_site(book: Book, run_dir: Path, began: float) -> None:
     """Build the site of *run_dir*; say where its first page is and how long all took since *began*."""
     from harness.book import build
-    from harness.progress import format_seconds
+    from harness.wording import format_seconds
 
     page = build(book, run_dir)
     print(f"total wall time {format_seconds(time.monotonic() - began)}; open {page}")
@@ -277,8 +277,9 @@ def _execute(
 
     Once *cancel* is set no job runs on; the reports are still written.
     """
-    from harness.progress import format_seconds, make_progress
+    from harness.progress import make_progress
     from harness.run import execute
+    from harness.wording import format_seconds
 
     screen, run_dir = console(), place.folder
     progress = make_progress(screen, quiet=quiet)

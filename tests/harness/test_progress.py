@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from rich.console import Console
 
-from harness.progress import LiveProgress, PlainProgress, SilentProgress, format_seconds, make_progress
+from harness.progress import LiveProgress, PlainProgress, SilentProgress, make_progress
 
 EVENTS = [
     {"event": "run_start", "jobs": 1},
@@ -58,10 +57,3 @@ def test_which_display():
     assert isinstance(live, LiveProgress)
     assert isinstance(make_progress(Console(), quiet=True), SilentProgress)
     assert shown(Console(file=io.StringIO()), quiet=True) == []
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.26, "0.3 s"), (12.3, "12 s"), (59.9, "60 s"), (125, "2 min 05 s")]
-)
-def test_seconds(seconds, text):
-    assert format_seconds(seconds) == text

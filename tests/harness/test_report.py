@@ -462,6 +462,7 @@ def test_ranges_times_and_sizes():
         "3 min 52 s",
         "1 h 04 min",
     ]
+    assert [format_seconds(s, "zh") for s in (4.21, 232, 7260)] == ["4.2 秒", "3 分 52 秒", "2 小时 01 分"]
     assert [format_memory(m) for m in (None, 512.4, 1945.6)] == ["—", "512 MB", "1.9 GB"]
 
 

