@@ -139,7 +139,6 @@ def _write(app: Sphinx, error: Exception | None) -> None:
 def _load(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """The search page, and it alone, loads the data and the script."""
     if pagename == "search":
-        app.add_css_file(STYLE)
         for name in (DATA, SCRIPT):
             app.add_js_file(name, loading_method="defer")
 
@@ -147,6 +146,7 @@ def _load(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any]
 def setup(app: Sphinx) -> dict[str, Any]:
     """Take the place of Sphinx's search."""
     app.add_search_language(TitlesOnly)
+    app.add_css_file(STYLE)  # on every page: all have the same styles, so one file serves them all
     app.connect("html-page-context", _load)
     app.connect("build-finished", _write)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,13 +3,17 @@
 MathJax's files come out of the installed ``sphinx-mathjax-offline`` package, Mermaid's out of ``vendor/``.
 Both are added behind Jupyter Book's back, because it links every ``*.js`` below a configured static folder
 on every page. Both are classic scripts: browsers load no modules from ``file://``. What the theme ships but no page
-needs is taken out at the end, which halves the site; and no script holds up the first paint.
+needs is taken out at the end, which halves the site. For an early first paint, no script holds it up and a page's
+style sheets come as one.
 """
 
 from __future__ import annotations
 
+import hashlib
+import posixpath
 import re
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,6 +39,7 @@ _UNUSED = (
     "bundle.mjs",
     "**/*.map",
     "locales",
+    "*macros.html",  # templates
     "searchtools.js",
     "language_data.js",
     "scripts/fontawesome.js",
@@ -45,10 +50,14 @@ _UNUSED_TAG = re.compile(
     r"""<script [^>]*src="[^"]*scripts/fontawesome\.js[^"]*"></script>\n?"""
     r"""|<link [^>]*sphinx-thebe\.css[^>]*>\n?"""
     r"""|<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\n?"""
+    r"""|<link rel="preload" as="script"[^>]*>\n?"""  # they would come before the styles, which are waited for
 )
 _STYLE_FILE = re.compile(r"""\burl\(\s*["']?(?!data:|https?:|//|#)([^"')?#\s]+)""")
+_IMPORT = re.compile(r"""@import "([^":]+)";""")
+_CHARSET = re.compile(r"""@charset "[^"]*";""")
+_STYLE_TAG = re.compile(r"""<link (?=[^>]*rel="stylesheet")[^>]*href="([^"?]+)[^"]*"[^>]*>\n?""")
 _BLOCKING_TAG = re.compile(
-    r"""(?<=<script )(?=src="[^"]*_static/(?!documentation_options)[^"]*"></script>)"""
+    r"""(?<=<script )(?=(?:data-[\w-]+="[^"]*" )?src="[^"]*_static/(?!documentation_options)[^"]*"></script>)"""
 )
 
 
@@ -150,11 +159,42 @@ def _slim(app: Sphinx, error: Exception | None) -> None:
     for pattern in _UNUSED:
         for path in list((Path(app.outdir) / "_static").glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    used: set[str] = set()
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        slim = _BLOCKING_TAG.sub("defer ", _UNUSED_TAG.sub("", text))
+        slim = _one_style(page, _BLOCKING_TAG.sub("defer ", _UNUSED_TAG.sub("", text)), Path(app.outdir))
         if slim != text:
             page.write_text(slim, encoding="utf-8")
+        used.update(_STYLE_TAG.findall(slim))
+    for sheet in (Path(app.outdir) / "_static").rglob("*.css"):
+        if not any(name.endswith(sheet.name) for name in used):
+            sheet.unlink()
+
+
+def _one_style(page: Path, text: str, site: Path) -> str:
+    """*text* of *page* with one style sheet, which holds all that it links."""
+    names = _STYLE_TAG.findall(text)
+    if len(names) < 2:
+        return text
+    joined = _join([(page.parent / name).resolve() for name in names], site.resolve() / "_static")
+    link = f'<link rel="stylesheet" href="{names[0].partition("_static")[0]}_static/{joined}" />\n'
+    tags = iter([link])
+    return _STYLE_TAG.sub(lambda _: next(tags, ""), text)
+
+
+def _join(sheets: Sequence[Path], target: Path) -> str:
+    """Name of the file in *target* that says what *sheets* and those that they import say, in their order."""
+
+    def said(sheet: Path) -> str:
+        up = sheet.parent.relative_to(target).as_posix()
+        text = _CHARSET.sub("", sheet.read_text(encoding="utf-8"))
+        text = _STYLE_FILE.sub(lambda url: url[0].replace(url[1], posixpath.normpath(f"{up}/{url[1]}")), text)
+        return _IMPORT.sub(lambda found: said((sheet.parent / found[1]).resolve()), text)
+
+    text = "\n".join(said(sheet) for sheet in sheets)
+    name = f"styles-{hashlib.sha256(text.encode()).hexdigest()[:8]}.css"
+    (target / name).write_text(text, encoding="utf-8")
+    return name
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Run as ``python -m benchmarks.site [FOLDER] [--out FILE]``, by default on ``_build/site``; it needs Debian's Chromium.
 
-* each page, light and dark: console errors, failed and foreign requests, findings of axe-core by impact;
+* each page, light and dark: console errors, failed and foreign requests, findings of axe-core by impact, diagrams
+  that are drawn so small that their text has less than 12 pixels;
 * each page at 360 pixels: does it scroll sideways?
 * links and anchors inside the site that lead nowhere;
 * the first page over a slow line (1.6 Mbit/s, 150 ms, processor four times slower; text compressed, as static hosts
@@ -40,6 +41,11 @@ SLOW_LINE = {"offline": False, "latency": 150, "downloadThroughput": 200_000, "u
 CLUMSY = 4  # times slower than this processor
 PHONE = {"width": 360, "height": 740}
 LEFT = "net::ERR_ABORTED"  # of a request that the browser gave up as it went on to the next page
+SMALL = 12  # pixels
+_TEXT_SIZES = """() => [...document.querySelectorAll('pre.mermaid svg')].map(drawing => {
+  const size = parseFloat(getComputedStyle(drawing).fontSize);
+  return size * drawing.getBoundingClientRect().width / drawing.viewBox.baseVal.width;
+})"""
 _WIDTH = "Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
 _PAINT = """() => new Promise(done => {
   let shift = 0;
@@ -103,10 +109,13 @@ def examine(browser: Browser, address: str, names: list[str]) -> dict[str, Any]:
     faults: list[str] = []
     findings: list[dict[str, Any]] = []
     sideways: list[str] = []
+    small: set[str] = set()
     for scheme in ("light", "dark"):
         with opened(browser, address, faults, color_scheme=scheme) as page:
             for name in names:
                 page.goto(f"{address}/{name}", wait_until="networkidle")
+                if any(size < SMALL for size in page.evaluate(_TEXT_SIZES)):
+                    small.add(name)
                 for finding in Axe().run(page, options={"preload": False}).response["violations"]:
                     findings.append(
                         {"page": name, "theme": scheme, "rule": finding["id"], "impact": finding["impact"],
@@ -122,6 +131,7 @@ def examine(browser: Browser, address: str, names: list[str]) -> dict[str, Any]:
         "accessibility": dict(Counter(str(finding["impact"]) for finding in findings)),
         "findings": findings,
         "sideways": sideways,
+        "small diagrams": sorted(small),
     }
 
 
@@ -189,7 +199,7 @@ def main() -> None:
     figures["site without notebooks' images, MB"] = size(arguments.site)
     found |= {"pages": len(names), "figures": figures, "machine": environment()}
     arguments.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for key in ("faults", "sideways", "broken links"):
+    for key in ("faults", "sideways", "small diagrams", "broken links"):
         print(f"{key}: {len(found[key])}", *found[key][:10], sep="\n  ")
     print("accessibility:", found["accessibility"] or "nothing found")
     for finding in found["findings"]:

@@ -252,6 +252,39 @@ def test_what_frames_every_page_remakes_every_page(small_book, changed, all_page
         end.write("\n")
     build(book, None)
     assert (page.stat().st_mtime_ns != before) == all_pages
+    check_styles(small_book / "_build" / "site")
+
+
+def check_styles(site: Path) -> None:
+    """All pages have the same style sheet, which is there with all that it asks for; no other is left."""
+    linked = set()
+    for page in (path for path in site.rglob("*.html") if "<head>" in path.read_text(encoding="utf-8")):
+        names = re.findall(r'<link rel="stylesheet" href="([^"]+)"', page.read_text(encoding="utf-8"))
+        assert len(names) == (page.parent != site or page.name != "index.html"), page
+        linked |= {(page.parent / name).resolve() for name in names}
+    (sheet,) = linked
+    assert {sheet} == {path.resolve() for path in site.rglob("*.css")}
+    text = sheet.read_text(encoding="utf-8")
+    assert "@import" not in text and ".verdict" in text and "#search-results" in text
+    files = {
+        name for name in re.findall(r"""url\(["']?(?!data:)([^"')?#]+)""", text) if not name.endswith(".ttf")
+    }
+    assert files and all(
+        (sheet.parent / name).is_file() for name in files
+    )  # .ttf is for browsers without WOFF2
+
+
+def test_pages_have_one_style_sheet_and_no_script_holds_them_up(built_book):
+    site = built_book / "_build" / "site"
+    check_styles(site)
+    text = (site / "chapters" / "05-mini.html").read_text(encoding="utf-8")
+    waiting = [
+        tag
+        for tag in re.findall(r"<script [^>]*src=[^>]*>", text)
+        if not re.search("defer|async|module", tag)
+    ]
+    assert len(waiting) == 1 and "documentation_options" in waiting[0]
+    assert 'rel="preload"' not in text
 
 
 def test_the_site_is_small_and_asks_nobody(built_book):
