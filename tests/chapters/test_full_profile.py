@@ -1,13 +1,15 @@
-"""Chapter 5's `full` profile: the real loaders against a stand-in hub, and a hub that does not answer."""
+"""The `full` profile: the real loaders against a stand-in hub, and a hub that does not answer."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.hub_server import (
     Behaviour,
@@ -18,7 +20,7 @@ from tests.hub_server import (
 )
 
 ROOT = Path(__file__).parents[2]
-SMALL = (
+SMALL = (  # chapter 5
     "max_train=256", "max_eval=1000", "max_length=48", "hidden_size=32", "num_epochs=1", "scratch_epochs=1",
     "compare_train=64", "compare_eval=64", "compare_epochs=1", "few_epochs=1",
 )  # fmt: skip
@@ -37,10 +39,22 @@ def repositories(tmp_path_factory) -> Path:
     return folder
 
 
-def run_full(out: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness", "run", "--chapters", "05", "--profile", "full", "--no-cache"]
+def run_full(
+    out: Path, environment: dict[str, str], *options: str, chapter: str = "05", small: Sequence[str] = SMALL
+) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "harness",
+        "run",
+        "--chapters",
+        chapter,
+        "--profile",
+        "full",
+        "--no-cache",
+    ]
     command += ["--out", str(out)]
-    command += [part for value in (*SMALL, *options) for part in ("--param", value)]
+    command += [part for value in (*small, *options) for part in ("--param", value)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
 
 
@@ -64,6 +78,22 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
     assert verdicts["test_accuracy"]["outcome"] == "fail"
     assert verdicts["test_accuracy"]["reference"] == pytest.approx(0.947)
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("chapter", ["01-background", "02-core-concepts", "03-algorithm", "04-mathematics"])
+def test_the_other_chapters_take_their_encoder_from_the_hub(repositories: Path, tmp_path: Path, chapter: str):
+    profiles = yaml.safe_load((ROOT / "harness.yml").read_text(encoding="utf-8"))["parameters"][chapter]
+    encoder = profiles["full"].get("model_name")
+    small = [f"{name}={value}" for name, value in profiles["smoke"].items() if name != "model_name"]
+    with HubServer(repositories) as hub:
+        done = run_full(
+            tmp_path / "run", hub.environment(tmp_path / "home"), chapter=chapter[:2], small=small
+        )
+        asked = [request for request in hub.requests if "bert-base-chinese" in str(request)]
+    (job,) = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["jobs"]
+    assert job["state"] == "completed", done.stdout[-2000:] + done.stderr[-2000:]
+    assert job["parameters"].get("model_name") == encoder
+    assert bool(asked) == (encoder is not None)
 
 
 def test_local_folder_needs_no_hub(tmp_path: Path):
