@@ -2,18 +2,13 @@
 
 MathJax's files come out of the installed ``sphinx-mathjax-offline`` package, Mermaid's out of ``vendor/``.
 Both are added behind Jupyter Book's back, because it links every ``*.js`` below a configured static folder
-on every page. Both are classic scripts: browsers load no modules from ``file://``. What the theme ships but no page
-needs is taken out at the end, which halves the site. For an early first paint, no script holds it up and a page's
-style sheets come as one.
+on every page. Both are classic scripts: browsers load no modules from ``file://``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import posixpath
 import re
 import shutil
-from collections.abc import Sequence, Set
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,33 +29,8 @@ _DIAGRAMS = (
     "graph", "flowchart", "sequenceDiagram", "classDiagram", "stateDiagram", "stateDiagram-v2", "timeline",
 )  # fmt: skip
 """Kinds that ``vendor/mermaid/`` can draw; the others would double its weight."""
-_UNUSED = (
-    "README.md",  # of vendor, with its script
-    "bundle.mjs",
-    "**/*.map",
-    "locales",
-    "*macros.html",  # templates
-    "searchtools.js",
-    "language_data.js",
-    "scripts/fontawesome.js",
-    "vendor/fontawesome/webfonts/*.ttf",
-    "sphinx-thebe.*",
-)
-_UNUSED_TAG = re.compile(
-    r"""<script [^>]*src="[^"]*scripts/fontawesome\.js[^"]*"></script>\n?"""
-    r"""|<link [^>]*sphinx-thebe\.css[^>]*>\n?"""
-    r"""|<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\n?"""
-    r"""|<link rel="preload" as="script"[^>]*>\n?"""  # they would come before the styles, which are waited for
-)
-_STYLE_FILE = re.compile(r"""\burl\(\s*["']?(?!data:|https?:|//|#)([^"')?#\s]+)""")
-_IMPORT = re.compile(r"""@import "([^":]+)";""")
-_ICON = re.compile(r"""((?:\.fa-[\w-]+::?before,?)+)\{content:"[^"]*"\}""")
-_ICON_NAME = re.compile(r"\bfa-[\w-]+")
-_CHARSET = re.compile(r"""@charset "[^"]*";""")
-_STYLE_TAG = re.compile(r"""<link (?=[^>]*rel="stylesheet")[^>]*href="([^"?]+)[^"]*"[^>]*>\n?""")
-_BLOCKING_TAG = re.compile(
-    r"""(?<=<script )(?=(?:data-[\w-]+="[^"]*" )?src="[^"]*_static/(?!documentation_options)[^"]*"></script>)"""
-)
+STYLE_FILE = re.compile(r"""\burl\(\s*["']?(?!data:|https?:|//|#)([^"')?#\s]+)""")
+"""A file of the site that a style sheet asks for."""
 
 
 def _add_vendor(app: Sphinx, config: Config) -> None:
@@ -148,64 +118,10 @@ def _check_styles(app: Sphinx, error: Exception | None) -> None:
         return
     for sheet in Path(app.outdir).rglob("*.css"):
         for number, line in enumerate(sheet.read_text(encoding="utf-8").splitlines(), 1):
-            for name in _STYLE_FILE.findall(line):
+            for name in STYLE_FILE.findall(line):
                 if not (sheet.parent / name).is_file():
                     place = f"{sheet.relative_to(app.outdir)}:{number}"
                     _log.warning("%s is not there", name, location=place)
-
-
-def _slim(app: Sphinx, error: Exception | None) -> None:
-    """Take out source maps, unused catalogues and the icons' script, whose job the icon fonts do; defer the rest."""
-    if error or app.builder.format != "html":
-        return
-    for pattern in _UNUSED:
-        for path in list((Path(app.outdir) / "_static").glob(pattern)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    pages = {page: page.read_text(encoding="utf-8") for page in Path(app.outdir).rglob("*.html")}
-    scripts = (path.read_text(encoding="utf-8") for path in (Path(app.outdir) / "_static").glob("**/*.js"))
-    icons = {name for text in (*pages.values(), *scripts) for name in _ICON_NAME.findall(text)}
-    linked: set[str] = set()
-    for page, text in pages.items():
-        slim = _BLOCKING_TAG.sub("defer ", _UNUSED_TAG.sub("", text))
-        slim = _one_style(page, slim, Path(app.outdir), icons)
-        if slim != text:
-            page.write_text(slim, encoding="utf-8")
-        linked.update(_STYLE_TAG.findall(slim))
-    for sheet in (Path(app.outdir) / "_static").rglob("*.css"):
-        if not any(name.endswith(sheet.name) for name in linked):
-            sheet.unlink()
-
-
-def _one_style(page: Path, text: str, site: Path, icons: Set[str]) -> str:
-    """*text* of *page* with one style sheet, which holds all that it links, but of the icons only *icons*."""
-    names = _STYLE_TAG.findall(text)
-    if len(names) < 2:
-        return text
-    joined = _join([(page.parent / name).resolve() for name in names], site.resolve() / "_static", icons)
-    link = f'<link rel="stylesheet" href="{names[0].partition("_static")[0]}_static/{joined}" />\n'
-    tags = iter([link])
-    return _STYLE_TAG.sub(lambda _: next(tags, ""), text)
-
-
-def _join(sheets: Sequence[Path], target: Path, icons: Set[str]) -> str:
-    """Name of the file in *target* that says what *sheets* and those that they import say, in their order.
-
-    A fifth of it would be the rules of 1,900 icons; those that are not among *icons* are left out.
-    """
-
-    def wanted(rule: re.Match[str]) -> str:
-        return rule[0] if icons.intersection(_ICON_NAME.findall(rule[1])) else ""
-
-    def said(sheet: Path) -> str:
-        up = sheet.parent.relative_to(target).as_posix()
-        text = _CHARSET.sub("", sheet.read_text(encoding="utf-8"))
-        text = _STYLE_FILE.sub(lambda url: url[0].replace(url[1], posixpath.normpath(f"{up}/{url[1]}")), text)
-        return _IMPORT.sub(lambda found: said((sheet.parent / found[1]).resolve()), text)
-
-    text = _ICON.sub(wanted, "\n".join(said(sheet) for sheet in sheets))
-    name = f"styles-{hashlib.sha256(text.encode()).hexdigest()[:8]}.css"
-    (target / name).write_text(text, encoding="utf-8")
-    return name
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -215,5 +131,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-read", _check_diagrams)
     app.connect("html-page-context", _choose_scripts, priority=900)
     app.connect("build-finished", _check_styles, priority=800)
-    app.connect("build-finished", _slim, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,7 +7,8 @@ Run as ``python -m benchmarks.site [FOLDER] [--out FILE]``, by default on ``_bui
 * each page at 360 pixels: does it scroll sideways?
 * links and anchors inside the site that lead nowhere;
 * the first page over a slow line (1.6 Mbit/s, 150 ms, processor four times slower; text compressed, as static hosts
-  do): bytes, first contentful paint, layout shift; the whole site without the notebooks' own images.
+  do), the median of seven first visits: bytes, first contentful paint, layout shift;
+* the whole site without the notebooks' own images.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
@@ -42,6 +44,7 @@ CLUMSY = 4  # times slower than this processor
 PHONE = {"width": 360, "height": 740}
 LEFT = "net::ERR_ABORTED"  # of a request that the browser gave up as it went on to the next page
 SMALL = 12  # pixels
+VISITS = 7
 _TEXT_SIZES = """() => [...document.querySelectorAll('pre.mermaid svg')].map(drawing => {
   const size = parseFloat(getComputedStyle(drawing).fontSize);
   return size * drawing.getBoundingClientRect().width / drawing.viewBox.baseVal.width;
@@ -195,9 +198,10 @@ def main() -> None:
     with open_browser() as browser, served(arguments.site, Compressing) as address:
         found = examine(browser, address, names)
         found["broken links"] = broken_links(browser, address, arguments.site, names)
-        figures = first_page(browser, address, door[1] if door else "index.html")
+        visits = [first_page(browser, address, door[1] if door else "index.html") for _ in range(VISITS)]
+    figures = {key: median(visit[key] for visit in visits) for key in visits[0]}
     figures["site without notebooks' images, MB"] = size(arguments.site)
-    found |= {"pages": len(names), "figures": figures, "machine": environment()}
+    found |= {"pages": len(names), "figures": figures, "visits": visits, "machine": environment()}
     arguments.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for key in ("faults", "sideways", "small diagrams", "broken links"):
         print(f"{key}: {len(found[key])}", *found[key][:10], sep="\n  ")
