@@ -35,7 +35,7 @@ run: $(VENV)/.site
 site: $(VENV)/.site
 	@$(RUN) -m harness book $(FROM)
 
-# make copies build it from that run with PDF and EPUB, too; needs Chromium
+# make copies build it from that run with PDF, EPUB and its source, too; needs Chromium
 copies: $(VENV)/.copies
 	@$(RUN) -m harness book --copies $(FROM)
 

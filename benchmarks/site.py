@@ -28,7 +28,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from harness.copies import EPUB, PDF, Quiet, open_browser, served
+from harness.copies import EPUB, PDF, SOURCE, Quiet, open_browser, served
 from harness.environment import environment
 
 TARGETS = {
@@ -180,8 +180,8 @@ def first_page(browser: Browser, address: str, name: str) -> dict[str, float]:
 
 
 def size(site: Path) -> float:
-    """Megabytes of the site without the images that the notebooks drew, and without PDF and EPUB."""
-    copies = (site / PDF, site / EPUB)
+    """Megabytes of the site without the images that the notebooks drew, and without what is taken along."""
+    copies = [site / name for name in (PDF, EPUB, SOURCE)]
     files = [p for p in site.rglob("*") if p.is_file() and p.parent.name != "_images" and p not in copies]
     return sum(path.stat().st_size for path in files) / 1e6
 

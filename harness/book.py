@@ -23,7 +23,7 @@ from typing import Any
 
 from harness import dashboard
 from harness.config import Book, read_yaml
-from harness.copies import EPUB, PDF, check_copies, make_copies
+from harness.copies import EPUB, PDF, SOURCE, check_copies, make_copies, offered, pack_source
 from harness.errors import HarnessError
 from harness.model import JobResult, job_result_from_json
 from harness.notebook import read_notebook
@@ -61,7 +61,7 @@ def build(
     """Render the site with the outputs of *run_dir*; returns the page to open.
 
     Args:
-        copies: print the book as PDF and EPUB, too, for the front page to offer.
+        copies: make PDF, EPUB and an archive of the source, too, for the front page to offer.
 
     Raises:
         HarnessError: no configuration, an unreadable run or notebook, or a build with warnings.
@@ -85,12 +85,14 @@ def build(
             shutil.rmtree(rendered, ignore_errors=True)
     _render(book.root, source, site, warnings_are_errors)
     write_text(index, _front_door(source))
-    for name in (PDF, EPUB):  # those of an earlier run
+    for name in (PDF, EPUB, SOURCE):  # those of an earlier run
         (site / name).unlink(missing_ok=True)
     if copies:
         config = site_config(source)
         document = read_document(run_dir) if run_dir else None
         make_copies(source, site, document, str(config.get("title", "")), str(config.get("author", "")))
+        if document and SOURCE in offered(book.root, document).values():
+            pack_source(book.root, document["commit"], site / SOURCE)
     write_json(stamp, fingerprint)
     return index
 
@@ -166,8 +168,9 @@ def stage_tree(book: Book, run_dir: Path | None, target: Path, copies: bool = Fa
             if dashboard.LAST_RUN in text:
                 place = os.path.relpath(board, PurePosixPath(path).parent) if board in files else ""
                 up = os.path.relpath(".", PurePosixPath(path).parent)
-                offered = {"PDF": f"{up}/{PDF}", "EPUB": f"{up}/{EPUB}"} if copies else {}
-                said = dashboard.last_run(document, titles, place, offered, changed)
+                kinds = offered(book.root, document) if copies else {}
+                links = {kind: f"{up}/{name}" for kind, name in kinds.items()}
+                said = dashboard.last_run(document, titles, place, links, changed)
                 text = text.replace(dashboard.LAST_RUN, said)
             files[path] = rewrite_links(text, lambda to, page=path: link(page, to)).encode()
     if board in files:

@@ -1,8 +1,9 @@
-"""The book to take along: one PDF and one EPUB, made from the built site.
+"""The book to take along: one PDF and one EPUB, made from the built site, and its source.
 
 Chromium opens each page of the table of contents, draws its formulas and diagrams, and prints it; pypdf joins the
 prints under one outline, with links between chapters that lead to pages. The same visit yields the page as XHTML, with
-formulas as MathML and diagrams as pictures, for the EPUB.
+formulas as MathML and diagrams as pictures, for the EPUB. The source is the commit of the run, for those who reach the
+site and not the repository.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import io
 import os
 import re
 import shutil
+import subprocess
 import threading
 import uuid
 import zipfile
@@ -29,7 +31,7 @@ from harness import dashboard
 from harness.config import toc_pages
 from harness.errors import HarnessError
 
-PDF, EPUB = "book.pdf", "book.epub"
+PDF, EPUB, SOURCE = "book.pdf", "book.epub", "book.zip"
 BROWSER_VARIABLE = "CHROMIUM"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _FLAGS = (
@@ -98,6 +100,37 @@ class Sheet:
     pdf: bytes = b""
     body: str = ""  # XHTML
     pictures: dict[str, bytes] = field(default_factory=dict)  # of diagrams, by name
+
+
+def offered(root: Path, document: Mapping[str, Any] | None) -> dict[str, str]:
+    """Copies that can be made of the book in *root*: kind -> file; the source where git has the run's commit."""
+    source = {"源代码": SOURCE} if _has_commit(root, document) else {}
+    return {"PDF": PDF, "EPUB": EPUB} | source
+
+
+def _has_commit(root: Path, document: Mapping[str, Any] | None) -> bool:
+    commit = str((document or {}).get("commit", ""))
+    if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
+        return False
+    try:
+        asked = ["git", "-C", str(root), "cat-file", "-e", f"{commit}^{{commit}}"]
+        return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+    except OSError:  # no git
+        return False
+
+
+def pack_source(root: Path, commit: str, target: Path) -> None:
+    """Write the book in *root* as it was at *commit* to a ZIP file, below one folder of the file's name.
+
+    Raises:
+        HarnessError: git cannot do it.
+    """
+    command = ["git", "-C", str(root), "archive", "--format=zip", f"--prefix={target.stem}/", commit]
+    with target.open("wb") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        target.unlink()
+        raise HarnessError(f"git cannot pack the source: {done.stderr.strip()}")
 
 
 def make_copies(

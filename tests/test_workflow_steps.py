@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +50,7 @@ def checkout(tmp_path_factory) -> Path:
     profiles = {"smoke": limits, "offline": {**limits, "default": True}, "full": limits}
     settings = {"book": "小书", "chapters": "chapters", "claims": "chapters/claims", "profiles": profiles}
     (root / "harness.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    git(root, "init", "--quiet", "--initial-branch", "main")
-    commit(root)
+    mini_book.commit(root)
     return root
 
 
@@ -73,19 +71,6 @@ def break_notebook(root: Path, chapter: str) -> None:
     path.write_text(text.replace("record('", "raise ZeroDivisionError('on purpose')  # ('"), encoding="utf-8")
 
 
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
-    )
-    return done.stdout
-
-
-def commit(root: Path) -> None:
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", "A small book")
-
-
 @pytest.fixture
 def play(checkout, tmp_path):
     """Makes a start of a workflow on a copy of the book, changed as asked before it is committed."""
@@ -97,8 +82,8 @@ def play(checkout, tmp_path):
             source = tmp_path / "changed"
             shutil.copytree(checkout, source)
             change(source)
-            commit(source)
-        git(tmp_path, "clone", "--quiet", "--bare", str(source), str(origin))
+            mini_book.commit(source)
+        mini_book.git(tmp_path, "clone", "--quiet", "--bare", str(source), str(origin))
         return Play(workflow, tmp_path / "play", origin, github, **more)
 
     return make
@@ -168,10 +153,10 @@ def test_numbers_without_references_are_proposed_as_such_in_a_pull_request(play)
     made.stand_in("gh")
     assert made.run() == {"run": "success", "judge": "failure", "bless": "success"}, made.logs
     assert "no reference yet" in made.logs["judge"]
-    proposed = git(made.origin, "show", f"bless-42:chapters/claims/{FIRST}.yml")
+    proposed = mini_book.git(made.origin, "show", f"bless-42:chapters/claims/{FIRST}.yml")
     (claim,) = yaml.safe_load(proposed)["claims"]
     assert [run["value"] for run in claim["full"]["blessed"]] == [0.5, 0.51]
-    changed = git(made.origin, "diff", "--name-only", "main", "bless-42").split()
+    changed = mini_book.git(made.origin, "diff", "--name-only", "main", "bless-42").split()
     assert changed == [f"chapters/claims/{name}.yml" for name in METRICS]
     assert made.calls == ["gh auth setup-git", "gh pr create --fill --head bless-42 --base main"]
 
@@ -233,7 +218,7 @@ def test_a_failed_claim_and_a_failed_chapter_are_published_as_such(play):
     first = (site / "chapters" / f"{FIRST}.html").read_text(encoding="utf-8")
     second = (site / "chapters" / f"{SECOND}.html").read_text(encoding="utf-8")
     assert "未通过" in first and "on purpose" in second
-    assert (site / "book.pdf").exists() and (site / "book.epub").exists()
+    assert {"book.pdf", "book.epub", "book.zip"} <= {path.name for path in site.iterdir()}
     assert all("apt-get" in call for call in made.calls) and made.calls
 
 

@@ -74,7 +74,8 @@ def book(
         bool, typer.Option("--allow-warnings", help="Build even if Sphinx warns.")
     ] = False,
     copies: Annotated[
-        bool, typer.Option("--copies", help="Then print it as PDF and EPUB, and offer both on the site.")
+        bool,
+        typer.Option("--copies", help="Then print it as PDF and EPUB; the site offers both, and the source."),
     ] = False,
 ) -> None:
     """Build the site from the notebooks of a run."""

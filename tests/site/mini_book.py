@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import struct
+import subprocess
 import zlib
 from pathlib import Path
 from typing import Any
@@ -269,3 +270,18 @@ def write_run(root: Path, run_document: dict[str, Any], executed: dict[str, Any]
     if executed is not None:
         write_notebook(folder / "jobs" / f"{CHAPTER}-offline" / "out.ipynb", executed)
     return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git says in *folder*, where it has somebody's name; it must succeed."""
+    identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def commit(root: Path) -> str:
+    """Commit all that lies in *root*, in a repository made there if there is none; returns the commit."""
+    git(root, "init", "--quiet", "--initial-branch", "main")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", "A small book")
+    return git(root, "rev-parse", "HEAD")

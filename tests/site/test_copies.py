@@ -1,4 +1,4 @@
-"""PDF and EPUB of the mini book: what a reader takes along is whole."""
+"""PDF, EPUB and source of the mini book: what a reader takes along is whole."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def site(tmp_path_factory):
     for notebook in (source, executed):
         notebook["cells"].append(mini_book.code("long", LONG))
     mini_book.write_notebook(root / "chapters" / f"{mini_book.CHAPTER}.ipynb", source)
-    run = mini_book.write_run(root, mini_book.document(), executed)
+    run = mini_book.write_run(root, mini_book.document(commit=mini_book.commit(root)), executed)
+    (root / "harness.yml").write_text("book: 后来的名字\n", encoding="utf-8")
     with ThreadPoolExecutor(1) as elsewhere:  # the browser of the other tests may be open in this thread
         return elsewhere.submit(build, load_book(root), run, copies=True).result().parent
 
@@ -47,10 +48,26 @@ def texts(reader):
     return [page.extract_text() for page in reader.pages]
 
 
-def test_the_front_page_offers_both_and_they_are_there(site):
+def test_the_front_page_offers_all_and_they_are_there(site):
     front = (site / "chapters" / "index.html").read_text(encoding="utf-8")
-    for name in (copies.PDF, copies.EPUB):
+    for name in (copies.PDF, copies.EPUB, copies.SOURCE):
         assert f'href="../{name}"' in front and (site / name).stat().st_size > 10_000
+
+
+def test_the_source_is_that_of_the_run(site):
+    with zipfile.ZipFile(site / copies.SOURCE) as archive:
+        assert archive.testzip() is None
+        names = set(archive.namelist())
+        assert archive.read("book/harness.yml").decode() == "book: 小书\n"
+    assert {"book/_toc.yml", f"book/chapters/{mini_book.CHAPTER}.ipynb"} <= names
+    assert not any("_build" in name for name in names)
+
+
+@pytest.mark.parametrize("commit", ["", "0123456789abcdef", "--output=x", "HEAD"])
+def test_no_source_is_offered_where_git_has_not_the_commit_of_the_run(site, tmp_path, commit):
+    for root in (site.parents[1], tmp_path):
+        assert copies.offered(root, {"commit": commit}) == {"PDF": copies.PDF, "EPUB": copies.EPUB}
+    assert copies.SOURCE not in copies.offered(site.parents[1], None).values()
 
 
 def test_the_pdf_opens_with_a_title_and_contents(reader, texts):
