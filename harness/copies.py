@@ -53,7 +53,9 @@ _READY = """async () => {
 _PRINT_STYLE = """
 #jb-print-docs-body, #jb-print-toc { display: none !important; }
 .bd-article h1 { display: block !important; }
-.cell, .cell_input, .highlight, pre { break-inside: auto !important; overflow: visible !important; }
+.cell, .cell_input [class*="highlight"], pre { break-inside: auto !important; overflow: visible !important; }
+.cell_input, .cell_input [class*="highlight"] { display: block !important; }
+.cell_input { break-inside: avoid !important; } /* a cell moves to the next page whole, not its text without its box */
 """
 _DRAWN = "() => [...document.querySelectorAll('pre.mermaid')].every(one => one.querySelector('svg'))"
 _EXTRACT = """() => {
