@@ -154,6 +154,35 @@ def test_axe_finds_nothing_serious(browser, site, scheme):
     assert found == []
 
 
+INTERACTIVE = "a[href], button, summary, input, [tabindex='0']"
+FOCUSED = """() => {
+  const element = document.activeElement, style = getComputedStyle(element);
+  element.dataset.reached = true;
+  return [element.outerHTML.slice(0, 90), style.outlineStyle !== 'none' || style.boxShadow !== 'none'];
+}"""
+
+
+@pytest.mark.parametrize("viewport", [{"width": 1280, "height": 800}, PHONE])
+@pytest.mark.parametrize("name", [CHAPTER, "search"])
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser, site, name, viewport):
+    with page_of(browser, viewport=viewport) as (page, _):
+        page.goto(f"{site.address}/{name}.html", wait_until="networkidle")
+        page.add_style_tag(content="* { transition: none !important; }")  # the sign would fade in
+        count = page.locator(INTERACTIVE).count()
+        reached = []
+        for _ in range(count + 1):
+            page.keyboard.press("Tab")
+            reached.append(page.evaluate(FOCUSED))
+            if reached[-1][0].startswith("<body"):
+                break
+        missed = page.locator(INTERACTIVE).evaluate_all(
+            "all => all.filter(e => e.checkVisibility({visibilityProperty: true}) && !e.dataset.reached"
+            " && e.tabIndex >= 0).map(e => e.outerHTML.slice(0, 80))"
+        )
+    assert missed == [] and len(reached) > 5
+    assert [tag for tag, shown in reached[:-1] if not shown] == []
+
+
 @pytest.mark.parametrize("name", PAGES[:4])
 def test_a_phone_never_scrolls_sideways(browser, site, name):
     with page_of(browser, viewport=PHONE) as (page, _):
