@@ -6,11 +6,13 @@ one file, instead of ten that ask for one another.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import posixpath
 import re
 import shutil
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -49,37 +51,44 @@ def _slim(app: Sphinx, error: Exception | None) -> None:
     """Take out source maps, catalogues and the icons' script, whose job the icon fonts do; defer the rest."""
     if error or app.builder.format != "html":
         return
+    site = Path(app.outdir).resolve()
+    static = site / "_static"
     for pattern in _UNUSED:
-        for path in list((Path(app.outdir) / "_static").glob(pattern)):
+        for path in list(static.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    pages = {page: page.read_text(encoding="utf-8") for page in Path(app.outdir).rglob("*.html")}
-    scripts = (path.read_text(encoding="utf-8") for path in (Path(app.outdir) / "_static").glob("**/*.js"))
+    pages = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
+    scripts = (path.read_text(encoding="utf-8") for path in static.rglob("*.js"))
     icons = {name for text in (*pages.values(), *scripts) for name in _ICON_NAME.findall(text)}
-    linked: set[str] = set()
+    join = functools.cache(lambda sheets: _join(sheets, static, icons))  # most pages link the same sheets
+    linked: set[Path] = set()
     for page, text in pages.items():
         slim = _BLOCKING_TAG.sub("defer ", _UNUSED_TAG.sub("", text))
-        slim = _one_style(page, slim, Path(app.outdir), icons)
+        slim = _one_style(page, slim, join)
         if slim != text:
             page.write_text(slim, encoding="utf-8")
-        linked.update(_STYLE_TAG.findall(slim))
-    for sheet in (Path(app.outdir) / "_static").rglob("*.css"):
-        if not any(name.endswith(sheet.name) for name in linked):
+        linked.update(_sheets(page, slim))
+    for sheet in static.rglob("*.css"):
+        if sheet not in linked:
             sheet.unlink()
 
 
-def _one_style(page: Path, text: str, site: Path, icons: Set[str]) -> str:
-    """*text* of *page* with one style sheet, which holds all that it links, but of the icons only *icons*."""
-    names = _STYLE_TAG.findall(text)
-    if len(names) < 2:
+def _sheets(page: Path, text: str) -> tuple[Path, ...]:
+    """The style sheets that *page* with this *text* links, in their order."""
+    return tuple((page.parent / name).resolve() for name in _STYLE_TAG.findall(text))
+
+
+def _one_style(page: Path, text: str, join: Callable[[tuple[Path, ...]], Path]) -> str:
+    """*text* of *page* with one style sheet, which *join* makes of all that it links."""
+    sheets = _sheets(page, text)
+    if len(sheets) < 2:
         return text
-    joined = _join([(page.parent / name).resolve() for name in names], site.resolve() / "_static", icons)
-    link = f'<link rel="stylesheet" href="{names[0].partition("_static")[0]}_static/{joined}" />\n'
+    link = f'<link rel="stylesheet" href="{os.path.relpath(join(sheets), page.parent)}" />\n'
     tags = iter([link])
     return _STYLE_TAG.sub(lambda _: next(tags, ""), text)
 
 
-def _join(sheets: Sequence[Path], target: Path, icons: Set[str]) -> str:
-    """Name of the file in *target* that says what *sheets* and those that they import say, in their order.
+def _join(sheets: Sequence[Path], target: Path, icons: Set[str]) -> Path:
+    """The file in *target* that says what *sheets* and those that they import say, in their order.
 
     A fifth of it would be the rules of 1,900 icons; those that are not among *icons* are left out.
     """
@@ -94,9 +103,9 @@ def _join(sheets: Sequence[Path], target: Path, icons: Set[str]) -> str:
         return _IMPORT.sub(lambda found: said((sheet.parent / found[1]).resolve()), text)
 
     text = _ICON.sub(wanted, "\n".join(said(sheet) for sheet in sheets))
-    name = f"styles-{hashlib.sha256(text.encode()).hexdigest()[:8]}.css"
-    (target / name).write_text(text, encoding="utf-8")
-    return name
+    joined = target / f"styles-{hashlib.sha256(text.encode()).hexdigest()[:8]}.css"
+    joined.write_text(text, encoding="utf-8")
+    return joined
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from harness import dashboard
@@ -71,7 +72,9 @@ def build(
         check_copies()
     folder = build_dir(book.root)
     source, site, stamp = folder / "site-src", folder / "site", folder / "site-stamp.json"
-    files = stage_tree(book, run_dir, source, copies)
+    document = read_document(run_dir) if run_dir else None
+    kinds = offered(book.root, document) if copies else {}
+    files = stage_tree(book, run_dir, source, kinds)
     fingerprint = _fingerprint(
         files, book.chapters_dir.relative_to(book.root).as_posix(), warnings_are_errors
     )
@@ -89,9 +92,8 @@ def build(
         (site / name).unlink(missing_ok=True)
     if copies:
         config = site_config(source)
-        document = read_document(run_dir) if run_dir else None
         make_copies(source, site, document, str(config.get("title", "")), str(config.get("author", "")))
-        if document and SOURCE in offered(book.root, document).values():
+        if document and SOURCE in kinds.values():
             pack_source(book.root, document["commit"], site / SOURCE)
     write_json(stamp, fingerprint)
     return index
@@ -135,8 +137,10 @@ def _decoded(path: str, content: bytes) -> str:
         raise HarnessError(f"{path}: not UTF-8 text; save it as UTF-8") from None
 
 
-def stage_tree(book: Book, run_dir: Path | None, target: Path, copies: bool = False) -> dict[str, bytes]:
-    """Bring *target* up to date and return what it holds, by path; with *copies*, its front page offers them."""
+def stage_tree(
+    book: Book, run_dir: Path | None, target: Path, copies: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, bytes]:
+    """Bring *target* up to date and return what it holds, by path; its front page offers *copies*: kind -> file."""
     document = read_document(run_dir) if run_dir else None
     refuse_shard(document or {}, "the site")
     files = {path: (book.root / path).read_bytes() for path in _source_files(book)}
@@ -168,8 +172,7 @@ def stage_tree(book: Book, run_dir: Path | None, target: Path, copies: bool = Fa
             if dashboard.LAST_RUN in text:
                 place = os.path.relpath(board, PurePosixPath(path).parent) if board in files else ""
                 up = os.path.relpath(".", PurePosixPath(path).parent)
-                kinds = offered(book.root, document) if copies else {}
-                links = {kind: f"{up}/{name}" for kind, name in kinds.items()}
+                links = {kind: f"{up}/{name}" for kind, name in copies.items()}
                 said = dashboard.last_run(document, titles, place, links, changed)
                 text = text.replace(dashboard.LAST_RUN, said)
             files[path] = rewrite_links(text, lambda to, page=path: link(page, to)).encode()
