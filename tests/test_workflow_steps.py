@@ -106,7 +106,7 @@ def test_expressions_follow_the_rules_of_github(expression, value):
     assert evaluate(expression, {"vars": {"word": "word"}, "fromJSON": json.loads}) == value
 
 
-@pytest.mark.parametrize("expression", ["a b", "(a", "'open", "a ==", "f(", "a ^ b"])
+@pytest.mark.parametrize("expression", ["a b", "(a", "'open", "a ==", "f(", "f(a b)", "a ^ b"])
 def test_what_is_no_expression_is_refused(expression):
     with pytest.raises(ValueError):
         evaluate(expression, {"f": str})

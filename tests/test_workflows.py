@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tools import run_tool
 from workflows import FOLDER, ROOT, read_workflow, shell_of
 
 WORKFLOWS = sorted(FOLDER.glob("*.yml"))
@@ -24,24 +25,16 @@ def steps(path: Path) -> list[dict]:
     return [step for job in read_workflow(path.stem)["jobs"].values() for step in job["steps"]]
 
 
-def run(tool: str, *arguments: str) -> str:
-    """What a command of this environment says; it must succeed."""
-    command = [str(Path(sys.executable).with_name(tool)), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 def test_there_are_the_four():
     assert [path.stem for path in WORKFLOWS] == ["ci", "gpu", "images", "pages"]
 
 
 def test_valid_against_the_schema_of_github():
-    run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS))
+    run_tool("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS))
 
 
 def test_zizmor_finds_nothing():
-    run("zizmor", "--offline", "--quiet", "--no-progress", ".github/workflows")
+    run_tool("zizmor", "--offline", "--quiet", "--no-progress", ".github/workflows")
 
 
 @each_workflow
@@ -77,6 +70,15 @@ def test_pull_requests_of_forks_do_not_reach_the_gpu():
     condition = read_workflow("gpu")["jobs"]["run"]["if"]
     assert "head.repo.full_name == github.repository" in condition
     assert "label.name == 'gpu'" in condition
+
+
+@each_workflow
+def test_every_step_is_valid_for_the_shell(path: Path):
+    for job in read_workflow(path.stem)["jobs"].values():
+        for step in job["steps"]:
+            command = [shell_of(job), "-n"]
+            done = subprocess.run(command, input=step.get("run", ""), capture_output=True, text=True)
+            assert (done.returncode, done.stderr) == (0, ""), step["run"]
 
 
 SHELLCHECK = shutil.which("shellcheck", path=str(Path(sys.executable).parent))
@@ -117,7 +119,7 @@ def harness_calls(path: Path) -> list[list[str]]:
 @each_workflow
 def test_every_option_of_the_harness_exists(path: Path):
     for command, *words in harness_calls(path):
-        known = run("harness", command, "--help")
+        known = run_tool("harness", command, "--help")
         for option in re.findall(r"--[a-z-]+", " ".join(words)):
             assert re.search(rf"(?<![\w-]){option}(?![\w-])", known), f"harness {command} {option}"
 

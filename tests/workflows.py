@@ -100,11 +100,11 @@ def _single(tokens: list[str], names: Mapping[str, Any]) -> Any:
         return json.loads(token)
     if tokens[:1] == ["("]:
         tokens.pop(0)
-        arguments = []
+        arguments: list[Any] = []
         while tokens[:1] != [")"]:
+            if arguments:
+                _expect(",", tokens)
             arguments.append(_either(tokens, names))
-            if tokens[:1] == [","]:
-                tokens.pop(0)
         tokens.pop(0)
         return names[token](*arguments)
     value: Any = names

@@ -42,18 +42,8 @@ def repositories(tmp_path_factory) -> Path:
 def run_full(
     out: Path, environment: dict[str, str], *options: str, chapter: str = "05", small: Sequence[str] = SMALL
 ) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "harness",
-        "run",
-        "--chapters",
-        chapter,
-        "--profile",
-        "full",
-        "--no-cache",
-    ]
-    command += ["--out", str(out)]
+    command = [sys.executable, "-m", "harness", "run", "--profile", "full", "--no-cache"]
+    command += ["--chapters", chapter, "--out", str(out)]
     command += [part for value in (*small, *options) for part in ("--param", value)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
 
