@@ -2,8 +2,8 @@
 
 Run as ``python -m benchmarks.soak [--kills 200] [--seed 0] [--only N] [--out FILE]``; Linux only.
 
-Each trial runs a small book with ``--jobs 2``, warm or with ``--no-warm``, and kills one process: a kernel, a worker,
-its guard or the fork server by SIGKILL, the harness itself by SIGKILL, SIGTERM or SIGINT. The moment is drawn as an
+Each trial runs a small book with ``--jobs 2`` and kills one process: a kernel, a worker or its guard by SIGKILL, the
+harness itself by SIGKILL, SIGTERM or SIGINT. The moment is drawn as an
 event of the run and a delay after it, so a trial can be repeated by its number. The chapters record metrics, print,
 write big outputs, fork as a DataLoader does and start children, some detached and without environment; right after
 each ``record()`` they add a line to a witness file of their own, and one more at their very end. Afterwards:
@@ -48,7 +48,7 @@ HARNESS_SIGNALS = {
     "harness TERM": signal.SIGTERM,
     "harness INT": signal.SIGINT,
 }
-KINDS = ("kernel", "worker", "guard", "server", *HARNESS_SIGNALS)
+KINDS = ("kernel", "worker", "guard", *HARNESS_SIGNALS)
 FATAL = ("kernel", "worker")  # to the job
 
 # --- the book ------------------------------------------------------------------------------------------
@@ -124,7 +124,6 @@ class Trial:
 
     number: int
     kind: str
-    warm: bool
     event: int  # the kill follows this line of events.jsonl; 0: the start of the process
     delay: float
     job: str = ""  # that the victim belonged to
@@ -138,15 +137,15 @@ class Trial:
 
 
 def draw(number: int, seed: int, events: int) -> Trial:
-    """Trial *number*: kinds and ways take turns; of the moments, a third fall right after the first events."""
-    plans = [(kind, warm) for kind in KINDS for warm in (True, False) if warm or kind != "server"]
-    random.Random(seed).shuffle(plans)
-    kind, warm = plans[number % len(plans)]
+    """Trial *number*: kinds take turns; of the moments, a third fall right after the first events."""
+    kinds = list(KINDS)
+    random.Random(seed).shuffle(kinds)
+    kind = kinds[number % len(kinds)]
     chance = random.Random(f"{seed} {number}")
     if chance.random() < 1 / 3:
         event = chance.randint(0 if kind in HARNESS_SIGNALS else 1, 8)
-        return Trial(number, kind, warm, event, chance.uniform(0, 0.8 if event == 0 else 0.15))
-    return Trial(number, kind, warm, chance.randint(1, events), chance.uniform(0, 0.4))
+        return Trial(number, kind, event, chance.uniform(0, 0.8 if event == 0 else 0.15))
+    return Trial(number, kind, chance.randint(1, events), chance.uniform(0, 0.4))
 
 
 class Ground:
@@ -188,13 +187,11 @@ class Ground:
         return ""
 
     def find(self, kind: str, harness: psutil.Process) -> list[tuple[psutil.Process, str]]:
-        """Processes of that kind with their jobs; a guard once its worker has a kernel, to tell it from a seat."""
+        """Processes of that kind with their jobs; a guard once its worker has a kernel."""
         found = []
         for child in _children(harness):
             job = self.job_of(child)
-            if kind == "server" and not job and "harness.forkserver" in _command(child):
-                found = found or [(child, "")]  # the first: a worker may not have its log yet
-            elif kind == "worker" and job:
+            if kind == "worker" and job:
                 found.append((child, job))
             elif kind in ("kernel", "guard") and job:
                 below = [
@@ -269,7 +266,7 @@ def strike(trial: Trial, ground: Ground, running: subprocess.Popen[bytes]) -> bo
 def attempt(trial: Trial, place: Path) -> Trial | None:
     """Run, kill, look; None if the run was over before the moment came."""
     ground = Ground(place / str(trial.number))
-    options = ["--no-cache", "--out", str(ground.run), *([] if trial.warm else ["--no-warm"])]
+    options = ["--no-cache", "--out", str(ground.run)]
     running = ground.start(*options)
     try:
         if not strike(trial, ground, running):
@@ -396,7 +393,7 @@ def check_exit_code(trial: Trial, whole_run: Mapping[str, Any] | None) -> None:
 
 def run_again(trial: Trial, ground: Ground) -> None:
     """The same book once more: what ended is taken over, the rest runs."""
-    running = ground.start(*([] if trial.warm else ["--no-warm"]))
+    running = ground.start()
     try:
         code = running.wait(RUN_WAIT)
     except subprocess.TimeoutExpired:
@@ -467,15 +464,13 @@ def count_events(root: Path) -> int:
 
 def table(trials: Sequence[Trial]) -> str:
     """Kills by kind, and how the jobs ended that they hit."""
-    lines = ["| killed | kernels | kills | jobs ended | wrong |", "|---|---|--:|---|--:|"]
+    lines = ["| killed | kills | jobs ended | wrong |", "|---|--:|---|--:|"]
     for kind in KINDS:
-        for warm in (True, False):
-            group = [trial for trial in trials if (trial.kind, trial.warm) == (kind, warm)]
+        if group := [trial for trial in trials if trial.kind == kind]:
             states = Counter(s for t in group for j, s in t.states.items() if t.job in ("", j))
             ends = ", ".join(f"{count} {state}" for state, count in states.most_common())
             wrong = sum(bool(trial.violations) for trial in group)
-            if group:
-                lines.append(f"| {kind} | {'warm' if warm else 'fresh'} | {len(group)} | {ends} | {wrong} |")
+            lines.append(f"| {kind} | {len(group)} | {ends} | {wrong} |")
     return "\n".join(lines)
 
 
@@ -497,14 +492,13 @@ def main() -> int:
         trials.append(trial)
         ends = ", ".join(f"{job}: {state}" for job, state in trial.states.items())
         where = f"{trial.kind} {trial.job}, event {trial.event} + {trial.delay:.2f} s"
-        print(f"{trial.number} {'warm' if trial.warm else 'fresh'} {where}: {trial.code}; {ends}", flush=True)
+        print(f"{trial.number} {where}: {trial.code}; {ends}", flush=True)
         for violation in trial.violations:
             print(f"    WRONG {violation}", flush=True)
     wrong = [trial for trial in trials if trial.violations]
     print(f"\n{table(trials)}\n")
     report = {
         "seed": options.seed, "kills": len(trials), "kills_by_kind": dict(Counter(t.kind for t in trials)),
-        "warm": sum(trial.warm for trial in trials),
         "states_of_jobs": dict(Counter(state for trial in trials for state in trial.states.values())),
         "violations": {str(trial.number): trial.violations for trial in wrong},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores", "seconds": round(time.perf_counter() - began),

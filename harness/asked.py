@@ -18,7 +18,7 @@ from harness.reading import RecordedRun, read_manifest
 
 @dataclass(frozen=True)
 class Asked:
-    """Enough to plan a run; how it runs (jobs at once, warm kernels, cache) is not part of it."""
+    """Enough to plan a run; how it runs (jobs at once, cache) is not part of it."""
 
     notebooks: tuple[Path, ...] | None  # None: chapters of the book
     chapters: tuple[str, ...] | None  # beginnings of their names; None: all

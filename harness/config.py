@@ -18,17 +18,9 @@ from harness.model import Limits
 from harness.notebook import PASSED_OVER
 
 CONFIG_NAME = "harness.yml"
-KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "warm", "colab")
+KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "colab")
 PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
 COLAB_KEYS = ("install", "install_no_deps")
-HEAVY = (
-    "accelerate", "datasets", "evaluate", "numpy", "pandas", "peft", "pyarrow", "safetensors", "scipy", "sklearn",
-    "tokenizers", "torch", "transformers",
-)  # fmt: skip
-"""Packages worth importing once for all kernels, that start no thread and touch no GPU when they are imported.
-
-One that holds on to what it finds at its import (matplotlib.pyplot and the shell, for one) does not belong here.
-"""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 _PACKAGE = re.compile(r"[^\W\d]\w*")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -70,7 +62,6 @@ class Book:
     environment: tuple[
         str, ...
     ] = ()  # variables that kernels get beside the usual ones; * at the end for any rest
-    warm: tuple[str, ...] = HEAVY  # packages that a fork server imports once
     colab: Colab = Colab()
 
     def profile(self, name: str | None) -> Profile:
@@ -154,7 +145,6 @@ def load_book(start: Path | None = None) -> Book:
         profiles=profiles,
         parameters=_read_parameters(where, data.get("parameters"), chapters, profiles),
         environment=_names(where, "environment", data, _VARIABLE, "MY_DATA or MY_*", ()),
-        warm=_names(where, "warm", data, _PACKAGE, "torch", HEAVY),
         colab=_colab(where, data.get("colab")),
     )
 

@@ -10,25 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nbformat
 import zmq
 import zmq.asyncio
 from jupyter_client import AsyncKernelClient, AsyncKernelManager
-from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
-from jupyter_client.provisioning import LocalProvisioner
 from jupyter_core.utils import ensure_async
 from nbclient.client import CellExecutionComplete
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -48,9 +44,6 @@ from harness.process import describe_exit
 from harness.store import write_text
 from harness.streams import CellText, cut_output
 from harness.variables import mask
-
-if TYPE_CHECKING:
-    from harness.forkserver import Seat
 
 ENGINE = "harness"
 START_TIMEOUT = 60  # seconds for the kernel to start
@@ -161,20 +154,6 @@ class KernelManager(AsyncKernelManager):
         await super()._async_wait(min(pollinterval, EXIT_POLL))
 
 
-class SeatProvisioner(LocalProvisioner):
-    """Starts the kernel in the worker's seat, see :mod:`harness.forkserver`; all else is as for any local kernel."""
-
-    seat: Seat
-
-    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
-        folder = str(kwargs.get("cwd") or Path.cwd())
-        environment = {**kwargs["env"], "JPY_PARENT_PID": str(os.getpid())}
-        self.process = self.seat.take(cmd, environment, folder)  # type: ignore[assignment]
-        self.pid = self.pgid = self.process.pid  # it leads a session of its own
-        self.cwd = folder
-        return self.connection_info
-
-
 class Client(PapermillNotebookClient):
     """Runs the cells, records each one's end, and never lets a cell outlive its limit."""
 
@@ -186,11 +165,9 @@ class Client(PapermillNotebookClient):
         limits: Limits,
         folder: Path,
         fallback: str,
-        seat: Seat | None,
         **kw: Any,
     ):
         super().__init__(nb_man, **kw)
-        self.seat = seat
         self.record = cells
         self.limits = limits
         self.folder = folder
@@ -212,12 +189,6 @@ class Client(PapermillNotebookClient):
             transport="ipc",
             connection_file=str(self.folder / "k.json"),
         )
-        if self.seat is not None and self.kernel_name == NATIVE_KERNEL:
-            self.km.kernel_id = str(uuid.uuid4())
-            self.km.provisioner = SeatProvisioner(
-                parent=self.km, kernel_id=self.km.kernel_id, kernel_spec=self.km.kernel_spec
-            )
-            self.km.provisioner.seat = self.seat
         return self.km
 
     def execute(self, **kwargs: Any) -> Any:
@@ -451,14 +422,13 @@ def run_notebook(
     sockets: Path,
     fallback: str = "",
     report: Report = lambda event: None,
-    seat: Seat | None = None,
     hidden: Sequence[str] = (),
 ) -> Ending:
     """Run *notebook* in its own folder and write what ran to *output*, whatever happens.
 
     *sockets* is an empty folder with a short path for the kernel's sockets; the caller removes it.
-    *fallback* is put at the end of the kernel's ``sys.path`` where ``harness`` cannot be imported. *seat* becomes
-    the kernel if that is Python's; None starts a fresh process. The values of *hidden* are masked in all outputs.
+    *fallback* is put at the end of the kernel's ``sys.path`` where ``harness`` cannot be imported. The values of
+    *hidden* are masked in all outputs.
     """
     try:
         nb = _load(notebook)
@@ -499,7 +469,6 @@ def run_notebook(
         "limits": limits,
         "folder": sockets,
         "fallback": fallback,
-        "seat": seat,
         "resources": {"metadata": {"path": str(notebook.parent)}},
     }
     return _execute(nb, kernel, record, save, options)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from harness.errors import HarnessError, InfrastructureError
 from harness.foreign import read_foreign
@@ -24,9 +24,6 @@ from harness.notebook import Notebook, is_blank, read_document, read_notebook
 from harness.process import WorkerProcess, describe_exit
 from harness.store import await_worker, explain_os_error, load_metrics, write_json, write_text
 from harness.variables import MASK, common_environment, job_environment, secrets
-
-if TYPE_CHECKING:
-    from harness.forkserver import ForkServer
 
 SAMPLE_EVERY = 0.5  # seconds between looks at the process tree
 HEARTBEAT_EVERY = 15.0  # seconds between signs of life of a running job
@@ -45,8 +42,6 @@ class Place:
     """What a job runs in."""
 
     environment: Mapping[str, str]  # of every job of the run
-    server: ForkServer | None = None  # forks the worker; None: a fresh interpreter
-    warm: bool = False  # the server forks the kernel, too
     gpu: str | None = None  # the one device that the job may see; None: whatever the caller sees
 
 
@@ -270,15 +265,8 @@ class _Watch:
         return self._ending or self._ending_of_lost_worker(code)
 
     def _start(self, marker: str, sockets: Path, log: IO[Any]) -> WorkerProcess:
-        """A worker from the fork server; a fresh one if there is none or it died."""
-        place, arguments = self._at, [str(self._folder), str(sockets), str(os.getpid())]
-        environment = {**place.environment, **job_environment(self._folder, marker, place.gpu)}
-        if place.server is not None:
-            try:
-                return WorkerProcess(arguments, environment, log, place.server, warm=place.warm)
-            except OSError as error:
-                message = f"{self._job.id}: {error}; it runs in a fresh process"
-                self._emit({"event": "warning", "job": self._job.id, "message": message})
+        arguments = [str(self._folder), str(sockets), str(os.getpid())]
+        environment = {**self._at.environment, **job_environment(self._folder, marker, self._at.gpu)}
         return WorkerProcess(arguments, environment, log)
 
     def _follow(self, worker: WorkerProcess) -> None:

@@ -18,21 +18,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import psutil
-
-if TYPE_CHECKING:
-    from harness.forkserver import ForkServer
 
 MARKER = "HARNESS_JOB"
 """Environment variable whose value marks every process of one job."""
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[1]
 """Working folder of workers: puts the package on sys.path without touching the kernel's environment."""
-
-FORK_SERVER = "harness.forkserver"
-"""In the command line of every process that was forked from the server and started nothing else."""
 
 PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
 
@@ -47,8 +41,6 @@ class WorkerProcess:
         arguments: of ``harness.worker``, but for the descriptor of the pipe.
         environment: of the worker and so of the kernel.
         log: what both print outside the notebook.
-        server: forks the worker; None starts a fresh interpreter.
-        warm: the server forks the kernel, too.
     """
 
     def __init__(
@@ -56,33 +48,25 @@ class WorkerProcess:
         arguments: Sequence[str],
         environment: Mapping[str, str],
         log: IO[Any],
-        server: ForkServer | None = None,
-        *,
-        warm: bool = False,
     ) -> None:
         self.marker = environment[MARKER]
         self._seen: dict[tuple[int, float], psutil.Process] = {}
-        self._forked: set[tuple[int, float]] = set()  # of those, the ones that share the server's pages
-        self._inherited = server.inherited if server else 0  # bytes of such pages
         self.rss = self.peak_rss = 0  # bytes, of the whole tree
         self._started = time.time()
         adopt_orphans()
         read_end, write_end = os.pipe()
         try:
-            if server is not None:
-                self.process: Any = server.spawn(arguments, environment, log, write_end, warm=warm)
-            else:
-                with _starting:
-                    self.process = subprocess.Popen(
-                        [sys.executable, "-m", "harness.worker", *arguments, str(write_end)],
-                        cwd=PACKAGE_PARENT,
-                        env=dict(environment),
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        pass_fds=(write_end,),
-                        start_new_session=True,
-                    )
+            with _starting:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "harness.worker", *arguments, str(write_end)],
+                    cwd=PACKAGE_PARENT,
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(write_end,),
+                    start_new_session=True,
+                )
         except BaseException:
             os.close(read_end)
             raise
@@ -95,23 +79,15 @@ class WorkerProcess:
         return self.process.poll()
 
     def sample(self) -> None:
-        """Note every process of the tree and the memory that all of them hold together.
-
-        Pages that forked processes inherited from the server count once.
-        """
+        """Note every process of the tree and the memory that all of them hold together."""
         for process in self._descendants():
             with contextlib.suppress(psutil.Error):
-                key = (process.pid, process.create_time())
-                if key not in self._seen and self._inherited and FORK_SERVER in process.cmdline():
-                    self._forked.add(key)
-                self._seen[key] = process
-        total = sharing = 0
-        for key, process in self._seen.items():
+                self._seen[process.pid, process.create_time()] = process
+        self.rss = 0
+        for process in self._seen.values():
             with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
-                sharing += key in self._forked
-        total -= max(0, sharing - 1) * self._inherited
-        self.rss, self.peak_rss = total, max(self.peak_rss, total)
+                self.rss += process.memory_info().rss
+        self.peak_rss = max(self.peak_rss, self.rss)
 
     def ask_to_stop(self) -> None:
         """SIGTERM to the worker alone: it saves the notebook, then ends the kernel."""
@@ -134,7 +110,7 @@ class WorkerProcess:
     def _orphans(self) -> list[psutil.Process]:
         """What came to this process when the worker was killed, detached and without its marker.
 
-        A worker, the fork server and all that is theirs carry a marker; other children of this process share its
+        A worker and all that is its own carry a marker; other children of this process share its
         session, or are older than the job.
         """
         found, own = [], os.getsid(0)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from harness.config import HEAVY
 from harness.errors import HarnessError
 from harness.variables import DECIDING, PASSED
 from harness.wording import markdown_text
@@ -80,11 +79,6 @@ def variables() -> str:
     return f"{_codes(PASSED)}。\n\n其中 {_codes(DECIDING)} 会改变数字，所以也算进缓存的键。"
 
 
-def warm() -> str:
-    """The packages that warm kernels have imported, where a book names no others."""
-    return f"{_codes(HEAVY)}。"
-
-
 def _prose(text: str) -> str:
     """Plain text as Markdown; an option in it reads as code, else two hyphens may be set as a dash."""
     return _OPTION.sub(r"`\g<0>`", markdown_text(text))
@@ -98,5 +92,5 @@ def _code(text: str) -> str:
     return f"`{text}`"
 
 
-GENERATED: Mapping[str, Callable[[], str]] = {"commands": commands, "variables": variables, "warm": warm}
+GENERATED: Mapping[str, Callable[[], str]] = {"commands": commands, "variables": variables}
 """What a marker of this name becomes."""

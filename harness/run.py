@@ -89,7 +89,6 @@ def execute(
     book: Book | None,
     command: Sequence[str],
     use_cache: bool = True,
-    warm: bool = True,
     machine: Machine | None = None,
     asked: Asked | None = None,
     resume: bool = False,
@@ -104,12 +103,11 @@ def execute(
     A disk that is full cancels the rest, too: they could not be saved either.
 
     Args:
-        warm: fork kernels from a process with the heavy imports where that gives the same results.
         machine: how many jobs may run at once, and with what; one at a time by default.
         asked: what the run was asked for, where that is known; stands in the manifest, for ``run --resume``.
         resume: go on with the run that *run_dir* holds: what completed and did not change since stands.
         shard: stands in the manifest where the plan is a part of a run.
-        executor: in place of this machine; *warm* and *machine* then count for nothing.
+        executor: in place of this machine; *machine* then counts for nothing.
 
     Raises:
         KeyboardInterrupt: *cancel* was set before anything was written.
@@ -126,7 +124,7 @@ def execute(
     events = EventLog(run_dir / "events.jsonl", progress)
     try:
         events({"event": "run_start", "run": run_dir.name, "jobs": len(planned), "resume": resume})
-        executor, here = executor or LocalExecutor(machine or SEQUENTIAL, warm), manifest["environment"]
+        executor, here = executor or LocalExecutor(machine or SEQUENTIAL), manifest["environment"]
         room = _Room(book, run_dir, events, cancel, use_cache, executor, variables, here)
         planned = [replace(entry, job=replace(entry.job, key=room.key(entry))) for entry in planned]
         if before is not None:

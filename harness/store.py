@@ -22,7 +22,7 @@ from harness.model import Metric, metric_from_json, to_json
 
 LATEST = "latest"
 OWN_FILES = (
-    "manifest.json", "events.jsonl", "forkserver.log", "result.json", "junit.xml",
+    "manifest.json", "events.jsonl", "result.json", "junit.xml",
     "report.md", "report.en.md", "report.html", "report.en.html",
 )  # fmt: skip
 _FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -18,17 +18,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from harness.forkserver import Seat
+from typing import Any
 
 PARENT_CHECK_EVERY = 1.0  # seconds
 GUARD_GRACE = 12.0  # seconds for a worker to end in order after its harness was killed
 
 
-def main(arguments: list[str], seat: Seat | None = None) -> int:
-    """Run the job; *seat* is the child that the fork server put in place of a fresh kernel."""
+def main(arguments: list[str]) -> int:
+    """Run the job and report on it."""
     folder, sockets = map(Path, arguments[:2])
     harness, descriptor = map(int, arguments[2:])  # its pid as it says: it may be gone by now
     os.set_inheritable(descriptor, False)
@@ -50,7 +47,7 @@ def main(arguments: list[str], seat: Seat | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
     threading.Thread(target=stop_with_parent, args=(harness,), daemon=True).start()
-    ending = run(folder, sockets, report, stopping, seat, hidden)
+    ending = run(folder, sockets, report, stopping, hidden)
     with contextlib.suppress(BrokenPipeError):  # the harness is gone
         report(ending)
     kill_until_none(
@@ -142,7 +139,6 @@ def run(
     sockets: Path,
     report: Callable[[Mapping[str, Any]], None],
     stopping: list[int],
-    seat: Seat | None,
     hidden: list[str],
 ) -> dict[str, Any]:
     """Run the job of *folder*; the event that says how it ended."""
@@ -171,7 +167,6 @@ def run(
             sockets=sockets,
             fallback="" if job["chapter"] else str(Path(__file__).resolve().parents[1]),
             report=report,
-            seat=seat,
             hidden=hidden,
         )
     except Cancelled:

@@ -125,17 +125,16 @@ def test_every_label_of_the_results_has_chinese_words():
 
 
 def test_a_trial_is_drawn_again_by_its_number_and_kinds_take_turns():
-    trials = [soak.draw(number, 0, 60) for number in range(26)]
-    assert trials == [soak.draw(number, 0, 60) for number in range(26)]
-    counts = Counter((trial.kind, trial.warm) for trial in trials)
-    assert set(counts.values()) == {2}
-    assert len(counts) == 2 * len(soak.KINDS) - 1  # without warm kernels there is no server
-    assert trials != [soak.draw(number, 1, 60) for number in range(26)]
+    numbers = range(4 * len(soak.KINDS))
+    trials = [soak.draw(number, 0, 60) for number in numbers]
+    assert trials == [soak.draw(number, 0, 60) for number in numbers]
+    assert Counter(trial.kind for trial in trials) == dict.fromkeys(soak.KINDS, 4)
+    assert trials != [soak.draw(number, 1, 60) for number in numbers]
 
 
 def _soaked(tmp_path, kind="kernel", job="a", state="completed", witness="", kept="", told=()):
     """What the soak test says of one job."""
-    trial = soak.Trial(0, kind, True, 1, 0.0, job)
+    trial = soak.Trial(0, kind, 1, 0.0, job)
     folder = tmp_path / "a"
     folder.mkdir()
     (folder / "witness.jsonl").write_text(witness)

@@ -74,7 +74,7 @@ def run(
     ] = None,
     no_warm: Annotated[
         bool,
-        typer.Option("--no-warm", help="A fresh process for each kernel, none forked with its imports done."),
+        typer.Option("--no-warm", help="Does nothing: every kernel is a fresh process."),
     ] = False,
     out: Annotated[
         str | None, typer.Option(metavar="FOLDER|URL", help="Run folder; _build/runs/<id> by default.")
@@ -165,7 +165,6 @@ def run(
     count = sum(not entry.problem for entry in planned)
     ways = {
         "use_cache": not no_cache,
-        "warm": not no_warm,
         "machine": find_machine(asked.request.device, count, jobs=jobs, memory_gb=memory, gpus=gpus),
         "asked": asked,
         "resume": resume,

@@ -19,7 +19,6 @@ from notebooks import RECORD, outputs_of, write_notebook
 from harness import execution
 from harness.errors import InfrastructureError
 from harness.execution import Place, run_job, unrun_result
-from harness.forkserver import ForkServer
 from harness.model import CellState, Job, JobState, Limits, job_result_from_json
 from harness.process import MARKER, marked
 from harness.store import read_json
@@ -28,22 +27,11 @@ from harness.variables import common_environment
 LIMITS = Limits(60, 60)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A fork server as a run of notebooks without heavy imports has it."""
-    job = Job("job", Path("any.ipynb"), None, "offline", None, {}, LIMITS, network=False)
-    server = ForkServer(common_environment(job), (), tmp_path_factory.mktemp("server") / "log.txt")
-    assert server.start(), server.trouble
-    yield server
-    server.close()
-
-
-@pytest.fixture(params=["fresh", "forked"])
-def run(tmp_path, request):
+@pytest.fixture
+def run(tmp_path):
     """Run a notebook; afterwards no process of any of its jobs may be left."""
     markers: list[str] = []
     folders: list[Path] = []
-    server = request.getfixturevalue("server") if request.param == "forked" else None
     real = execution.job_environment
 
     def remember(folder, marker, gpu=None):
@@ -60,7 +48,7 @@ def run(tmp_path, request):
 
     def run(path, *, parameters=None, limits=LIMITS, chapter=None, cancel=None, emit=lambda event: None):
         job = Job("job", path, chapter, "offline", None, parameters or {}, limits, network=False)
-        place = Place(common_environment(job), server, warm=server is not None)
+        place = Place(common_environment(job))
         return run_job(job, tmp_path / "job", emit=emit, cancel=cancel or threading.Event(), place=place)
 
     yield run

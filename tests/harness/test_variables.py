@@ -72,8 +72,7 @@ def test_masking_reaches_every_string_and_no_key():
     assert mask(document, ["hf_abcdefgh"]) == {"hf_abcdefgh": ["a *** b", {"text": "***"}, 3, None]}
 
 
-@pytest.mark.parametrize("flags", [[], ["--no-warm"]])
-def test_a_token_reaches_no_file_of_a_run(tmp_path, monkeypatch, flags):
+def test_a_token_reaches_no_file_of_a_run(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_0123456789abcdef")
     monkeypatch.setenv("CI_DEPLOY_TOKEN", "glpat-0123456789")
     cells = [
@@ -85,7 +84,7 @@ def test_a_token_reaches_no_file_of_a_run(tmp_path, monkeypatch, flags):
     ]
     write_book(tmp_path, {"01-a": cells})
     monkeypatch.chdir(tmp_path)
-    assert main(["run", "--quiet", *flags]) == 2
+    assert main(["run", "--quiet"]) == 2
     folder = find_run(tmp_path)
     for file in folder.rglob("*"):
         if file.is_file():
