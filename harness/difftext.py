@@ -37,6 +37,7 @@ _SYMBOLS = {
     Change.DIFFERENT: "!",
     Change.NOT_SIGNIFICANT: "≈",
     Change.UNTESTED: "?",
+    Change.NOT_APPLICABLE: "–",
 }
 _COLOURS = {"✓": "green", "✗": "red", "!": "yellow"}  # by the symbol that a cell begins with
 

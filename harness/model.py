@@ -7,7 +7,7 @@ these objects meet the run folder's JSON files.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +54,18 @@ class Outcome(StrEnum):
     INCONCLUSIVE = "inconclusive"
     MISSING = "missing"  # claimed, but the run recorded no such metric
     UNEXPECTED = "unexpected"  # recorded, but nobody claims it
+    NOT_APPLICABLE = "not_applicable"  # measured with parameters that the claim does not cover
+
+
+WORST_FIRST = (
+    Outcome.FAIL,
+    Outcome.MISSING,
+    Outcome.INCONCLUSIVE,
+    Outcome.UNEXPECTED,
+    Outcome.NOT_APPLICABLE,
+    Outcome.PASS,
+)
+"""Where one of several judgements on a claim stands for all."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +181,8 @@ class Claim:
     blessed: Mapping[str, tuple[ReferenceRun, ...]] = field(default_factory=dict)  # by profile
     published: Mapping[str, Published] = field(default_factory=dict)
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
+    parameters: Mapping[str, tuple[Any, ...] | None] = field(default_factory=dict)
+    """Parameters that decide what is measured, with the values it is claimed for; None: the book's own."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +202,7 @@ class Verdict:
     title: str
     profile: str
     outcome: Outcome
-    rule: str  # "prediction interval", "TOST", "published", "bounds", "recorded"
+    rule: str  # "prediction interval", "TOST", "published", "bounds", "recorded", "parameters"
     observed: tuple[float, ...] = ()
     reference: float | None = None
     delta: float | None = None  # mean of observed minus reference; under bounds, how far outside
@@ -205,6 +219,11 @@ class Verdict:
     def foreign(self) -> bool:
         """Whether the reference was measured on another class of machine."""
         return bool(self.reference_hardware) and self.reference_hardware != self.hardware
+
+
+def worst_of(verdicts: Iterable[Verdict]) -> Outcome | None:
+    """The worst judgement among *verdicts*; None where there is none."""
+    return min((verdict.outcome for verdict in verdicts), key=WORST_FIRST.index, default=None)
 
 
 def to_json(value: Any) -> Any:

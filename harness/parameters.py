@@ -7,6 +7,7 @@ read with :mod:`ast`, and anything that is not ``name = literal`` is an error be
 from __future__ import annotations
 
 import ast
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -191,6 +192,11 @@ def _check_plain(name: str, value: Any) -> None:
             f"parameter {name} must be text, numbers, None, lists or dicts of them, "
             f"not {type(value).__name__} ({_short(value)})"
         )
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Whether two values of a parameter are one, as a run folder's JSON holds them."""
+    return json.dumps(a, sort_keys=True, default=str) == json.dumps(b, sort_keys=True, default=str)
 
 
 def parse_value(parameter: Parameter, text: str) -> Any:

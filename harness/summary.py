@@ -29,6 +29,7 @@ _COLOURS = {
     Outcome.INCONCLUSIVE: "yellow",
     Outcome.MISSING: "red",
     Outcome.UNEXPECTED: "yellow",
+    Outcome.NOT_APPLICABLE: "bright_black",
 }
 
 

@@ -97,9 +97,9 @@ def check_out(out: str | None) -> None:
 
 def check_claim_files(book: Book) -> None:
     """A broken claim file is told before anything runs, not after an hour of training."""
-    from harness.claims import load_all_claims
+    from harness.claims import book_claims
 
-    load_all_claims(book.claims_dir, [c.stem for c in book.chapters], tuple(book.profiles))
+    book_claims(book)
 
 
 def judge_and_report(

@@ -680,3 +680,34 @@ def test_the_parent_stays_light(book):
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "HEAVY [] 0" in out and "skipped" in out
+
+
+def test_a_claim_made_for_other_data_is_not_applied(book, capsys):
+    source = f"{RECORD}\nrecord('acc', accuracy if source == 'own' else 0.9, unit='fraction')"
+    cell = "accuracy = 0.5\nsource = 'own'\nseed = 0"
+    write_notebook(book / "chapters" / "01-a.ipynb", source, parameters=cell)
+    path = book / "chapters" / "claims" / "01-a.yml"
+    path.write_text(json.dumps({**CLAIMS, "parameters": ["source"]}, ensure_ascii=False), encoding="utf-8")
+    assert main(["run", "--strict"]) == ExitCode.OK
+    assert main(["run", "--param", "accuracy=0.9", "--quiet"]) == ExitCode.CLAIM_FAILED
+    capsys.readouterr()
+    assert main(["run", "--param", "source=other", "--strict"]) == ExitCode.OK
+    out = " ".join(capsys.readouterr().out.split())
+    assert "– not applicable" in out and "measured with source = 'other', claimed for source = 'own'" in out
+    assert "claims: 1 not applicable" in out
+    folder = find_run(book)
+    assert read_json(folder / "result.json")["verdicts"][0]["outcome"] == "not_applicable"
+    assert "– 不适用" in (folder / "report.md").read_text(encoding="utf-8")
+    assert "– not applicable" in (folder / "report.en.html").read_text(encoding="utf-8")
+    assert '<skipped message="not applicable: measured with' in (folder / "junit.xml").read_text("utf-8")
+    assert main(["bless"]) == ExitCode.USAGE
+    assert "ran with source = 'other'" in one_error(capsys)
+
+    path.write_text(json.dumps({**CLAIMS, "parameters": ["data"]}), encoding="utf-8")
+    for command in ("run", "lint"):
+        main(["lint", "--fix"])
+        capsys.readouterr()
+        assert main([command]) == ExitCode.USAGE
+        assert "01-a.yml:1: the chapter has no parameter 'data'; its parameters: accuracy" in one_error(
+            capsys
+        )

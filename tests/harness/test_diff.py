@@ -577,3 +577,18 @@ def test_hostile_names_and_texts_stay_text(tmp_path, monkeypatch, capsys):
         out = capsys.readouterr().out
         assert "\x1b" not in out and "\x07" not in out and "red" in out
     assert "\\[red\\]x\\[/red\\] &lt;script>\\|\\`" in out
+
+
+def test_runs_that_measured_different_things_are_not_compared(book, capsys):
+    claim = {**CLAIM, "parameters": ["accuracy"]}
+    path = book / "chapters" / "claims" / "01-a.yml"
+    path.write_text(json.dumps({"chapter": "01-a", "claims": [claim]}), encoding="utf-8")
+    for value in ("0.75", "0.5", "0.5"):
+        assert main(["run", "--quiet", "--no-cache", "--param", f"accuracy={value}"]) == ExitCode.OK
+    newest = sorted(p.name for p in (book / "_build" / "runs").iterdir() if not p.is_symlink())
+    capsys.readouterr()
+    assert main(["diff", newest[0], newest[1], "--fail-on-worse", "--format", "markdown"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert "– not applicable" in out and "accuracy = 0.75 in A, 0.5 in B" in out
+    assert main(["diff", newest[1], newest[2], "--format", "json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["metrics"][0]["change"] == "identical"
