@@ -711,3 +711,57 @@ def test_a_claim_made_for_other_data_is_not_applied(book, capsys):
         assert "01-a.yml:1: the chapter has no parameter 'data'; its parameters: accuracy" in one_error(
             capsys
         )
+
+
+def test_a_notebook_that_ran_once_says_the_seed_it_ran_with(tmp_path, monkeypatch):
+    """The injected cell of the first run overrides the parameters cell in the kernel, so in the record, too."""
+    monkeypatch.chdir(tmp_path)
+    write_notebook(tmp_path / "a.ipynb", f"{RECORD}\nrecord('used', seed)", parameters="seed = 0\nlr = 0.1")
+    assert main(["run", "a.ipynb", "--seeds", "3,", "--out", "first", "--quiet"]) == ExitCode.OK
+    shutil.copy(next((tmp_path / "first" / "jobs").glob("*/out.ipynb")), tmp_path / "again.ipynb")
+    for out, options in (("second", []), ("third", ["--param", "lr=0.5"])):
+        assert main(["run", "again.ipynb", "--out", out, "--quiet", *options]) == ExitCode.OK
+        (job,) = read_json(tmp_path / out / "result.json")["jobs"]
+        assert (job["seed"], job["parameters"]["seed"], job["metrics"][0]["value"]) == (3, 3, 3)
+        assert job["id"] == "again-offline-seed3"
+
+
+BASH_KERNEL = """
+import subprocess
+from ipykernel.kernelapp import IPKernelApp
+from ipykernel.kernelbase import Kernel
+
+class Bash(Kernel):
+    implementation, implementation_version, banner = "bash", "1", "bash"
+    language_info = {"name": "bash", "mimetype": "text/x-sh", "file_extension": ".sh"}
+    so_far = ""
+
+    async def do_execute(self, code, silent, *others, **more):
+        before = subprocess.run(["bash", "-c", self.so_far], capture_output=True, text=True).stdout
+        self.so_far += code + "\\n"
+        after = subprocess.run(["bash", "-c", self.so_far], capture_output=True, text=True).stdout
+        self.send_response(self.iopub_socket, "stream", {"name": "stdout", "text": after[len(before):]})
+        return {"status": "ok", "execution_count": self.execution_count, "payload": [], "user_expressions": {}}
+
+IPKernelApp.launch_instance(kernel_class=Bash)
+"""
+
+
+def test_parameters_are_set_in_another_language(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "share" / "kernels" / "bash"
+    folder.mkdir(parents=True)
+    (folder / "kernel.py").write_text(BASH_KERNEL, encoding="utf-8")
+    argv = [sys.executable, str(folder / "kernel.py"), "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "bash", "language": "bash"}
+    (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    monkeypatch.chdir(tmp_path)
+    path = write_notebook(tmp_path / "a.ipynb", "echo name is $name", parameters="name=x\nn=3", kernel="bash")
+    path.write_text(path.read_text("utf-8").replace('"language": "python"', '"language": "bash"'), "utf-8")
+    assert main(["run", "a.ipynb", "--out", "out", "--quiet", "--param", "name=a b"]) == ExitCode.OK
+    text = next((tmp_path / "out" / "jobs").glob("*/out.ipynb")).read_text("utf-8")
+    assert "name is a b" in text and "name='a b'" in text
+    assert read_json(tmp_path / "out" / "result.json")["jobs"][0]["parameters"] == {"name": "a b"}
+    capsys.readouterr()
+    assert main(["run", "a.ipynb", "--out", "bad", "--quiet", "--param", "n=many"]) == ExitCode.USAGE
+    assert "parameter n must be int or float, not str ('many')" in one_error(capsys)
