@@ -592,3 +592,20 @@ def test_runs_that_measured_different_things_are_not_compared(book, capsys):
     assert "– not applicable" in out and "accuracy = 0.75 in A, 0.5 in B" in out
     assert main(["diff", newest[1], newest[2], "--format", "json"]) == ExitCode.OK
     assert json.loads(capsys.readouterr().out)["metrics"][0]["change"] == "identical"
+
+
+def test_cells_of_one_id_are_told_apart(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, third in (("a", "1/0"), ("b", "1/0"), ("c", "print('third')")):
+        path = write_notebook(tmp_path / "nb.ipynb", "print('first')", "print('second')", third)
+        document = json.loads(path.read_text(encoding="utf-8"))
+        text = {"cell_type": "markdown", "metadata": {}, "source": "text"}
+        document["cells"] = [{**cell, "id": "same"} for cell in (text, *document["cells"])]
+        path.write_text(json.dumps(document), encoding="utf-8")
+        main(["run", "nb.ipynb", "--out", name, "--quiet"])
+    capsys.readouterr()
+    assert main(["diff", "a", "b", "--format", "json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["outputs"] == []
+    assert main(["diff", "a", "c", "--format", "json"]) == ExitCode.OK
+    (change,) = json.loads(capsys.readouterr().out)["outputs"]
+    assert change["cell"]["index"] == 3 and change["cell"]["code_changed"]
