@@ -99,7 +99,7 @@ def _of_job(job: JobResult, root: Path) -> Iterator[Annotation]:
     notebook, title = root / job.notebook, f"{job.id}: {STATES[job.state].en}"
     failed = [cell for cell in job.cells if cell.state is CellState.FAILED]
     for cell in failed:
-        message = f"cell {cell.index + 1} (id {cell.id})"
+        message = cell.place
         if cell.line:
             message += f", line {cell.line}"
         message += f": {cell.error or job.reason}"

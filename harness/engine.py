@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -38,8 +38,15 @@ from traitlets import default
 
 from harness.errors import HarnessError
 from harness.model import CellResult, CellState, JobState, Limits, to_json
-from harness.notebook import NATIVE_KERNEL, InvalidNotebook, is_blank, read_document
-from harness.parameters import render
+from harness.notebook import (
+    NATIVE_KERNEL,
+    InvalidNotebook,
+    cell_ids,
+    first_code_line,
+    is_blank,
+    read_document,
+)
+from harness.parameters import INJECTED_TAG, render
 from harness.process import describe_exit
 from harness.store import write_text
 from harness.streams import CellText, cut_output
@@ -324,6 +331,7 @@ class CellRecord:
         self._started: dict[int, float] = {}
         self._source_index: dict[int, int] = {}
         self.injected = injected
+        self._total = len(nb.cells) - (injected is not None)
         self.kernel_exit: int | None = None  # exit code of a kernel that died
         for index, cell in enumerate(nb.cells):
             if cell.cell_type != "code":
@@ -331,7 +339,9 @@ class CellRecord:
             self._source_index[index] = index - (1 if injected is not None and index >= injected else 0)
             idle = "skip-execution" in cell.metadata.get("tags", ()) or is_blank(cell.source)
             state = CellState.SKIPPED if idle else CellState.PENDING
-            self._results[index] = CellResult(self._source_index[index], str(cell.get("id", index)), state)
+            self._results[index] = CellResult(
+                self._source_index[index], str(cell.id), state, code=first_code_line(cell.source)
+            )
         self._order = [i for i, r in self._results.items() if r.state is CellState.PENDING and i != injected]
 
     def is_to_run(self, index: int) -> bool:
@@ -343,8 +353,7 @@ class CellRecord:
     def start(self, index: int) -> None:
         self._started[index] = time.monotonic()
         if index != self.injected:
-            place = self._order.index(index) + 1
-            self._tell("cell_start", index, number=place, total=len(self._order))
+            self._tell("cell_start", index, total=self._total, code=self._results[index].code)
 
     def complete(self, index: int) -> None:
         self._end(index, CellState.COMPLETED)
@@ -355,12 +364,12 @@ class CellRecord:
     def _end(self, index: int, state: CellState, error: str | None = None, line: int | None = None) -> None:
         old = self._results[index]
         seconds = round(time.monotonic() - self._started.get(index, time.monotonic()), 3)
-        self._results[index] = CellResult(old.index, old.id, state, seconds, error, line)
+        self._results[index] = replace(old, state=state, seconds=seconds, error=error, line=line)
         if index != self.injected:
             self._tell("cell_end", index, state=state.value, seconds=seconds, error=error, line=line)
 
     def _tell(self, event: str, index: int, **details: Any) -> None:
-        self._report({"event": event, "cell": self._results[index].index, **details})
+        self._report({"event": event, "cell": self._results[index].index + 1, **details})
 
     def is_save_due(self) -> bool:
         return time.monotonic() >= self._next_save
@@ -448,10 +457,10 @@ def run_notebook(
             nb = parameterize_notebook(nb, dict(parameters), kernel_name=kernel, language=language)
         except Exception as error:
             return Ending(JobState.INVALID, f"{notebook} takes no parameters: {_first_line(error)}")
+        place = next(i for i, cell in enumerate(nb.cells) if INJECTED_TAG in cell.metadata.get("tags", ()))
+        nb.cells[place].id = INJECTED_TAG  # papermill draws one
         if len(nb.cells) > before:  # else it took the place of an injected cell of an earlier run
-            injected = next(
-                i for i, c in enumerate(nb.cells) if "injected-parameters" in c.metadata.get("tags", ())
-            )
+            injected = place
     nb.metadata.papermill["parameters"] = to_json(dict(parameters))  # JSON takes no keys of mixed types
     nb.metadata.papermill["input_path"] = notebook.name
     nb.metadata.papermill["output_path"] = output.name
@@ -497,6 +506,11 @@ def _language_of(kernel: str) -> str:
 def _load(notebook: Path) -> Any:
     """The notebook as papermill wants it, without what an earlier run of papermill left in it."""
     document = read_document(notebook)
+    for cell, name in zip(document["cells"], cell_ids(document["cells"]), strict=True):
+        cell["id"] = name
+    document["nbformat_minor"] = max(
+        document["nbformat_minor"], 5
+    )  # an older form has no ids: new ones are drawn
     for part in (document, *document["cells"]):
         part["metadata"].pop("papermill", None)
     return load_notebook_node(nbformat.reads(json.dumps(document), as_version=4))
@@ -529,7 +543,7 @@ def _judge(error: BaseException | None, record: CellRecord, kernel: str) -> Endi
     if error is None:
         return Ending(JobState.COMPLETED)
     cell = record.last_failed()
-    where = f"cell {cell.index + 1} (id {cell.id})" if cell else "before the first cell"
+    where = cell.place if cell else "before the first cell"
     if cell and cell.line:
         where += f", line {cell.line}"
     what = (cell.error if cell else None) or _first_line(error)

@@ -80,9 +80,7 @@ def _job_case(job: JobResult) -> ET.Element:
     if job.state in _ERRORS or job.state in _FAILURES:
         tag = "error" if job.state in _ERRORS else "failure"
         details = [
-            f"cell {cell.index + 1} (id {cell.id}): {one_line(cell.error)}"
-            for cell in job.cells
-            if cell.state is CellState.FAILED
+            f"{cell.place}: {one_line(cell.error)}" for cell in job.cells if cell.state is CellState.FAILED
         ]
         _outcome(case, tag, job.state.value, message, "\n".join([job.notebook, *details]))
     elif job.state is JobState.SKIPPED:

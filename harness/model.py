@@ -102,6 +102,17 @@ class CellResult:
     seconds: float | None = None
     error: str | None = None  # "ValueError: …", one line
     line: int | None = None  # of the cell, from 1, where the error came from
+    code: str = ""  # its first line that is no comment, cut
+
+    @property
+    def name(self) -> str:
+        """Number and id: cells of all kinds are counted, from 1."""
+        return f"cell {self.index + 1} (id {self.id})"
+
+    @property
+    def place(self) -> str:
+        """The name, and the code that a person knows the cell by."""
+        return f"{self.name} “{self.code}”" if self.code else self.name
 
 
 @dataclass(frozen=True)

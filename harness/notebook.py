@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.wording import one_line
 
 NATIVE_KERNEL = "python3"
 """The kernel that always is the interpreter which runs the harness."""
@@ -77,13 +79,13 @@ def notebooks_in(path: Path) -> list[Path]:
 def read_notebook(path: Path) -> Notebook:
     """Read *path*; raises InvalidNotebook with one clear line if that is not possible."""
     document = read_document(path)
-    metadata = document["metadata"]
+    metadata, ids = document["metadata"], cell_ids(document["cells"])
     spec = metadata.get("kernelspec") or {}
     language = (metadata.get("language_info") or {}).get("name") or spec.get("language") or "python"
     cells = (
         Cell(
             index=index,
-            id=cell.get("id", str(index)),
+            id=ids[index],
             type=cell["cell_type"],
             source="".join(cell["source"]),
             tags=tuple(cell["metadata"].get("tags") or ()),
@@ -91,6 +93,18 @@ def read_notebook(path: Path) -> Notebook:
         for index, cell in enumerate(document["cells"])
     )
     return Notebook(path, tuple(cells), spec.get("name") or None, language.lower())
+
+
+def cell_ids(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The id of each cell. One without has that of its number, so that it is the same in every run."""
+    taken = {cell.get("id") for cell in cells}
+    ids = []
+    for number, cell in enumerate(cells, 1):
+        name = cell.get("id") or f"cell-{number}"
+        while not cell.get("id") and name in taken:
+            name += "-"
+        ids.append(name)
+    return ids
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -195,6 +209,12 @@ def _kind(value: Any) -> str:
     if isinstance(value, list) and any(not isinstance(part, str) for part in value):
         return "a list that holds something else"
     return names.get(type(value), "a number")
+
+
+def first_code_line(source: str) -> str:
+    """The first line of a cell that is not a comment, for a person to know the cell by; at most 60 characters."""
+    line = next((one_line(line) for line in source.splitlines() if not is_blank(line)), "")
+    return line if len(line) <= 60 else line[:59] + "…"
 
 
 def is_blank(source: str) -> bool:

@@ -149,9 +149,7 @@ class FinishedRun:
         for cell in job.cells:
             if cell.state is CellState.FAILED and not names_cell(job.reason, cell):
                 at = f", line {cell.line}" if cell.line else ""
-                lines.append(
-                    f"  cell {cell.index + 1} (id {cell.id}){at}: {one_line(cell.error or 'no error')}"
-                )
+                lines.append(f"  {cell.place}{at}: {one_line(cell.error or 'no error')}")
         parameters = ", ".join(f"{name}={value!r}" for name, value in job.parameters.items())
         lines += [f"  parameters: {parameters}"] if parameters else []
         output = self.folder / "jobs" / job.id / "out.ipynb"

@@ -133,7 +133,7 @@ def place_in(source: Notebook, staged: Mapping[str, Any], line: int) -> str:
 
 def find_citation(source: Notebook, key: str) -> str:
     """Where a chapter first cites *key*, as :func:`place_in` writes it; empty where it does not."""
-    for number, cell in enumerate(source["cells"]):
+    for number, cell in enumerate(source["cells"], 1):
         for line, text in enumerate(text_of(cell).splitlines(), 1):
             if any(found[2] == key for found in _CITATION.finditer(text)):
                 return _place(cell.get("id") or str(number), line)

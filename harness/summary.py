@@ -149,7 +149,7 @@ def _verdict_table(verdicts: Sequence[Verdict]) -> Table:
 def _job_lines(job: JobResult) -> list[str]:
     lines = [f"{STATES[job.state].en}: {job.reason}" if job.reason else STATES[job.state].en]
     lines += [
-        f"cell {c.index + 1} (id {c.id}): {c.error}"
+        f"{c.place}: {c.error}"
         for c in job.cells
         if c.state is CellState.FAILED and c.error and not names_cell(job.reason, c)
     ]

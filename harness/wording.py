@@ -146,4 +146,4 @@ def markdown_code(text: str) -> str:
 
 def names_cell(reason: str, cell: CellResult) -> bool:
     """Whether a job's *reason* already says which cell it was, by number and id."""
-    return f"cell {cell.index + 1} (id {cell.id})" in reason
+    return cell.name in reason

@@ -451,7 +451,7 @@ def at_work(tmp_path, monkeypatch):
 
 def _wait_for_cell(events, process):
     deadline = time.monotonic() + 60
-    while not (events.exists() and '"number": 2' in events.read_text()):
+    while not (events.exists() and events.read_text().count('"cell_start"') >= 2):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
 
@@ -534,7 +534,7 @@ def hanging(book):
     )
     events = book / "_build" / "runs" / "latest" / "events.jsonl"
     deadline = time.monotonic() + 60
-    while not (events.exists() and '"number": 2' in events.read_text()):
+    while not (events.exists() and events.read_text().count('"cell_start"') >= 2):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     yield process
@@ -765,3 +765,38 @@ def test_parameters_are_set_in_another_language(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["run", "a.ipynb", "--out", "bad", "--quiet", "--param", "n=many"]) == ExitCode.USAGE
     assert "parameter n must be int or float, not str ('many')" in one_error(capsys)
+
+
+def test_a_cell_has_one_number_and_one_id_everywhere_and_in_every_run(tmp_path, monkeypatch, capsys):
+    """Of a notebook without ids, too: the number counts all cells from 1, the injected cell is none of them."""
+    monkeypatch.chdir(tmp_path)
+    path = write_notebook(tmp_path / "a.ipynb", "ok = 1", "# why\n1 / zero", parameters="zero = 1")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["cells"].insert(0, {"cell_type": "markdown", "metadata": {}, "source": "text"})
+    for cell in document["cells"]:
+        cell.pop("id", None)
+    path.write_text(json.dumps({**document, "nbformat_minor": 4}), encoding="utf-8")
+    ids = []
+    for out in ("one", "two"):
+        options = ["--out", out, "--annotations", "--param", "zero=0"]
+        assert main(["run", "a.ipynb", *options]) == ExitCode.NOTEBOOK_FAILED
+        job = read_json(tmp_path / out / "result.json")["jobs"][0]
+        place = "cell 4 (id cell-4) “1 / zero”, line 2: ZeroDivisionError"
+        assert job["reason"].startswith(place) and job["cells"][2]["index"] == 3
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"failed: {place}" in said and f"::{place}" in said
+        events = [
+            json.loads(line) for line in (tmp_path / out / "events.jsonl").read_text("utf-8").splitlines()
+        ]
+        started = [(e["cell"], e["total"], e["code"]) for e in events if e["event"] == "cell_start"]
+        assert started == [(2, 4, "zero = 1"), (3, 4, "ok = 1"), (4, 4, "1 / zero")]
+        assert [e["cell"] for e in events if e["event"] == "cell_end"] == [2, 3, 4]
+        left = json.loads(next((tmp_path / out / "jobs").glob("*/out.ipynb")).read_text("utf-8"))["cells"]
+        ids.append(
+            [
+                cell["id"]
+                for cell in left
+                if "papermill-error-cell-tag" not in cell["metadata"].get("tags", ())
+            ]
+        )
+    assert ids[0] == ids[1] == ["cell-1", "cell-2", "injected-parameters", "cell-3", "cell-4"]

@@ -64,8 +64,9 @@ def states(result):
 
 
 def place(result, number, line=None):
-    """The one way to name a cell: its number from 1 and its id."""
-    named = f"cell {number} (id {result.cells[number - 1].id})"
+    """The one way to name a cell: its number from 1, its id and its first line."""
+    cell = result.cells[number - 1]
+    named = f"cell {number} (id {cell.id}) “{cell.code}”"
     return f"{named}, line {line}" if line else named
 
 
@@ -124,7 +125,8 @@ def test_completed_and_all_that_is_kept(run, tmp_path):
     assert read_json(tmp_path / "job" / "job.json")["parameters"]["name"] == "中文"
     kinds = [event["event"] for event in events]
     assert kinds[0] == "job_start" and kinds[-1] == "job_end" and kinds.count("cell_start") == 5
-    assert [(e["number"], e["total"]) for e in events if e["event"] == "cell_start"][-1] == (5, 5)
+    started = [(e["cell"], e["total"], e["code"]) for e in events if e["event"] == "cell_start"]
+    assert started[-1] == (7, 7, result.cells[-1].code)
 
 
 def test_parameters_arrive_as_they_were_given(run, tmp_path):
@@ -533,7 +535,7 @@ def test_cancelled_while_running(run, tmp_path):
     cancel = threading.Event()
 
     def emit(event):
-        if event["event"] == "cell_start" and event["cell"] == 1:
+        if event["event"] == "cell_start" and event["cell"] == 2:
             cancel.set()
 
     result = run(path, cancel=cancel, emit=emit)
