@@ -96,7 +96,7 @@ def judge(
     unclaimed = _unclaimed(claims, jobs)
     verdicts: list[Verdict] = []
     for claim in claims.claims:
-        case = Case(claims.chapter, claim, profile, hardware=hardware)
+        case = Case(claims.chapter, claim, profile, hardware=hardware, takes_seed="seed" in own)
         others: dict[Text, list[JobResult]] = {}  # that measured something else, by what
         for job in jobs:
             if (other := not_covered(claim, job, own)) is not None:
@@ -156,6 +156,8 @@ def _judge_found(case: Case, found: Sequence[tuple[JobResult, Metric]]) -> Seque
         )
         return [replace(case, values=values).verdict(Outcome.FAIL, "recorded", text)]
     seeds = [job.seed for job, _ in found]
+    if case.takes_seed and None in seeds:  # the chapter's own default: other seeds could be run
+        seeds = []
     return judge_claim(
         case.claim, values, case.profile, chapter=case.chapter, seeds=seeds, hardware=case.hardware
     )

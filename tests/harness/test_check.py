@@ -524,3 +524,34 @@ def test_jobs_of_both_kinds_are_told_apart():
         (Outcome.PASS, (0.81,)),
         (Outcome.NOT_APPLICABLE, (0.5,)),
     }
+
+
+# -- a chapter without a seed -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "outcome", "words"),
+    [
+        (0.81, Outcome.PASS, "within ±0.0200"),
+        (0.78, Outcome.PASS, "within ±0.0200"),
+        (0.83, Outcome.FAIL, "beyond ±0.0200; better than published"),
+        (0.77, Outcome.FAIL, "beyond ±0.0200; worse than published"),
+    ],
+)
+def test_a_published_value_of_a_chapter_without_seed_is_judged_by_its_margin(value, outcome, words):
+    made = claim(margin=0.02, published={"offline": Published(0.80, "somebody")})
+    (verdict,) = judge(claims_of(made), [job(value, seed=None)], profile="offline")
+    assert (verdict.outcome, verdict.rule) == (outcome, "published")
+    assert words in verdict.message and "seed" not in verdict.message and "种子" not in verdict.message_zh
+
+
+def test_a_chapter_that_could_take_a_seed_still_needs_several():
+    made = claim(margin=0.02, published={"offline": Published(0.80, "somebody")})
+    (verdict,) = judge(claims_of(made), [job(0.81, seed=None)], profile="offline", own={"seed": None})
+    assert verdict.outcome is Outcome.INCONCLUSIVE and "3 seeds" in verdict.message
+
+
+def test_no_more_seeds_are_asked_of_a_chapter_without_one():
+    made = claims_of(claim(blessed={"offline": runs([0.81])}))
+    (verdict,) = judge(made, [job(0.81, seed=None)], profile="offline", hardware=CPU)
+    assert verdict.outcome is Outcome.PASS and "seed" not in verdict.message
