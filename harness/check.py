@@ -178,7 +178,14 @@ def _missing_text(case: Case, lacking: Sequence[JobResult], new: Collection[str]
             f"没有记录，但记录了没有声明的 {similar[0]}：是否改名为 {similar[0]} 了？",
         )
         return join((hint, *(_job_text(job) for job in lacking if job.state not in FINISHED)))
-    if all(job.state in FINISHED for job in lacking):
+    glued = next((j.passed_over[case.claim.name] for j in lacking if case.claim.name in j.passed_over), None)
+    if glued is not None:
+        shown = f": {one_line(glued)}" if glued else ""
+        advice = Text(
+            f"glued but not a number{shown}; glue the number itself, or record it",
+            f"glue 了，但不是数{shown.replace(': ', '：')}；请 glue 数本身，或用 record 记录",
+        )
+    elif all(job.state in FINISHED for job in lacking):
         advice = Text(
             f"no record({case.claim.name!r}, …) was reached", f"没有执行到 record({case.claim.name!r}, …)"
         )

@@ -97,12 +97,13 @@ def finish(
         ending: ``state``, ``reason`` and ``cells``; ``trouble`` if the notebook could not be saved.
     """
     metrics, warnings = load_metrics(folder / "metrics.jsonl")
-    foreign, oddities = read_foreign(folder / "out.ipynb", metrics)
-    metrics += foreign
-    for message in (*warnings, *oddities):
+    foreign = read_foreign(folder / "out.ipynb", metrics)
+    metrics += foreign.metrics
+    for message in (*warnings, *foreign.warnings):
         emit({"event": "warning", "job": job.id, "message": message})
     ending = _with_trouble(ending, ending.get("trouble", ""), emit, job)
     result = _result(job, ending, metrics, shown, started, seconds, peak_rss_mb)
+    result = replace(result, passed_over=dict(foreign.passed_over))
     try:
         folder.mkdir(parents=True, exist_ok=True)  # a notebook can remove any folder
         if not (folder / "out.ipynb").exists():

@@ -148,6 +148,7 @@ class JobResult:
     started: str = ""
     key: str = ""
     cached_from: str | None = None  # run id, when the state is skipped
+    passed_over: Mapping[str, str] = field(default_factory=dict)  # what glue left that is no number, by name
 
 
 @dataclass(frozen=True)

@@ -555,3 +555,11 @@ def test_no_more_seeds_are_asked_of_a_chapter_without_one():
     made = claims_of(claim(blessed={"offline": runs([0.81])}))
     (verdict,) = judge(made, [job(0.81, seed=None)], profile="offline", hardware=CPU)
     assert verdict.outcome is Outcome.PASS and "seed" not in verdict.message
+
+
+def test_a_claimed_name_that_was_glued_as_text_says_so():
+    glued = job(None, passed_over={"accuracy": "'about 92 %'"})
+    (verdict,) = judge(claims_of(claim()), [glued], profile="offline")
+    assert verdict.outcome is Outcome.MISSING and "was reached" not in verdict.message
+    assert verdict.message.startswith("glued but not a number: 'about 92 %'; glue the number itself")
+    assert "glue 了，但不是数：'about 92 %'" in verdict.message_zh
