@@ -54,6 +54,7 @@ class Book:
         str, ...
     ] = ()  # variables that kernels get beside the usual ones; * at the end for any rest
     colab_helper: str | None = None  # module of the book that a set-up cell imports to add what is missing
+    language: str = ""  # of its text, "en" or "zh"; empty where _config.yml does not say
 
     def profile(self, name: str | None) -> Profile:
         """The profile called *name*, or the default one."""
@@ -137,7 +138,21 @@ def load_book(start: Path | None = None) -> Book:
         parameters=_read_parameters(where, data.get("parameters"), chapters, profiles),
         environment=_names(where, "environment", data, _VARIABLE, "MY_DATA or MY_*", ()),
         colab_helper=_module(where, data.get("colab")),
+        language=_language(root / "_config.yml"),
     )
+
+
+def _language(path: Path) -> str:
+    """The book's language as the site's configuration names it; its other faults are told when the site is built."""
+    try:
+        config: Any = read_yaml(path)
+    except HarnessError:
+        return ""
+    for key in ("sphinx", "config", "language"):
+        config = config.get(key) if isinstance(config, dict) else None
+    if not isinstance(config, str):
+        return ""
+    return "zh" if config.lower().startswith("zh") else "en"
 
 
 def read_yaml(path: Path) -> Any:

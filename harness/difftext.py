@@ -81,7 +81,7 @@ def print_diff(console: Console, diff: RunDiff) -> None:
             console.print(RichText(one_line(heading), style="bold"))
             for line in lines:
                 colour = {"-": "red", "+": "green"}.get(line[:1], "")
-                console.print(Padding(RichText(_visible(line), style=colour), (0, 0, 0, 2)))
+                console.print(Padding(RichText(_visible(line), style=colour), (0, 0, 0, 2), expand=False))
         for line in section.lines:
             console.print(RichText(one_line(line)))
         console.print()

@@ -46,7 +46,7 @@ from harness.notebook import (
     is_blank,
     read_document,
 )
-from harness.parameters import INJECTED_TAG, render
+from harness.parameters import INJECTED_COMMENT, INJECTED_TAG, render
 from harness.process import describe_exit
 from harness.store import write_text
 from harness.streams import CellText, cut_output
@@ -111,7 +111,7 @@ class ReadableTranslator(PythonTranslator):
 
     @classmethod
     def codify(cls, parameters: Mapping[str, Any], comment: str = "") -> str:
-        return render(parameters)
+        return render(parameters, comment)
 
 
 class OwnInterpreter(KernelSpecManager):
@@ -432,12 +432,13 @@ def run_notebook(
     fallback: str = "",
     report: Report = lambda event: None,
     hidden: Sequence[str] = (),
+    words: str = "en",
 ) -> Ending:
     """Run *notebook* in its own folder and write what ran to *output*, whatever happens.
 
     *sockets* is an empty folder with a short path for the kernel's sockets; the caller removes it.
     *fallback* is put at the end of the kernel's ``sys.path`` where ``harness`` cannot be imported. The values of
-    *hidden* are masked in all outputs.
+    *hidden* are masked in all outputs. What the harness writes into the notebook is in the language *words*.
     """
     try:
         nb = _load(notebook)
@@ -454,7 +455,10 @@ def run_notebook(
     if parameters:
         before = len(nb.cells)
         try:
-            nb = parameterize_notebook(nb, dict(parameters), kernel_name=kernel, language=language)
+            said = INJECTED_COMMENT.into("zh" if words == "zh" else "en")
+            nb = parameterize_notebook(
+                nb, dict(parameters), comment=said, kernel_name=kernel, language=language
+            )
         except Exception as error:
             return Ending(JobState.INVALID, f"{notebook} takes no parameters: {_first_line(error)}")
         place = next(i for i, cell in enumerate(nb.cells) if INJECTED_TAG in cell.metadata.get("tags", ()))

@@ -90,6 +90,7 @@ class Job:
     device: str = "auto"
     network: bool = True  # False: the Hugging Face libraries are told to stay offline
     key: str = ""  # what the cache compares; see harness.cache
+    language: str = "en"  # of people, "en" or "zh": in which words are set into the notebook
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,11 @@ class Notebook:
     @property
     def code(self) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.type == "code")
+
+    @property
+    def written_in(self) -> str:
+        """The language of its text: ``zh`` where a cell holds a Chinese character, else ``en``."""
+        return "zh" if any(re.search("[\u4e00-\u9fff]", cell.source) for cell in self.cells) else "en"
 
     @property
     def title(self) -> str:

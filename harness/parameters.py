@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.notebook import Cell, Notebook
+from harness.wording import Text
 
 PARAMETERS_TAG = "parameters"
 INJECTED_TAG = "injected-parameters"
@@ -316,9 +317,13 @@ def resolve(
         raise ParameterError(f"{notebook.path}: {error}") from None
 
 
-def render(values: Mapping[str, Any]) -> str:
+INJECTED_COMMENT = Text("Parameters set by harness", "由 harness 设置的参数")
+"""First line of the injected cell, as a comment."""
+
+
+def render(values: Mapping[str, Any], comment: str = INJECTED_COMMENT.en) -> str:
     """Source of the injected cell: plain ``repr``, so Chinese text stays readable."""
-    return "\n".join(["# 由 harness 设置的参数", *(f"{name} = {value!r}" for name, value in values.items())])
+    return "\n".join([f"# {comment}", *(f"{name} = {value!r}" for name, value in values.items())])
 
 
 def _short(value: Any) -> str:

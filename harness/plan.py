@@ -95,11 +95,14 @@ def _plan_notebook(book: Book | None, path: Path, profile: Profile, request: Req
     def job(seed: int | None, parameters: Mapping[str, Any]) -> Job:
         identity = job_stem(path, profile.name) + (f"-seed{seed}" if seed is not None else "")
         return Job(
-            identity, path, chapter, profile.name, seed, parameters, limits, request.device, profile.network
-        )
+            identity, path, chapter, profile.name, seed, parameters, limits, request.device, profile.network,
+            language=language,
+        )  # fmt: skip
 
+    language = "en"
     try:
         notebook = read_notebook(path)
+        language = (book.language if book else "") or notebook.written_in
         given = dict(book.parameters.get(chapter, {}).get(profile.name, {})) if book and chapter else {}
         asked = dict.fromkeys((*given, *request.texts))
         declared = _declared(notebook, asked, strict=bool(asked or chapter or request.seeds))

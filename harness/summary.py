@@ -162,4 +162,4 @@ def _print_problem(console: Console, head: str, lines: Sequence[str]) -> None:
 
     console.print(RichText(one_line(head), style="bold"))
     for line in lines:
-        console.print(Padding(RichText(one_line(line)), (0, 0, 0, 2)))
+        console.print(Padding(RichText(one_line(line)), (0, 0, 0, 2), expand=False))

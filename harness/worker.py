@@ -168,6 +168,7 @@ def run(
             fallback="" if job["chapter"] else str(Path(__file__).resolve().parents[1]),
             report=report,
             hidden=hidden,
+            words=job["language"],
         )
     except Cancelled:
         return {

@@ -47,7 +47,9 @@ def list_chapters(
 
     book = load_book()
     chosen = book.profile(profile).name
-    table = Table("chapter", "title", f"parameters ({chosen})", title=book.title)
+    table = Table(title=book.title)
+    for head in ("chapter", "title", f"parameters ({chosen})"):
+        table.add_column(head, overflow="fold")  # in a narrow terminal a name is broken, never cut
     for chapter in book.chapters:
         try:
             notebook = read_notebook(chapter)

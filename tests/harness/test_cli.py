@@ -800,3 +800,34 @@ def test_a_cell_has_one_number_and_one_id_everywhere_and_in_every_run(tmp_path, 
             ]
         )
     assert ids[0] == ids[1] == ["cell-1", "cell-2", "injected-parameters", "cell-3", "cell-4"]
+
+
+def test_what_is_set_is_told_in_the_language_of_the_notebook(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text, comment in (
+        ("a", "1", "# Parameters set by harness"),
+        ("b", "1  # 一", "# 由 harness 设置的参数"),
+    ):
+        write_notebook(tmp_path / f"{name}.ipynb", text, parameters="n = 1")
+        assert main(["run", f"{name}.ipynb", "--out", name, "--quiet", "--param", "n=2"]) == ExitCode.OK
+        left = json.loads(next((tmp_path / name / "jobs").glob("*/out.ipynb")).read_text("utf-8"))
+        assert "".join(left["cells"][1]["source"]) == f"{comment}\nn = 2"
+
+
+def test_no_name_is_cut_where_output_is_piped(book, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    name, value = "02-" + "a-very-long-name-" * 8, "a very long text " * 12
+    write_notebook(
+        book / "chapters" / f"{name}.ipynb", "# " + "long title " * 12, parameters=f"text = {value!r}"
+    )
+    assert main(["list"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert any(name in line and f"text={value!r}" in line for line in out.splitlines()) and "…" not in out
+    assert main(["run", "--chapters", "02"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert any(f"{name[:50]}" in line for line in out.splitlines())
+    assert max(map(len, out.splitlines())) < 2000  # nothing is padded to the width
+    monkeypatch.setenv("COLUMNS", "70")
+    assert main(["list"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert "…" not in out and max(map(len, out.splitlines())) <= 70

@@ -150,3 +150,23 @@ def test_what_cannot_be_set_in_another_language_is_told_by_its_own_reason(
     assert words in plan(None, [path], Request(texts={"name": "y"}))[0].problem
     assert plan(None, [path], Request())[0].problem == ""
     assert plan(None, [path], Request(device="cpu"))[0].job.parameters == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "source", "language"),
+    [
+        (None, "x = 1  # 一", "zh"),
+        (None, "x = 1  # one", "en"),
+        ("sphinx: {config: {language: zh_CN}}", "x = 1", "zh"),
+        ("sphinx: {config: {language: en}}", "x = 1  # 一", "en"),
+        ("sphinx: [", "x = 1", "en"),
+        ("title: t", "x = 1  # 一", "zh"),
+    ],
+)
+def test_the_books_language_decides_or_the_notebooks_own(tmp_path, config, source, language):
+    path = write_notebook(tmp_path / "chapters" / "01-a.ipynb", source)
+    if config:
+        (tmp_path / "_config.yml").write_text(config, encoding="utf-8")
+    book = load_book(write_book(tmp_path, {}))
+    assert plan(book, book.chapters, Request())[0].job.language == language
+    assert plan(None, [path], Request())[0].job.language == ("zh" if "一" in source else "en")
