@@ -52,7 +52,7 @@ def normal_form(notebook: Mapping[str, Any]) -> str:
         tags = cell.get("metadata", {}).get("tags") or []
         plain = {
             "cell_type": cell["cell_type"],
-            "id": name,
+            "id": cell.get("id") or name,
             "metadata": {"tags": tags} if tags else {},
             "source": _text(cell).splitlines(keepends=True),
         }

@@ -102,13 +102,18 @@ def read_notebook(path: Path) -> Notebook:
 
 
 def cell_ids(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The id of each cell. One without has that of its number, so that it is the same in every run."""
+    """An id of its own for each cell: one without, or with that of an earlier cell, is called by its number.
+
+    nbformat would draw new ones, other ones in every run.
+    """
     taken = {cell.get("id") for cell in cells}
-    ids = []
+    ids: list[str] = []
     for number, cell in enumerate(cells, 1):
-        name = cell.get("id") or f"cell-{number}"
-        while not cell.get("id") and name in taken:
-            name += "-"
+        name = cell.get("id")
+        if not name or name in ids:
+            name = f"cell-{number}"
+            while name in taken:
+                name += "-"
         ids.append(name)
     return ids
 

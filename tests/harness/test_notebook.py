@@ -96,7 +96,7 @@ def test_a_sparse_notebook_runs_whatever_papermill_left_in_it(tmp_path):
     assert (result.state, result.reason) == (JobState.COMPLETED, "")
 
 
-def test_cells_without_an_id_are_named_by_their_number(tmp_path):
+def test_cells_without_an_id_of_their_own_are_named_by_their_number(tmp_path):
     """Cells of all kinds are counted, from 1; an id that is taken is not given twice."""
     cells = [
         {"cell_type": "markdown", "source": ""},
@@ -104,10 +104,18 @@ def test_cells_without_an_id_are_named_by_their_number(tmp_path):
         {"cell_type": "code", "source": ""},
         {"cell_type": "code", "source": "", "id": "cell-5"},
         {"cell_type": "code", "source": "", "id": ""},
+        {"cell_type": "code", "source": "", "id": "own"},
     ]
     path = tmp_path / "a.ipynb"
     path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 4, "cells": cells}), encoding="utf-8")
-    assert [cell.id for cell in read_notebook(path).cells] == ["cell-1", "own", "cell-3", "cell-5", "cell-5-"]
+    assert [cell.id for cell in read_notebook(path).cells] == [
+        "cell-1",
+        "own",
+        "cell-3",
+        "cell-5",
+        "cell-5-",
+        "cell-6",
+    ]
 
 
 @pytest.mark.parametrize(
