@@ -15,7 +15,8 @@ from harness.wording import one_line
 NATIVE_KERNEL = "python3"
 """The kernel that always is the interpreter which runs the harness."""
 
-PAPERMILL_TAGS = frozenset({"injected-parameters", "papermill-error-cell-tag"})
+ERROR_MARKER = "papermill-error-cell-tag"
+PAPERMILL_TAGS = frozenset({"injected-parameters", ERROR_MARKER})
 """Tags of the cells that papermill adds to an executed notebook: they are not in the source."""
 
 
@@ -119,7 +120,7 @@ def cell_ids(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """The JSON of *path*, with its types checked and the fields that may be missing filled in.
+    """The JSON of *path*, with its types checked, what may be missing filled in, without papermill's error markers.
 
     Raises:
         InvalidNotebook: it cannot be read or is no notebook of format 4; cells are counted from 1.
@@ -143,7 +144,13 @@ def read_document(path: Path) -> dict[str, Any]:
         problem = _cell_problem(cell)
         if problem:
             raise InvalidNotebook(f"{path} is not a valid notebook: cell {number}: {problem}")
+    document["cells"] = [cell for cell in document["cells"] if not _marks_old_error(cell)]
     return document
+
+
+def _marks_old_error(cell: dict[str, Any]) -> bool:
+    """papermill's own cell in an executed notebook: it tells where an earlier run failed."""
+    return ERROR_MARKER in (cell["metadata"].get("tags") or ())
 
 
 def _load(path: Path) -> Any:
