@@ -290,9 +290,9 @@ class Client(PapermillNotebookClient):
         if self.deadline is not None:
             rest = max(self.deadline - time.monotonic(), 0.001)
         if rest is not None and (own is None or rest < own):
-            self.limit_hit = f"the notebook's limit of {self.limits.notebook:g} s"
+            self.limit_hit = self.limits.told("notebook")
             return rest
-        self.limit_hit = f"the cell's limit of {own:g} s" if own else ""
+        self.limit_hit = self.limits.told("cell") if own else ""
         return own
 
     async def _async_handle_timeout(self, timeout: float, cell: Any = None) -> None:
