@@ -17,8 +17,6 @@ from sft.teacher import load_teacher
 from sft.tokenization import build_char_tokenizer
 from tests.sft import tiny_teacher
 
-pytestmark = pytest.mark.slow
-
 CPU = torch.device("cpu")
 TEXTS = ["房间干净，服务很好。", "电脑坏了", "我喜欢吃苹果", "书不太好", "房间太坏了，我不喜欢"] * 6
 CONFIG = DistillConfig(
