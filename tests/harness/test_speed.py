@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 
 import pytest
 from notebooks import write_book
@@ -15,7 +14,7 @@ from harness.model import JobState, Limits
 from harness.plan import Request, plan
 from harness.progress import PlainProgress
 from harness.run import execute
-from harness.speed import BUDGET, MOST, Speed, find_speed
+from harness.speed import MOST, Speed, find_speed
 from harness.store import read_json
 
 
@@ -69,13 +68,28 @@ def test_a_profiles_limits_are_multiplied_those_of_the_user_and_none_are_not():
     assert Speed(2.0, 1.0).adapt(Limits(60, 180)) == Limits(60, 180)
 
 
-def test_measuring_is_quick_and_sees_what_else_runs(monkeypatch):
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    began = time.thread_time()
-    alone = speed_module._measure(1)
-    assert alone > 0 and time.thread_time() - began < BUDGET  # of this thread: the work is done by others
-    monkeypatch.setattr(os, "getloadavg", lambda: (9.5 * os.cpu_count(), 0.0, 0.0))
-    assert speed_module._measure(1) < alone / 2
+@pytest.mark.parametrize(
+    ("elapsed", "used", "load", "expected"),
+    [
+        (1.0, 1.0, 0.0, 1.0),  # alone
+        (4.0, 1.0, 0.0, 0.25),  # others have three quarters of the processor now
+        (1.0, 1.0, 6.5, 0.25),  # and here they had, in the minute before
+        (2.0, 2.0, 0.0, 0.5),  # a slower processor
+    ],
+)
+def test_what_else_runs_is_part_of_the_speed(monkeypatch, elapsed, used, load, expected):
+    portions = speed_module.REFERENCE_RATE / len(speed_module._PORTION)  # that the reference does in a second
+    monkeypatch.setattr(speed_module, "_hash_for", lambda seconds: (portions, elapsed, used))
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert speed_module._measure(2) == pytest.approx(expected)
+
+
+def test_measuring_ends_when_its_time_is_over_however_slow_the_machine():
+    clock = iter(range(100))
+    portions, elapsed, used = speed_module._hash_for(3.0, clock=lambda: next(clock))
+    assert (portions, elapsed) == (3, 4) and used >= 0
+    assert speed_module._measure(2) > 0
 
 
 @pytest.mark.parametrize(
