@@ -103,7 +103,7 @@ class Client(NotebookClient):
         )
         if self._rest() < limit:
             limit = self._rest()
-            overdue = f"ran past the notebook's limit of {self.limits.notebook:g} s as it started"
+            overdue = f"ran past {self.limits.told('notebook')} as it started"
         for tries_left in reversed(range(START_TRIES)):
             self.kc = self.km.client()
             self.kc.start_channels()
@@ -310,9 +310,9 @@ class Client(NotebookClient):
         """Seconds the next cell may take: its own limit or what the notebook has left."""
         own, rest = self.limits.cell, None if self.deadline is None else self._rest()
         if rest is not None and (own is None or rest < own):
-            self.limit_hit = f"the notebook's limit of {self.limits.notebook:g} s"
+            self.limit_hit = self.limits.told("notebook")
             return rest
-        self.limit_hit = f"the cell's limit of {own:g} s" if own else ""
+        self.limit_hit = self.limits.told("cell") if own else ""
         return own
 
     async def _async_handle_timeout(self, timeout: float, cell: Any = None) -> None:

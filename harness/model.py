@@ -74,6 +74,21 @@ class Limits:
 
     cell: float | None = None
     notebook: float | None = None
+    given: tuple[str, ...] = ()  # those of the two that the user gave; the others are a profile's
+    factor: float = 1.0  # what a profile's were multiplied by on a slow machine; see harness.speed
+
+    def told(self, name: str) -> str:
+        """The limit called *name* and how to raise it, as the reason of a time-out says it."""
+        seconds = getattr(self, name)
+        if name in self.given:
+            return f"the {name}'s limit of {seconds:g} s; give --{name}-timeout more"
+        made = (
+            f" ({seconds / self.factor:g} s × {self.factor:g} for a slow machine)" if self.factor != 1 else ""
+        )
+        return (
+            f"the {name}'s limit of {seconds:g} s{made};"
+            f" raise it with --{name}-timeout, or with {name}_timeout in harness.yml"
+        )
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.config import BUILT_IN_PROFILES, Book, Profile, find_profile
 from harness.errors import HarnessError
-from harness.model import Job, Limits
+from harness.model import Job
 from harness.notebook import Notebook, read_notebook
 from harness.parameters import Parameter, ParameterError, has_translator, read_parameters, resolve
 
@@ -88,9 +88,9 @@ def _without_seed(planned: Sequence[Planned]) -> list[Planned]:
 
 def _plan_notebook(book: Book | None, path: Path, profile: Profile, request: Request) -> list[Planned]:
     chapter = book.chapter_of(path) if book else None
-    limits = Limits(
-        request.cell_timeout or profile.limits.cell, request.notebook_timeout or profile.limits.notebook
-    )
+    asked = {"cell": request.cell_timeout, "notebook": request.notebook_timeout}
+    wanted = {name: seconds for name, seconds in asked.items() if seconds is not None}
+    limits = replace(profile.limits, **wanted, given=tuple(wanted))
 
     def job(seed: int | None, parameters: Mapping[str, Any]) -> Job:
         identity = job_stem(path, profile.name) + (f"-seed{seed}" if seed is not None else "")
@@ -174,6 +174,4 @@ def _unique(identity: str, taken: set[str]) -> str:
 
 
 def _with_id(job: Job, identity: str) -> Job:
-    from dataclasses import replace
-
     return replace(job, id=identity)

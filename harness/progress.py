@@ -59,6 +59,8 @@ class PlainProgress:
                 self._print(f"{job}: {place}, {elapsed}, {event['rss_mb']:.0f} MB")
             case "job_end":
                 self._print(end_line(event))
+            case "speed" if not event["usual"]:
+                self._print(event["message"])
             case "warning":
                 self._print(f"warning: {event['message']}")
 
@@ -102,6 +104,8 @@ class LiveProgress:
                 if job in self._tasks:
                     self._bars.remove_task(self._tasks.pop(job))
                 self._print(end_line(event))
+            case "speed" if not event["usual"]:
+                self._print(event["message"])
             case "warning":
                 self._print(f"warning: {event['message']}")
 

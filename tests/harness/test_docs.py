@@ -151,7 +151,8 @@ def test_the_commands_of_the_usage_page_do_what_it_shows(shell):
             timeout=120,
         )
         output = done.stdout.replace(str(home), "/books")
-        problem = check_shown(shown, output.splitlines())
+        lines = [line for line in output.splitlines() if not line.startswith("speed ")]  # of a busy machine
+        problem = check_shown(shown, lines)
         assert not problem, f"$ {command}\n{output}\n{problem}"
         code = done.returncode
         told = number + 1 < len(steps) and steps[number + 1][0] == "echo $?"

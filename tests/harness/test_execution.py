@@ -391,7 +391,8 @@ def test_a_cell_past_its_limit_shows_where_it_hung(run, tmp_path):
     )
     result = run(path, limits=Limits(1, 60))
     assert result.state is JobState.TIMED_OUT
-    assert result.reason == f"{place(result, 2, 3)}: ran past the cell's limit of 1 s"
+    raising = "raise it with --cell-timeout, or with cell_timeout in harness.yml"
+    assert result.reason == f"{place(result, 2, 3)}: ran past the cell's limit of 1 s; {raising}"
     assert states(result) == ["completed", "failed", "pending"]
     assert [m.name for m in result.metrics] == ["acc"]
     text = outputs_of(tmp_path / "job" / "out.ipynb")[1]
