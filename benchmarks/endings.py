@@ -49,7 +49,7 @@ def by_papermill(case: Case, folder: Path) -> Told:
 def by_nbclient(case: Case, folder: Path) -> Told:
     path, out = write(case, folder), folder / "out.ipynb"
     options = [f"--timeout={CELL_LIMIT}", "--output", str(out)]
-    code = _run(["-m", "nbclient.cli", *options, str(path)])
+    code = _run(["-c", "from nbclient.cli import main; main()", *options, str(path)])
     return _ending(code, out, path)
 
 
