@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -16,9 +18,10 @@ import yaml
 from harness.errors import HarnessError
 from harness.model import Limits
 from harness.notebook import PASSED_OVER
+from harness.sources import files_below
 
 CONFIG_NAME = "harness.yml"
-KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "colab")
+KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "data", "colab")
 PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
 COLAB_KEYS = ("install", "install_no_deps")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
@@ -62,7 +65,22 @@ class Book:
     environment: tuple[
         str, ...
     ] = ()  # variables that kernels get beside the usual ones; * at the end for any rest
+    data: Mapping[str | None, tuple[str, ...]] = field(default_factory=dict)  # by chapter; None: of all
     colab: Colab = Colab()
+
+    def data_files(self, chapter: str | None) -> list[Path]:
+        """Files that the book says *chapter* reads; a folder stands for all below it."""
+        patterns = (*self.data.get(None, ()), *(self.data.get(chapter, ()) if chapter else ()))
+        return sorted({path for pattern in patterns for path in self.files_like(pattern)})
+
+    def files_like(self, pattern: str) -> Iterator[Path]:
+        """Files that a pattern of ``data`` names."""
+        for name in glob(os.path.expanduser(pattern), root_dir=self.root, recursive=True):
+            path = self.root / name
+            if path.is_file():
+                yield path
+            elif "**" not in pattern:
+                yield from files_below(path)
 
     def profile(self, name: str | None) -> Profile:
         """The profile called *name*, or the default one."""
@@ -145,6 +163,7 @@ def load_book(start: Path | None = None) -> Book:
         profiles=profiles,
         parameters=_read_parameters(where, data.get("parameters"), chapters, profiles),
         environment=_names(where, "environment", data, _VARIABLE, "MY_DATA or MY_*", ()),
+        data=_data(where, data.get("data"), chapters),
         colab=_colab(where, data.get("colab")),
     )
 
@@ -223,6 +242,29 @@ def _names(
     if not isinstance(value, list) or not all(isinstance(n, str) and form.fullmatch(n) for n in value):
         raise HarnessError(f"{where}: {key} must be a list of names such as {such}, not {value!r}")
     return tuple(value)
+
+
+def _data(where: Path, value: Any, chapters: Sequence[Path]) -> Mapping[str | None, tuple[str, ...]]:
+    by_chapter = {None: value} if isinstance(value, list) else value
+    if by_chapter is None:
+        return {}
+    if not isinstance(by_chapter, dict):
+        raise HarnessError(
+            f"{where}: data must be a list of files such as data/**/*.csv, or map chapter -> list, not {value!r}"
+        )
+    names = {c.stem for c in chapters}
+    for chapter, patterns in by_chapter.items():
+        whose = "data" if chapter is None else f"data of {chapter}"
+        if chapter is not None and chapter not in names:
+            raise HarnessError(f"{where}: data given for {chapter!r}, which is no chapter of this book")
+        if not isinstance(patterns, list):
+            raise HarnessError(
+                f"{where}: {whose} must be a list of files such as data/**/*.csv, not {patterns!r}"
+            )
+        for pattern in patterns:
+            if not isinstance(pattern, str) or not pattern.strip() or "\0" in pattern:
+                raise HarnessError(f"{where}: {whose}: {pattern!r} is no file; write such as data/**/*.csv")
+    return {chapter: tuple(patterns) for chapter, patterns in by_chapter.items()}
 
 
 def _colab(where: Path, data: Any) -> Colab:

@@ -39,6 +39,7 @@ from traitlets import default
 from harness.errors import HarnessError
 from harness.model import CellResult, CellState, JobState, Limits, to_json
 from harness.notebook import NATIVE_KERNEL, InvalidNotebook, is_blank, read_document
+from harness.opened import kernel_source
 from harness.parameters import render
 from harness.process import describe_exit
 from harness.store import write_text
@@ -216,7 +217,7 @@ class Client(PapermillNotebookClient):
             self.nb.metadata["language_info"] = info["content"]["language_info"]
             if info["content"]["language_info"].get("name") != "python":
                 return
-        source = KERNEL_SETUP.format(fallback=self.fallback)
+        source = KERNEL_SETUP.format(fallback=self.fallback) + kernel_source()
         wrapped = f"exec(compile({source!r}, '<harness>', 'exec'), {{}})"
         reply = self.wait_for_reply(self.kc.execute(wrapped, silent=True, store_history=False))
         if reply is None or reply["content"]["status"] != "ok":
