@@ -24,7 +24,7 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.model import Job, JobResult, JobState, job_result_from_json
 from harness.notebook import Notebook
-from harness.reads import READS, Reads, changes, file_digest, read_reads
+from harness.reads import NOTHING, READS, Reads, changes, file_digest, read_reads
 from harness.sources import files_below, follow
 from harness.store import build_dir, explain_os_error, read_json, write_json
 from harness.variables import DECIDING, matches
@@ -62,6 +62,7 @@ def key_parts(
         "code": [_short_digest(_normalised(cell.source)) for cell in notebook.code],
         "tags": [sorted(cell.tags) for cell in notebook.code],
         "kernel": notebook.kernel,
+        "folder": os.path.relpath(notebook.path.parent, root),
         "parameters": {name: repr(value) for name, value in sorted(job.parameters.items())},
         "profile": job.profile,
         "seed": job.seed,
@@ -134,7 +135,7 @@ class Entry:
     run: str
     files: Mapping[str, str]
     parts: Mapping[str, Any]  # of its key
-    reads: Reads = Reads()
+    reads: Reads = NOTHING
 
     def changes(self, root: Path) -> list[str]:
         """One line for each thing that the job read and that is no longer as it was; the entry holds if none is."""
@@ -184,7 +185,7 @@ def _read_entry(folder: Path) -> Entry:
                 raise _Damaged(name)
         if manifest["key"] != folder.name or "result.json" not in files:
             raise _Damaged("manifest.json")
-        reads = read_reads(folder) if READS in files else Reads()
+        reads = read_reads(folder) if READS in files else NOTHING
         return Entry(folder, str(manifest["run"]), files, dict(manifest["parts"]), reads)
     except (HarnessError, OSError, KeyError, TypeError, ValueError, AttributeError):
         raise _Damaged("manifest.json") from None

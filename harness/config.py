@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +74,7 @@ class Book:
 
     def files_like(self, pattern: str) -> Iterator[Path]:
         """Files that a pattern of ``data`` names."""
-        for name in glob(os.path.expanduser(pattern), root_dir=self.root, recursive=True):
+        for name in glob(str(Path(pattern).expanduser()), root_dir=self.root, recursive=True):  # noqa: PTH207 – a pattern may be absolute
             path = self.root / name
             if path.is_file():
                 yield path

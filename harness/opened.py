@@ -7,6 +7,7 @@ notebook makes itself, ``["made", folder]``, ``["listed", folder, names]``, ``["
 and ``["unseen", what]`` for what goes on where this hook cannot look. :mod:`harness.reads` makes sense of them.
 """
 
+# ruff: noqa: PTH109, PTH110, PTH112, PTH113, PTH118, PTH119, PTH120, SIM105
 from __future__ import annotations
 
 import inspect
@@ -15,10 +16,20 @@ NOTES = "opened.jsonl"
 """The file in the job's folder; the kernel finds that folder by the variable for metrics."""
 
 
+_START = """
+import os
+{source}
+try:
+    note_opened(os.environ.get("HARNESS_METRICS"), {notes!r})
+except Exception:
+    pass
+"""
+
+
 def kernel_source() -> str:
     """Code that starts the notes in a kernel of a job; elsewhere, and where it fails, it does nothing."""
     source = inspect.getsource(note_opened)
-    return f"import os\n{source}\ntry:\n    note_opened(os.environ.get('HARNESS_METRICS'), {NOTES!r})\nexcept Exception:\n    pass\n"
+    return _START.format(source=source, notes=NOTES)
 
 
 def note_opened(metrics, notes):  # type: ignore[no-untyped-def]  # text for an older Python, too
@@ -43,11 +54,11 @@ def note_opened(metrics, notes):  # type: ignore[no-untyped-def]  # text for an 
     is_file, dumps, fspath, fsdecode = stat.S_ISREG, json.dumps, os.fspath, os.fsdecode
     paths = sysconfig.get_paths()
     installed = {*paths.values(), sys.prefix, sys.base_prefix, sys.exec_prefix, *site.getsitepackages(),
-                 site.getusersitepackages(), "/proc", "/sys", "/dev", "/etc", "/run", "/usr", "/lib", "/System"}  # fmt: skip
+                 site.getusersitepackages(), "/proc", "/sys", "/dev", "/etc", "/run", "/usr",
+                 "/lib", "/System"}  # fmt: skip
     installed |= {real(place) for place in installed}
-    passed_over = (os.path.dirname(target) + "/",) + tuple(
-        place.rstrip("/") + "/" for place in installed if not (here + "/").startswith(place.rstrip("/") + "/")
-    )
+    folders = [place.rstrip("/") + "/" for place in installed]
+    passed_over = (os.path.dirname(target) + "/", *(f for f in folders if not (here + "/").startswith(f)))
     standard = tuple(
         {paths["stdlib"] + "/", paths["platstdlib"] + "/", os.path.dirname(os.__file__) + "/", "<frozen"}
     )
@@ -211,7 +222,7 @@ def note_opened(metrics, notes):  # type: ignore[no-untyped-def]  # text for an 
         if handler is not None:
             try:
                 handler(*arguments)
-            except Exception:
+            except Exception:  # as fast as can be
                 pass
 
     shell = sys.modules["IPython"].get_ipython()
@@ -221,6 +232,7 @@ def note_opened(metrics, notes):  # type: ignore[no-untyped-def]  # text for an 
         hook("open", (getattr(module, "__dict__", {}).get("__file__"), "rb", 0))
     profile = shell.profile_dir
     before = [join(profile.location, name) for name in ("ipython_config.py", "ipython_kernel_config.py")]
-    before += [join(profile.startup_dir, name) for name in list_names(profile.startup_dir)]
+    startup = list_names(profile.startup_dir)
+    before += [join(profile.startup_dir, name) for name in startup if name.endswith((".py", ".ipy"))]
     for file in (*before, os.environ.get("PYTHONSTARTUP")):
         hook("open", (file, "rb", 0))

@@ -46,6 +46,9 @@ class Reads:
     unseen: Sequence[str] = ()  # what else was read, in words
 
 
+NOTHING = Reads()
+
+
 class Unsettled(Exception):
     """What the job read is no longer what it read; the message says so."""
 
@@ -68,7 +71,7 @@ def _digest(path: str, *mark: int) -> str:
 def mark_of(path: str | Path) -> Mark | None:
     """The mark of a regular file, None for anything else."""
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
     except (OSError, ValueError):
         return None
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns) if stat.S_ISREG(status.st_mode) else None
@@ -254,7 +257,7 @@ def _told(names: Iterable[str], own: Collection[str]) -> Iterator[str]:
 
 def _names_in(place: str) -> list[str] | None:
     try:
-        return os.listdir(place)
+        return [path.name for path in Path(place).iterdir()]
     except OSError:
         return None
 
@@ -275,18 +278,18 @@ def _is_module(name: str) -> bool:
 def changes(reads: Reads, root: Path) -> Iterator[str]:
     """One line for each thing that is no longer as the job read it."""
     for name, stamp in reads.files.items():
-        path = os.path.join(root, name)
+        path = str(root / name)
         if not _same(path, stamp):
             yield f"{name} {'is new' if not stamp else 'changed' if mark_of(path) else 'is gone'}"
     for name, then in reads.listed.items():
-        names = _names_in(os.path.join(root, name))
+        names = _names_in(str(root / name))
         if names is None or _digest_of_names(_told(names, then["own"])) != then["names"]:
             yield f"{name or '.'}/ lists other files"
     imported = set(reads.imported)
     for name, entries in reads.places.items():
-        now = _importable(os.path.join(root, name), imported)
+        now = _importable(str(root / name), imported)
         for entry in sorted(set(now) ^ set(entries)):
-            yield f"{os.path.join(name, entry)} {'is new' if entry in now else 'is gone'}"
+            yield f"{Path(name, entry)} {'is new' if entry in now else 'is gone'}"
 
 
 def write_reads(folder: Path, reads: Reads) -> None:

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache as memoise
+from itertools import pairwise
 from pathlib import Path
 
 from harness.notebook import NATIVE_KERNEL, Notebook
@@ -107,10 +108,10 @@ class _Walk:
         self._waiting += [(name, "") for name in text.names]
         self.found.unseen |= {name.partition(".")[0] for name in text.names} & _COMPILED
         self.found.unseen |= {f"processes started by {s}" for s in text.strings if s in _OTHER_PROCESSES}
-        scripts = [self.beside / script for script in text.scripts if os.path.isfile(self.beside / script)]
-        for folder in (*map(os.path.expanduser, text.folders), *(script.parent for script in scripts)):
+        scripts = [self.beside / script for script in text.scripts if is_file(self.beside / script)]
+        for folder in (*text.folders, *(script.parent for script in scripts)):
             place = Path(os.path.normpath(self.beside / folder))
-            if place not in self.places and os.path.isdir(place):
+            if place not in self.places and place.is_dir():
                 self.places.append(place)
         for script in scripts:
             self._module(script, "", "")
@@ -119,9 +120,8 @@ class _Walk:
         elif text.dynamic:
             for name in self.packages:
                 self._take_all(self.root / name)
-            for place in self.places:
-                for path in sorted(place.glob("*.py")):
-                    self._module(path, "", "")
+            for path in sorted(self.beside.glob("*.py")):
+                self._module(path, "", "")
 
     def _find(self, name: str) -> None:
         """The modules that importing *name* runs, wherever they lie."""
@@ -145,7 +145,7 @@ class _Walk:
                 return  # else a namespace, which may go on in another place
 
     def _module(self, path: Path, package: str, inside: str) -> None:
-        if (path, package) in self._seen or not os.path.isfile(path):
+        if (path, package) in self._seen or not is_file(path):
             return
         self._seen.add((path, package))
         self.found.files.add(path)
@@ -196,7 +196,7 @@ def _cell_text(source: str) -> Text | None:
                 else:
                     scripts += [name for word in words for name in (word, f"{word}.py")]
     words = [word for command in commands for word in _words(command)]
-    names += [after for word, after in zip(words, words[1:], strict=False) if word == "-m"]
+    names += [after for word, after in pairwise(words) if word == "-m"]
     scripts += [word for word in words if word.endswith((".py", ".sh", ".R", ".jl"))]
     text = _text(without_magics(source), "")
     if text is None:
@@ -249,12 +249,17 @@ def _strings_in(node: ast.AST) -> Iterator[str]:
 def named_files(strings: Iterable[str], folder: Path) -> Iterator[Path]:
     """Files that strings of a notebook in *folder* name, and what looks like one that is not there."""
     for text in strings:
-        path = os.path.normpath(os.path.join(folder, os.path.expanduser(text)))
-        try:
-            if os.path.isfile(path) or (_FILE_NAME.fullmatch(text) and not os.path.lexists(path)):
-                yield Path(path)
-        except ValueError:  # no path at all
-            continue
+        path = Path(os.path.normpath(folder / Path(text)))
+        if is_file(path) or (_FILE_NAME.fullmatch(text) and not path.is_symlink()):
+            yield path
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a text that is no path (too long, say) names none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def files_below(folder: Path) -> Iterator[Path]:

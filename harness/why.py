@@ -95,6 +95,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
         ("python", "Python"),
         ("hardware", "hardware"),
         ("kernel", "kernel"),
+        ("folder", "folder"),
         ("tags", "tags"),
     ):
         if before.get(name) != now[name]:
