@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from glob import glob
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -87,8 +88,11 @@ class Book:
 
     def chapter_of(self, notebook: Path) -> str | None:
         """The chapter's name if *notebook* is one of the book's chapters."""
-        resolved = notebook.resolve()
-        return next((c.stem for c in self.chapters if c.resolve() == resolved), None)
+        return self._chapter_names.get(notebook.resolve())
+
+    @cached_property
+    def _chapter_names(self) -> Mapping[Path, str]:
+        return {chapter.resolve(): chapter.stem for chapter in reversed(self.chapters)}
 
     def select(self, names: Sequence[str] | None) -> tuple[Path, ...]:
         """The chapters whose names begin with one of *names*, in book order; all for None."""

@@ -6,21 +6,18 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from notebooks import outputs_of, write_notebook
+from notebooks import outputs_of, write_book, write_notebook
 
+from harness import reads as reads_module
 from harness.cli import main
-from harness.engine import KERNEL_SETUP
-from harness.execution import run_job
-from harness.model import Job, JobState, Limits
 from harness.notebook import read_notebook
 from harness.opened import NOTES, kernel_source
-from harness.reads import READS, Unsettled, changes, file_digest, named_by, settle
+from harness.reads import Unsettled, changes, named_by, settle
 from harness.store import find_run, read_json
 
 Change = Callable[[Path], None]
@@ -89,15 +86,22 @@ KINDS = {
     ),
     "namespace": Kind(("from ns import mod\nprint(mod.V)",), {"ns/mod.py": V}, "ns/mod.py"),
     "run": Kind(("%run script.py",), {"script.py": "from deeper import V\nprint(V)", "deeper.py": V}, "deeper.py"),
-    "run-without-suffix": Kind(("%run -i tools/script 3",), {"tools/script.py": "print(1)"}, anew("tools/script.py", "print(2)"), "tools/script.py"),
+    "run-without-suffix": Kind(
+        ("%run -i tools/script 3",),
+        {"tools/script.py": "print(1)"}, anew("tools/script.py", "print(2)"), "tools/script.py",
+    ),
     "load-ext": Kind(("%load_ext ext",), {"ext.py": EXTENSION, "deeper.py": V}, "deeper.py"),
-    "shell": Kind(("!python3 script.py",), {"script.py": "from deeper import V\nprint(V)", "deeper.py": V}, "deeper.py"),
+    "shell": Kind(
+        ("!python3 script.py",), {"script.py": "from deeper import V\nprint(V)", "deeper.py": V}, "deeper.py"
+    ),
     "bash": Kind(("%%bash\ncat x.txt",), {"x.txt": "1"}, anew("x.txt", "2"), "x.txt"),
     "subprocess": Kind(
         ("import subprocess\nprint(subprocess.run(['cat', 'x.txt'], stdout=-1, text=True).stdout)",),
         {"x.txt": "1"}, anew("x.txt", "2"), "x.txt",
     ),
-    "path-literal": Kind(("import sys\nsys.path.insert(0, 'lib')", "import m\nprint(m.V)"), {"lib/m.py": V}, "lib/m.py"),
+    "path-literal": Kind(
+        ("import sys\nsys.path.insert(0, 'lib')", "import m\nprint(m.V)"), {"lib/m.py": V}, "lib/m.py"
+    ),
     "path-computed": Kind(
         ("import sys, pathlib\nsys.path.append(str(pathlib.Path.cwd() / ('li' + 'b')))", "import m\nprint(m.V)"),
         {"lib/m.py": V}, "lib/m.py",
@@ -106,7 +110,10 @@ KINDS = {
         ("import helper\nprint(helper.V)",),
         {"helper.py": "import sys\nsys.path += ['lib']\nfrom m import V", "lib/m.py": V}, "lib/m.py",
     ),
-    "pythonpath": Kind(("import on_pythonpath as m\nprint(m.V)",), {"../../more/on_pythonpath.py": V}, "../../more/on_pythonpath.py", "more/on_pythonpath.py"),
+    "pythonpath": Kind(
+        ("import on_pythonpath as m\nprint(m.V)",),
+        {"../../more/on_pythonpath.py": V}, "../../more/on_pythonpath.py", "more/on_pythonpath.py",
+    ),
     "open": Kind((PRINT,), {"x.txt": "1"}, anew("x.txt", "2"), "x.txt"),
     "computed-path": Kind((READ,), {"x.txt": "1"}, anew("x.txt", "2"), "x.txt"),
     "other-folder": Kind(
@@ -133,7 +140,8 @@ KINDS = {
         (READ,), {"one.txt": "1", "x.txt": "-> one.txt"}, anew("one.txt", "2"), "x.txt"
     ),
     "folder-link": Kind(
-        ("print(open('here/x.' + 'txt').read())",), {"one/x.txt": "1", "here": "-> one"}, anew("one/x.txt", "2"), "here/x.txt"
+        ("print(open('here/x.' + 'txt').read())",),
+        {"one/x.txt": "1", "here": "-> one"}, anew("one/x.txt", "2"), "here/x.txt",
     ),
     "a-shadow-comes": Kind(
         ("import sys\nsys.path.append('lib')\nimport m\nprint(m.V)",), {"lib/m.py": V}, anew("m.py", "V = 2\n"), "m.py"
@@ -181,9 +189,17 @@ KINDS = {
 
 STAYS = {
     "makes-and-reads": ("open('out.txt', 'w').write('1')\nprint(open('out.txt').read())",),
-    "makes-a-folder": ("import os\nos.makedirs('out', exist_ok=True)\nopen('out/x', 'w').write('1')\nprint(len(os.listdir('out')))",),
-    "looks-then-makes": ("try:\n    print(open('o.txt').read())\nexcept OSError:\n    open('o.txt', 'w').write('1')\n    print(1)",),
-    "temporary": ("import subprocess, tempfile\nwith tempfile.TemporaryDirectory() as d:\n    subprocess.run(f'echo 1 > {d}/x', shell=True)\n    print(open(d + '/x').read())",),
+    "makes-a-folder": (
+        "import os\nos.makedirs('out', exist_ok=True)\nopen('out/x', 'w').write('1')",
+        "print(len(os.listdir('out')))",
+    ),
+    "looks-then-makes": (
+        "try:\n    print(open('o.txt').read())\nexcept OSError:\n    open('o.txt', 'w').write('1')\n    print(1)",
+    ),
+    "temporary": (
+        "import subprocess, tempfile\nwith tempfile.TemporaryDirectory() as d:\n"
+        "    subprocess.run(f'echo 1 > {d}/x', shell=True)\n    print(open(d + '/x').read())",
+    ),
     "writes-a-module": ("%%writefile made.py\nV = 1", "import made\nprint(made.V)"),
     "renames": ("import os\nopen('a.tmp', 'w').write('1')\nos.replace('a.tmp', 'a.txt')\nprint(open('a.txt').read())",),
     "by-a-command": ("!echo 1 > made.txt", "print(1)"),
@@ -276,3 +292,189 @@ def test_what_the_notebook_makes_itself_is_no_dependency(runs, name):
     jobs, why = runs
     assert [run[name] for run in jobs] == [("completed", "1"), *[("skipped", "1")] * 3]
     assert why[name].startswith("skip")
+
+
+# -- what cannot be seen is said ---------------------------------------------------------------------
+
+UNSEEN = {
+    "cmd": ("!echo 1",),
+    "proc": ("import subprocess\nsubprocess.run(['echo', '1'])",),
+    "system": ("import os\nos.system('true')",),
+    "net": (
+        "import socket\ntry:\n    socket.create_connection(('data.invalid', 80), timeout=1)\n"
+        "except OSError:\n    pass",
+    ),
+    "compiled": ("import safetensors",),
+    "plain": ("print(open('x.txt').read())",),
+}  # fmt: skip
+SAID = {
+    "cmd": "cmd (`echo 1`)",
+    "proc": "proc (`echo 1`)",
+    "system": "system (`true`)",
+    "net": "net (network: data.invalid)",
+    "compiled": "compiled (safetensors)",
+}
+
+
+def warnings(root: Path) -> list[str]:
+    lines = (find_run(root) / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return [event["message"] for event in map(json.loads, lines) if event["event"] == "warning"]
+
+
+def test_what_is_not_seen_is_said_once_when_a_cached_result_is_used(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(write_book(tmp_path, UNSEEN, packages=[], data={"system": []}))
+    (tmp_path / "chapters" / "x.txt").write_text("1")
+    assert main(["run", "--quiet", "--jobs", "2"]) == 0
+    assert warnings(tmp_path) == []
+    assert main(["run", "--quiet"]) == 0
+    (said,) = warnings(tmp_path)
+    assert "harness.yml" in said and "--no-cache" in said
+    for name, words in SAID.items():
+        assert (words in said) == (name != "system")  # whose author says that it reads nothing else
+    assert "plain" not in said
+    capfd.readouterr()
+    assert main(["run", "--why", "--chapters", "cmd"]) == 0
+    assert "not seen: `echo 1`" in capfd.readouterr().out
+
+
+def test_another_kernel_is_named(tmp_path):
+    path = write_notebook(tmp_path / "a.ipynb", 'x <- read.csv("x.csv")', kernel="ir")
+    document = json.loads(path.read_text())
+    document["metadata"]["kernelspec"]["language"] = "R"
+    path.write_text(json.dumps(document))
+    (tmp_path / "x.csv").write_text("1")
+    named = named_by(read_notebook(path), None, (), ())
+    assert named.unseen == ["the kernel 'ir'"] and tmp_path / "x.csv" in named.files
+
+
+# -- while it runs -----------------------------------------------------------------------------------
+
+CHANGES = """
+import os
+before = open('x.' + 'txt').read()
+_ = os.system('printf 2 > x.txt')
+print(before)
+"""
+
+
+def test_a_file_that_changed_while_a_chapter_ran_keeps_it_out_of_the_cache(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_book(tmp_path, {"a": [CHANGES]}, packages=[]))
+    (tmp_path / "chapters" / "x.txt").write_text("1")
+    for shown in ("1", "2"):
+        assert main(["run", "--quiet"]) == 0
+        assert jobs_of(tmp_path)["a"] == ("completed", shown)
+        (said,) = warnings(tmp_path)
+        assert "not kept for the next run: chapters/x.txt changed while it ran" in said
+
+
+def test_what_a_resumed_run_keeps_has_read_the_same(tmp_path, monkeypatch):
+    fails = ["import os\nassert os.path.exists('go')"]
+    monkeypatch.chdir(write_book(tmp_path, {"a": [READ], "b": [READ.replace("'x.'", "'y.'")], "c": fails}))
+    folder = tmp_path / "chapters"
+    (folder / "x.txt").write_text("1")
+    (folder / "y.txt").write_text("1")
+    assert main(["run", "--quiet", "--no-cache"]) == 2
+    (folder / "x.txt").write_text("2")
+    (folder / "go").touch()
+    assert main(["run", "--quiet", "--resume", "--no-cache"]) == 0
+    jobs = jobs_of(tmp_path)
+    assert (jobs["a"][1], jobs["b"][1]) == ("2", "1")
+    assert [entry["kept"] for entry in read_json(find_run(tmp_path) / "manifest.json")["resumed"]] == [1]
+
+
+# -- the notes ---------------------------------------------------------------------------------------
+
+NOTED = """
+import os, sys, types
+IPython = types.ModuleType("IPython")
+profile = types.SimpleNamespace(location="none", startup_dir=os.getcwd())
+IPython.get_ipython = lambda: types.SimpleNamespace(profile_dir=profile)
+sys.modules["IPython"] = IPython
+exec(compile({source!r}, "<harness>", "exec"), {{}})
+"""
+
+
+def noted(folder: Path, code: str) -> tuple[str, list[list[object]]]:
+    """What *code* prints in a process that takes notes, and the notes."""
+    (folder / "job").mkdir(exist_ok=True)
+    program = NOTED.format(source=kernel_source()) + code
+    environment = {**os.environ, "HARNESS_METRICS": str(folder / "job" / "metrics.jsonl")}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    lines = (folder / "job" / NOTES).read_text().splitlines() if (folder / "job" / NOTES).exists() else []
+    return done.stdout, [json.loads(line) for line in lines]
+
+
+def test_each_file_is_noted_once_and_none_of_the_interpreter_or_the_system(tmp_path):
+    (tmp_path / "x.txt").write_text("1")
+    code = "import decimal, wave\nfor _ in range(9):\n    open('x.txt')\nopen('/proc/self/stat'); open(os.devnull)\n"
+    _, notes = noted(tmp_path, code)
+    found = [fact[1] for fact in notes if fact[0] in ("read", "own") and "ipython" not in fact[1]]
+    assert found == [str(tmp_path / "x.txt")]
+    assert ["import", "wave"] in notes
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import shutil\nshutil.rmtree('job')\nprint(open('x.txt').read())",
+        "os.closerange(3, 99)\nprint(open('x.txt').read())",
+        "sys.modules.clear()\nprint(open('x.txt').read())",
+        "os.open = os.stat = os.getcwd = None\nprint(open('x.txt').read())",
+        "sys.audit('open'); sys.audit('open', 1, 2, 3); sys.audit('import', 1)\nprint(open('x.txt').read())",
+        "try:\n    open('no' * 9999)\nexcept OSError:\n    print(1)",
+        "try:\n    open('a\\0b')\nexcept ValueError:\n    print(1)",
+        "sys.setrecursionlimit(60)\nprint(open('x.txt').read())",
+    ],
+)
+def test_the_notes_never_reach_the_notebook(tmp_path, code):
+    (tmp_path / "x.txt").write_text("1")
+    assert noted(tmp_path, code)[0].strip() == "1"
+
+
+def test_nothing_of_the_notes_is_in_the_namespace(tmp_path):
+    before = "before = set(globals())\n"
+    program = NOTED.replace("exec(compile", before + "exec(compile")
+    (tmp_path / "job").mkdir()
+    environment = {**os.environ, "HARNESS_METRICS": str(tmp_path / "job" / "m")}
+    command = [
+        sys.executable,
+        "-c",
+        program.format(source=kernel_source()) + "print(set(globals()) - before)",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{'before'}" and (tmp_path / "job" / NOTES).exists()
+
+
+def settled(folder: Path, *notes: list[object], root: Path | None = None):
+    job = folder / "job"
+    job.mkdir(exist_ok=True)
+    (job / NOTES).write_text("".join(json.dumps(note) + "\n" for note in (["start", 0], *notes)))
+    return settle(
+        job, root or folder, named_by(read_notebook(write_notebook(folder / "n.ipynb", "1")), None, (), ())
+    )
+
+
+def test_notes_that_were_lost_or_cut_settle_nothing(tmp_path):
+    path = write_notebook(tmp_path / "n.ipynb", "1")
+    named = named_by(read_notebook(path), None, (), ())
+    with pytest.raises(Unsettled, match="did not note"):
+        settle(tmp_path, tmp_path, named)
+    (tmp_path / NOTES).write_text('["start", 1]\n["read", "/x')
+    with pytest.raises(Unsettled, match="did not note"):
+        settle(tmp_path, tmp_path, named)
+
+
+def test_a_large_file_is_read_again_only_if_its_size_or_times_changed(tmp_path, monkeypatch):
+    large = tmp_path / "x.bin"
+    large.write_bytes(bytes(2**20 + 1))
+    status = large.stat()
+    reads = settled(tmp_path, ["read", str(large), status.st_size, status.st_mtime_ns, status.st_ctime_ns])
+    monkeypatch.setattr(reads_module, "_digest", lambda *_: pytest.fail("read again"))
+    assert list(changes(reads, tmp_path)) == []
+    monkeypatch.undo()
+    os.utime(large)
+    assert list(changes(reads, tmp_path)) == []
+    with large.open("r+b") as file:
+        file.write(b"1")
+    assert list(changes(reads, tmp_path)) == ["x.bin changed"]
