@@ -21,6 +21,7 @@ from nbformat.v4 import output_from_msg
 from harness.failures import failed_line, first_line, shorten, told_error
 from harness.kernels import EXIT_POLL, kernel_environment, kernel_manager, start_error
 from harness.model import Limits
+from harness.opened import kernel_source
 from harness.outputs import CellOutputs
 
 if TYPE_CHECKING:
@@ -84,9 +85,7 @@ class Client(NotebookClient):
         self.shown: dict[int, CellOutputs] = {}
         self.displayed_in: dict[str, set[int]] = defaultdict(set)  # cells by display id
         self.requests: dict[str, int] = {}  # cells by the message that ran them
-        self.current = (
-            -1
-        )  # the cell that ran last; what comes before the first one has begun is the kernel's own
+        self.current = -1  # the cell that ran last; before the first one what comes is the kernel's own
         self.late_errors: list[tuple[int, Mapping[str, Any]]] = []
         self.on_cell_executed = self._note_exit
 
@@ -97,10 +96,8 @@ class Client(NotebookClient):
         return self.km
 
     async def async_start_new_kernel_client(self) -> Any:
-        limit, overdue = (
-            START_TIMEOUT,
-            f"did not answer in {START_TIMEOUT} s; does it speak Jupyter's protocol?",
-        )
+        limit = START_TIMEOUT
+        overdue = f"did not answer in {START_TIMEOUT} s; does it speak Jupyter's protocol?"
         if self._rest() < limit:
             limit = self._rest()
             overdue = f"ran past {self.limits.told('notebook')} as it started"
@@ -148,7 +145,7 @@ class Client(NotebookClient):
             self.nb.metadata["language_info"] = info["content"]["language_info"]
             if info["content"]["language_info"].get("name") != "python":
                 return
-        source = f"{KERNEL_SETUP}\nset_up({self.fallback!r})\n"
+        source = f"{KERNEL_SETUP}\nset_up({self.fallback!r})\n{kernel_source()}"
         wrapped = f"exec(compile({source!r}, '<harness>', 'exec'), {{}})"
         reply = self.wait_for_reply(self.kc.execute(wrapped, silent=True, store_history=False))
         if reply is None or reply["content"]["status"] != "ok":

@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from glob import glob
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -16,9 +18,21 @@ import yaml
 from harness.errors import HarnessError
 from harness.model import Limits
 from harness.notebook import PASSED_OVER
+from harness.sources import files_below
 
 CONFIG_NAME = "harness.yml"
-KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "colab", "speed")
+KEYS = (
+    "book",
+    "chapters",
+    "claims",
+    "packages",
+    "profiles",
+    "parameters",
+    "environment",
+    "data",
+    "colab",
+    "speed",
+)
 PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
 SLOWEST = 0.01  # that a speed may be said to be
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
@@ -57,6 +71,21 @@ class Book:
     colab_helper: str | None = None  # module of the book that a set-up cell imports to add what is missing
     language: str = ""  # of its text, "en" or "zh"; empty where _config.yml does not say
     speed: float | None = None  # of this machine against the reference; None: measure it
+    data: Mapping[str | None, tuple[str, ...]] = field(default_factory=dict)  # by chapter; None: of all
+
+    def data_files(self, chapter: str | None) -> list[Path]:
+        """Files that the book says *chapter* reads; a folder stands for all below it."""
+        patterns = (*self.data.get(None, ()), *(self.data.get(chapter, ()) if chapter else ()))
+        return sorted({path for pattern in patterns for path in self.files_like(pattern)})
+
+    def files_like(self, pattern: str) -> Iterator[Path]:
+        """Files that a pattern of ``data`` names."""
+        for name in glob(str(Path(pattern).expanduser()), root_dir=self.root, recursive=True):  # noqa: PTH207 – a pattern may be absolute
+            path = self.root / name
+            if path.is_file():
+                yield path
+            elif "**" not in pattern:
+                yield from files_below(path)
 
     def profile(self, name: str | None) -> Profile:
         """The profile called *name*, or the default one."""
@@ -64,8 +93,11 @@ class Book:
 
     def chapter_of(self, notebook: Path) -> str | None:
         """The chapter's name if *notebook* is one of the book's chapters."""
-        resolved = notebook.resolve()
-        return next((c.stem for c in self.chapters if c.resolve() == resolved), None)
+        return self._chapter_names.get(notebook.resolve())
+
+    @cached_property
+    def _chapter_names(self) -> Mapping[Path, str]:
+        return {chapter.resolve(): chapter.stem for chapter in reversed(self.chapters)}
 
     def select(self, names: Sequence[str] | None) -> tuple[Path, ...]:
         """The chapters whose names begin with one of *names*, in book order; all for None."""
@@ -142,6 +174,7 @@ def load_book(start: Path | None = None) -> Book:
         colab_helper=_module(where, data.get("colab")),
         language=_language(root / "_config.yml"),
         speed=_speed(where, data.get("speed")),
+        data=_data(where, data.get("data"), chapters),
     )
 
 
@@ -251,6 +284,29 @@ def _speed(where: Path, value: Any) -> float | None:
             f" speed, not {value!r}"
         )
     return float(value)
+
+
+def _data(where: Path, value: Any, chapters: Sequence[Path]) -> Mapping[str | None, tuple[str, ...]]:
+    by_chapter = {None: value} if isinstance(value, list) else value
+    if by_chapter is None:
+        return {}
+    if not isinstance(by_chapter, dict):
+        raise HarnessError(
+            f"{where}: data must be a list of files such as data/**/*.csv, or map chapter -> list, not {value!r}"
+        )
+    names = {c.stem for c in chapters}
+    for chapter, patterns in by_chapter.items():
+        whose = "data" if chapter is None else f"data of {chapter}"
+        if chapter is not None and chapter not in names:
+            raise HarnessError(f"{where}: data given for {chapter!r}, which is no chapter of this book")
+        if not isinstance(patterns, list):
+            raise HarnessError(
+                f"{where}: {whose} must be a list of files such as data/**/*.csv, not {patterns!r}"
+            )
+        for pattern in patterns:
+            if not isinstance(pattern, str) or not pattern.strip() or "\0" in pattern:
+                raise HarnessError(f"{where}: {whose}: {pattern!r} is no file; write such as data/**/*.csv")
+    return {chapter: tuple(patterns) for chapter, patterns in by_chapter.items()}
 
 
 def _read_profiles(where: Path, data: Any) -> Mapping[str, Profile]:

@@ -21,7 +21,9 @@ from harness.errors import HarnessError, InfrastructureError
 from harness.foreign import read_foreign
 from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, Metric, to_json
 from harness.notebook import Notebook, first_code_line, is_blank, read_document, read_notebook
+from harness.opened import NOTES
 from harness.process import WorkerProcess, describe_exit
+from harness.reads import READS
 from harness.store import await_worker, explain_os_error, load_metrics, write_json, write_text
 from harness.variables import MASK, common_environment, job_environment, secrets
 
@@ -180,7 +182,7 @@ def prepare(job: Job, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         await_worker(folder)
-        for name in ("out.ipynb", "metrics.jsonl", "result.json", "log.txt"):
+        for name in ("out.ipynb", "metrics.jsonl", "result.json", "log.txt", NOTES, READS):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise explain_os_error(error, f"cannot write to {folder}") from None

@@ -23,6 +23,7 @@ from harness.environment import environment
 from harness.errors import InfrastructureError
 from harness.execution import Place, run_job
 from harness.model import SCHEMA, Job, to_json
+from harness.opened import NOTES
 from harness.speed import find_speed
 from harness.store import write_json
 from harness.variables import common_environment
@@ -76,6 +77,9 @@ def main(folder: Path) -> int:
             job, folder / "job", emit=emit, cancel=cancel, shown=request.shown, place=_place(request, folder)
         )
         result = replace(result, reason=here(result.reason))
+        with suppress(OSError):
+            notes = folder / "job" / NOTES
+            notes.write_text(here(notes.read_text(encoding="utf-8")), encoding="utf-8")
         write_json(folder / "job" / "result.json", {"schema": SCHEMA, **to_json(result)})
     except InfrastructureError as error:
         print(here(str(error)), file=sys.stderr)
