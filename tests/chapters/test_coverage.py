@@ -196,9 +196,13 @@ def test_every_callout_of_a_chapter_is_listed(chapter: str):
     assert forgotten == []
 
 
+AWAITED = {"过拟合": "chapter 5 is being written anew and will say it"}  # term -> why no chapter uses it yet
+
+
 class Term(NamedTuple):
     name: str
     others: tuple[str, ...]  # English, abbreviations; of a name in Latin script its Chinese
+    synonyms: tuple[str, ...]  # what it is called elsewhere
     text: str
     page: str
     fragment: str
@@ -213,14 +217,14 @@ def glossary() -> list[Term]:
             head, body = entry.split("\n", 1)
             name, others = re.fullmatch(r"([^（）]+)(?:（([^（）]+)）)?", head).groups()
             page, fragment = re.search(r"\]\(([\w-]+\.ipynb)#([^)]+)\)", body).groups()
-            found.append(
-                Term(name, tuple((others or "").split("，")) if others else (), body, page, fragment)
-            )
+            others = tuple(others.split("，")) if others else ()
+            synonyms = tuple(s for list_ in re.findall(r"同义：([^。]+)。", body) for s in list_.split("、"))
+            found.append(Term(name, others, synonyms, body, page, fragment))
     return found
 
 
-def test_every_term_has_one_name():
-    names = [name.casefold() for term in glossary() for name in (term.name, *term.others)]
+def test_every_term_has_one_name_and_no_name_means_two_things():
+    names = [n.casefold() for term in glossary() for n in (term.name, *term.others, *term.synonyms)]
     assert sorted({name for name in names if names.count(name) > 1}) == []
 
 
@@ -234,7 +238,12 @@ def test_terms_are_sorted_latin_first_then_by_pinyin():
     assert names == sorted(names, key=place)
 
 
-@pytest.mark.parametrize("term", glossary(), ids=lambda term: term.name)
+def each_term() -> list:
+    awaited = {name: (pytest.mark.xfail(strict=True, reason=why),) for name, why in AWAITED.items()}
+    return [pytest.param(term, id=term.name, marks=awaited.get(term.name, ())) for term in glossary()]
+
+
+@pytest.mark.parametrize("term", each_term())
 def test_a_terms_link_leads_to_where_it_is_used(term: Term):
     part = "\n".join(line.text for line in section(term.page, term.fragment)).casefold()
     part = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", part)  # links read as their text
