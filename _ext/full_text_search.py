@@ -8,8 +8,8 @@ its snippet. Pagefind was weighed and left: it splits by words, too, reads its i
 forbids, and needs a page of its own as well. Sphinx's index stays, empty but for titles: its incremental build asks for
 one.
 
-Who looks for 早停 may know a thing by another name than the book does: names that the glossary gives to one thing, in the
-term or after 同义：, find the same places.
+Who looks for 早停 may know a thing by another name than the book does: names that the glossary gives to one thing, in
+the term or after 同义：, find the same places.
 
 ``_static/search-data.js`` holds one entry a section: address, titles, prose, code; and the names that belong together.
 ``search/search.js`` does the rest.
