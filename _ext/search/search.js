@@ -5,7 +5,7 @@
   const HAN = "\u3400-\u4dbf\u4e00-\u9fff";
   const HAN_RUN = new RegExp(`^[${HAN}]{3,}$`, "u"), RUNS = new RegExp(`[${HAN}]+|[^${HAN}]+`, "gu");
   const SHOWN = 40, OF_A_PAGE = 4, FEW = 5, AROUND = 46;
-  const WEIGHT = { exact: 60, heading: 25, title: 12, text: 6, code: 3, phrase: 20, part: 0.2 };
+  const WEIGHT = { exact: 60, heading: 25, title: 12, text: 6, code: 3, phrase: 20, part: 0.2, name: 0.4 };
 
   const clean = (text) => text.normalize("NFKC").trim().toLowerCase();
   const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
@@ -17,8 +17,15 @@
   /* All names of the thing that is called so. */
   const names = new Map();
   for (const group of SEARCH_NAMES) for (const name of group) names.set(clean(name), group.map(clean));
-  const namesOf = (word) => names.get(word) || [word];
-  const anyOf = (words) => new RegExp(`(?:${words.map((word) => pattern(word).source).join("|")})`, "giu");
+  const anyOf = (words) => new RegExp(
+    `(?:${[...words].sort((a, b) => b.length - a.length).map((word) => pattern(word).source).join("|")})`, "giu");
+  const partOf = (word) => {
+    const others = (names.get(word) || []).filter((name) => name !== word);
+    return {
+      words: [word, ...others], expression: anyOf([word, ...others]), own: [[word], pattern(word)],
+      others: others.length ? [others, anyOf(others)] : null,
+    };
+  };
   const LONGEST = Math.max(1, ...[...names.keys()].map((name) => name.split(" ").length));
 
   /* The words of a query; a name of several words is one. */
@@ -63,11 +70,15 @@
     return score;
   };
 
+  /* Another name of the thing counts for less than the one that was asked for. */
+  const scoreOfPart = (entry, { own, others }) =>
+    scoreOf(entry, ...own) + (others ? WEIGHT.name * scoreOf(entry, ...others) : 0);
+
   const search = (query) => {
     const parts = wordsOf(query).flatMap((word) => (isKnown(word) ? [word] : word.match(RUNS).flatMap(cut)))
-      .map((word) => ({ words: namesOf(word), expression: anyOf(namesOf(word)) }));
+      .map(partOf);
     if (!parts.length) return { hits: [], marks: [], words: [] };
-    const scored = SEARCH_DATA.map((entry) => ({ entry, scores: parts.map((part) => scoreOf(entry, part.words, part.expression)) }));
+    const scored = SEARCH_DATA.map((entry) => ({ entry, scores: parts.map((part) => scoreOfPart(entry, part)) }));
     const total = (scores) => scores.reduce((a, b) => a + b, 0);
     const hits = scored.filter(({ scores }) => scores.every((score) => score > 0))
       .map(({ entry, scores }) => ({ entry, score: total(scores) }));
