@@ -103,14 +103,15 @@ class Book:
         """The chapters whose names begin with one of *names*, in book order; all for None."""
         if not names:
             return self.chapters
-        chosen = {self._match(name) for name in names}
+        chosen = {chapter for name in names for chapter in self._match(name)}
         return tuple(c for c in self.chapters if c in chosen)
 
-    def _match(self, name: str) -> Path:
+    def _match(self, name: str) -> list[Path]:
+        """The chapter called so, or all parts of one that is split: ``05`` is 05-1-… and 05-2-…."""
         exact = [c for c in self.chapters if c.stem == name]
         found = exact or [c for c in self.chapters if c.stem.startswith(name)]
-        if len(found) == 1:
-            return found[0]
+        if len(found) == 1 or (found and all(re.match(rf"{re.escape(name)}-\d+-", c.stem) for c in found)):
+            return found
         known = ", ".join(c.stem for c in self.chapters) or "none"
         if found:
             raise HarnessError(

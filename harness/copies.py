@@ -96,6 +96,12 @@ _EXTRACT = """() => {
     picture.alt = one.querySelector('svg title')?.textContent || '';
     one.replaceWith(picture);
   });
+  article.querySelectorAll('svg.drawing').forEach(one => {
+    const picture = document.createElement('img');
+    picture.src = one.dataset.src;
+    picture.alt = one.getAttribute('aria-label');
+    one.replaceWith(picture);
+  });
   article.querySelectorAll('details').forEach(one => {
     const box = document.createElement('div');
     box.className = 'folded';

@@ -2,7 +2,7 @@
 
 Rules: no outputs or execution counts; stable, unique cell ids; at most one cell tagged ``parameters``; Markdown that
 reads the same in Colab, JupyterLab and the site (no MyST directives or roles); code lines that need no scrolling;
-no measured number typed into prose.
+no measured number typed into prose; and what :mod:`harness.conventions` says of quizzes, numbers, pictures, call-outs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.conventions import glossary_problems, number_problems, problems
 from harness.notebook import cell_ids, read_document
 from harness.store import write_text
 
@@ -38,11 +39,11 @@ class Finding:
     """One thing to mend, with its place."""
 
     notebook: Path
-    cell: str  # id, or number where there is none
+    cell: str  # id, or number where there is none; empty where the file has no cells
     message: str
 
     def __str__(self) -> str:
-        return f"{self.notebook}: cell {self.cell}: {self.message}"
+        return f"{self.notebook}: " + (f"cell {self.cell}: " if self.cell else "") + self.message
 
 
 def normal_form(notebook: Mapping[str, Any]) -> str:
@@ -73,6 +74,12 @@ def lint(path: Path) -> list[Finding]:
     return [Finding(path, cell, message) for cell, message in _findings(notebook, path)]
 
 
+def lint_glossary(path: Path) -> list[Finding]:
+    """Names that the glossary *path* gives to two things; nothing where there is no such file."""
+    found = glossary_problems(path) if path.is_file() else ()
+    return [Finding(path, "", f"line {line}: {message}") for line, message in found]
+
+
 def fix(path: Path) -> bool:
     """Write the normal form; True when the file changed."""
     wanted = normal_form(read_document(path))
@@ -98,6 +105,8 @@ def _findings(notebook: Mapping[str, Any], path: Path) -> Iterator[tuple[str, st
             yield from ((name, message) for message in _wide(_text(cell)))
         if cell["cell_type"] == "markdown":
             yield from ((name, message) for message in _prose(_text(cell)))
+    yield from problems(notebook, path)
+    yield from number_problems(path)
     if path.read_text(encoding="utf-8") != normal_form(notebook):
         yield "-", "JSON is not in normal form; run `python -m harness lint --fix`"
 

@@ -190,12 +190,17 @@ def _run_line(job: JobResult, document: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
-_FOLDED = {"solution": ("参考答案", "收起答案"), "setup": ("准备：找到书，补上缺的包", "收起")}
+_CHANGE = "参数（改一个值：在笔记本里改这一格，从头运行；或 harness run --param 名字=值）"
+_FOLDED = {
+    "solution": ("参考答案", "收起答案"),
+    "setup": ("准备：找到书，补上缺的包", "收起"),
+    "parameters": (_CHANGE, _CHANGE),
+}
 """Tag of a cell that the site folds -> what the fold says closed and open."""
 
 
 def _dress(cell: dict[str, Any], evidence: Evidence | None) -> dict[str, Any]:
-    """One cell as the site wants it: folded solutions, described figures, readable metrics."""
+    """One cell as the site wants it: machinery and solutions folded, described figures, readable metrics."""
     metadata = {k: v for k, v in cell.get("metadata", {}).items() if k in _KEPT_METADATA}
     source, fold = text_of(cell), next((tag for tag in _tags(cell) if tag in _FOLDED), None)
     dressed = {**cell, "metadata": metadata, "source": source}

@@ -98,12 +98,13 @@ def lint(
         bool, typer.Option("--fix", help="Write the normal form: no outputs, sorted keys.")
     ] = False,
 ) -> int:
-    """Check the form of notebooks: no outputs, stable ids, plain Markdown, no measured number in prose.
+    """Check notebooks: no outputs, plain Markdown, no measured number in prose, quizzes, numbers, pictures.
 
-    Without notebooks those of the book are checked, and its claim files.
+    Without notebooks those of the book are checked, and its claim files and its glossary.
     """
     from harness.lint import fix as rewrite
     from harness.lint import lint as examine
+    from harness.lint import lint_glossary
 
     found = 0
     the_book = None if notebooks else load_book()
@@ -114,6 +115,9 @@ def lint(
             print(finding)
             found += 1
     if the_book:
+        for finding in lint_glossary(the_book.chapters_dir / "glossary.md"):
+            print(finding)
+            found += 1
         check_claim_files(the_book)
     return int(ExitCode.USAGE if found else ExitCode.OK)
 

@@ -45,6 +45,14 @@ def test_order_comes_from_the_table_of_contents(tmp_path):
         load_book(root)
 
 
+def test_the_number_of_a_split_chapter_chooses_all_its_parts(tmp_path):
+    book = load_book(write_book(tmp_path, {name: ["1"] for name in ("05-1-core", "05-2-more", "06-x")}))
+    assert [c.stem for c in book.select(["05"])] == ["05-1-core", "05-2-more"]
+    assert [c.stem for c in book.select(["05-2"])] == ["05-2-more"]
+    with pytest.raises(HarnessError, match=r"'0' fits several"):
+        book.select(["0"])
+
+
 def test_chapters_are_chosen_by_unique_beginnings(tmp_path):
     book = load_book(write_book(tmp_path, {"05-fine-tuning": ["1"], "06-x": ["1"], "06-y": ["1"]}))
     assert [c.stem for c in book.select(["06-y", "05"])] == ["05-fine-tuning", "06-y"]

@@ -282,6 +282,23 @@ def test_the_epub_has_formulas_diagrams_and_solutions(site):
         assert "参考答案" in text and 'lang="zh-CN"' in text
 
 
+def test_the_pdf_has_folds_open_and_the_answers_at_the_end_of_the_page(texts):
+    text = re.sub(r"\s", "", "".join(texts))
+    assert "深处的话" in text and text.index("测验答案") > text.rindex("为什么先去重，再切分？")
+    assert text.count("考题进了课本") == 2 and "✗不对" not in text  # once for each question, none tried
+
+
+def test_the_epub_has_folds_drawings_and_answers(site):
+    with zipfile.ZipFile(site / copies.EPUB) as book:
+        name = next(name for name in book.namelist() if name.endswith(f"{mini_book.CHAPTER}.xhtml"))
+        text = book.read(name).decode()
+        assert book.read("EPUB/05-flow.svg").decode() == mini_book.DRAWING
+    shown = re.sub(r'<div class="quiz-why" hidden="">.*?</div>', "", text)
+    assert "深处的话" in shown and shown.index("测验答案") > shown.rindex("为什么先去重，再切分？")
+    assert shown.count("考题进了课本") == 2
+    assert 'src="05-flow.svg" alt="一个方框里写着“编码器”' in text and 'href="#fig-5-1"' in text
+
+
 def test_a_build_without_copies_leaves_none(site):
     root = site.parents[1]
     build(load_book(root), root / "_build" / "runs" / mini_book.RUN)
