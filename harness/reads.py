@@ -218,7 +218,7 @@ def settle(folder: Path, root: Path, named: Named, *, noted: bool = True, packed
         if mark is not None and now != mark:
             raise Unsettled(f"{_shown(name, root)} {'changed' if now else 'went'} while it ran")
         files[name] = _stamp(name) if mark is not None else []
-    for name in [name for name, stamp in files.items() if stamp and name.endswith(".py")]:
+    for name in [name for name, stamp in files.items() if stamp and _is_plain_module(name)]:
         for other in (Path(name).parent, Path(name).with_suffix("")):  # a package would go before the module
             files.setdefault(str(other / "__init__.py"), _stamp(str(other / "__init__.py")))
     listed = {}
@@ -230,9 +230,17 @@ def settle(folder: Path, root: Path, named: Named, *, noted: bool = True, packed
         files={_shown(name, root): stamp for name, stamp in files.items()},
         listed=listed,
         imported=imported,
-        places={_shown(place, root): _importable(place, imported) for place in sorted(notes.places)},
+        places={
+            _shown(place, root): _importable(place, imported)
+            for place in sorted(notes.places)
+            if Path(place).is_dir()
+        },
         unseen=[*dict.fromkeys((*named.unseen, *notes.unseen))],
     )
+
+
+def _is_plain_module(name: str) -> bool:
+    return name.endswith(".py") and not name.endswith("/__init__.py")
 
 
 def _keep_to_book(notes: _Notes, root: Path) -> None:

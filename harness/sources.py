@@ -28,6 +28,7 @@ _OTHER_PROCESSES = {"spawn", "forkserver"}  # as text: a start method of multipr
 _CELL_COMMANDS = re.compile(r"%%(bash|sh|script|sx|system|!|perl|ruby|pypy|javascript|js|cmd)\b")
 _LINE_COMMAND = re.compile(r"^\s*(?:[\w., ]+=\s*)?(?:!!?|%sx\s|%system\s)\s*(?P<text>.+)$")
 _LINE_RUN = re.compile(r"^\s*%(?P<magic>run|load|loadpy|load_ext|reload_ext|pycat)\s+(?P<text>.+)$")
+_SYSTEM = {("proc",), ("sys",), ("dev",), ("etc",), ("run",), ("usr",)}
 _FILE_NAME = re.compile(r"[^\s:*?<>|\"']{1,200}\.[A-Za-z]\w{0,7}")
 _QUOTED = re.compile(r"\"([^\"\n]{1,300})\"|'([^'\n]{1,300})'")
 
@@ -104,7 +105,8 @@ class _Walk:
 
     def take(self, text: Text, package: str = "", inside: str = "") -> None:
         """Note what *text* says; *inside* is the book's package that it belongs to."""
-        self.found.strings.update(text.strings)
+        if not inside:  # a package of the book finds its files by its own place
+            self.found.strings.update(text.strings)
         self._waiting += [(name, "") for name in text.names]
         self.found.unseen |= {name.partition(".")[0] for name in text.names} & _COMPILED
         self.found.unseen |= {f"processes started by {s}" for s in text.strings if s in _OTHER_PROCESSES}
@@ -250,6 +252,8 @@ def named_files(strings: Iterable[str], folder: Path) -> Iterator[Path]:
     """Files that strings of a notebook in *folder* name, and what looks like one that is not there."""
     for text in strings:
         path = Path(os.path.normpath(folder / Path(text)))
+        if path.parts[1:2] in _SYSTEM:
+            continue
         if is_file(path) or (_FILE_NAME.fullmatch(text) and not path.is_symlink()):
             yield path
 

@@ -80,7 +80,7 @@ def test_the_chapter_draws_maths_diagram_figure_and_box(browser, site):
         page.wait_for_selector("mjx-container[display='true'] mjx-mo")
         page.wait_for_selector("pre.mermaid svg[role] :text('分类头')")  # drawn some time after the page
         assert "从分词到评估" in page.locator("pre.mermaid svg title").first.text_content()
-        assert page.locator(".cell_output img").get_attribute("alt").startswith("损失曲线")
+        assert page.locator(".cell_output img").first.get_attribute("alt").startswith("损失曲线")
         assert page.locator(".run-card").get_by_text("✗ 未通过 1").is_visible()
         assert page.locator(".cell_output pre").first.inner_text().startswith("第 3 轮")
         solution = page.locator("details", has_text="参考答案")
@@ -194,7 +194,7 @@ def test_a_phone_never_scrolls_sideways(browser, site, name):
 def test_a_figure_keeps_its_shape_on_a_phone(browser, site):
     with page_of(browser, viewport=PHONE) as (page, _):
         page.goto(f"{site.address}/{CHAPTER}.html", wait_until="networkidle")
-        figure = page.locator(".cell_output img")
+        figure = page.locator(".cell_output img").first
         width, height, natural = figure.evaluate(
             "e => [e.clientWidth, e.clientHeight, e.naturalWidth / e.naturalHeight]"
         )
