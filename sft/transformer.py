@@ -15,7 +15,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sft.attention import MultiHeadAttention, causal_mask, padding_mask, sinusoidal_positions
+from sft.attention import (
+    CachedAttention,
+    MultiHeadAttention,
+    causal_mask,
+    padding_mask,
+    sinusoidal_positions,
+)
 
 if TYPE_CHECKING:  # it takes seconds to import, and only one function names it
     from transformers import BertModel
@@ -133,9 +139,8 @@ class DecoderLayer(nn.Module):
         super().__init__()
         d, h = config.d_model, config.num_heads
         rotary = config.positions == "rotary"
-        self.attention = MultiHeadAttention(d, h, config.dropout, rotary)
-        look = MultiHeadAttention(d, h, config.dropout) if cross else None
-        self.cross_attention = look
+        self.attention = CachedAttention(d, h, config.dropout, rotary)
+        self.cross_attention = CachedAttention(d, h, config.dropout) if cross else None
         self.feed_forward = FeedForward(config)
         count = 3 if cross else 2
         self.residuals = nn.ModuleList(Residual(config) for _ in range(count))
