@@ -85,8 +85,9 @@ class GroupedAttention(nn.Module):
         self.W_k = nn.Linear(d, g * config.d_k, bias=False)
         self.W_v = nn.Linear(d, g * config.d_k, bias=False)
         self.W_o = nn.Linear(h * config.d_k, d, bias=False)
-        self.q_norm = RMSNorm(config.d_k, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(config.d_k, config.norm_eps) if config.qk_norm else nn.Identity()
+        normed, eps = config.qk_norm, config.norm_eps
+        self.q_norm = RMSNorm(config.d_k, eps) if normed else nn.Identity()
+        self.k_norm = RMSNorm(config.d_k, eps) if normed else nn.Identity()
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, n, heads · d_k) -> (batch, heads, n, d_k)."""
@@ -99,7 +100,7 @@ class GroupedAttention(nn.Module):
         cache: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """(batch, n, d_model) -> the same shape; ``cache`` keeps ``g`` keys and values a position, not ``h``."""
-        Q, K, V = self.split(self.W_q(x)), self.split(self.W_k(x)), self.split(self.W_v(x))
+        Q, K, V = (self.split(W(x)) for W in (self.W_q, self.W_k, self.W_v))
         Q, K = self.q_norm(Q), self.k_norm(K)
         if self.config.positions == "rotary":
             start, base = cache["K"].shape[2] if cache else 0, self.config.rope_base

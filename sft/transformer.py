@@ -286,6 +286,16 @@ def bert_encoder(bert: BertModel) -> Encoder:
     return encoder
 
 
+def cross_weights(decoder: Decoder, input_ids: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+    """Where the last layer looks in the source while it predicts each next token, mean of the heads, (batch, n, m)."""
+    x, mask = decoder.embeddings(input_ids), causal_mask(input_ids.shape[1], device=input_ids.device)
+    *before, last = decoder.layers
+    for layer in before:
+        x = layer(x, memory, mask)
+    x = last.residuals[0](x, lambda y: last.attention(y, mask=mask))
+    return last.cross_attention.weights(x, memory).mean(dim=1)
+
+
 # --- writing -------------------------------------------------------------------------------------------
 
 
@@ -373,3 +383,16 @@ def beam_search(
             break
     final = scores / lengths.view(batch, num_beams) ** length_penalty
     return input_ids.view(batch, num_beams, -1)[torch.arange(batch), final.argmax(-1)]
+
+
+@torch.no_grad()
+def log_probability(
+    decoder: Decoder, input_ids: torch.Tensor, start: int, eos_id: int | None = None
+) -> torch.Tensor:
+    """Of what follows the first ``start`` tokens of each text (batch, n), up to and with the first ``eos_id``, nats."""
+    log_p = decoder(input_ids[:, :-1]).log_softmax(-1)
+    each = log_p.gather(-1, input_ids[:, 1:, None])[..., 0][:, start - 1 :]
+    if eos_id is not None:
+        ends = input_ids[:, start:] == eos_id
+        each = each * (ends.cumsum(1) - ends.long() == 0)  # nothing after the first end
+    return each.sum(1)
