@@ -92,10 +92,10 @@ def measure_lengths(
     return seconds, kept
 
 
-def count_flops(f: Callable[[], Any]) -> int:
-    """Floating-point operations of matrix products in ``f()``, on any device, ``meta`` too."""
+def count_flops(f: Callable[..., Any], *inputs: torch.Tensor) -> int:
+    """Floating-point operations of matrix products in ``f(*inputs)``, on any device, ``meta`` too."""
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        f()
+        f(*inputs)
     return counter.get_total_flops()
 
 
