@@ -18,8 +18,9 @@ from harness.model import Limits
 from harness.notebook import PASSED_OVER
 
 CONFIG_NAME = "harness.yml"
-KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "colab")
+KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "colab", "speed")
 PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
+SLOWEST = 0.01  # that a speed may be said to be
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 _PACKAGE = re.compile(r"[^\W\d]\w*")
 _MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
@@ -54,6 +55,8 @@ class Book:
         str, ...
     ] = ()  # variables that kernels get beside the usual ones; * at the end for any rest
     colab_helper: str | None = None  # module of the book that a set-up cell imports to add what is missing
+    language: str = ""  # of its text, "en" or "zh"; empty where _config.yml does not say
+    speed: float | None = None  # of this machine against the reference; None: measure it
 
     def profile(self, name: str | None) -> Profile:
         """The profile called *name*, or the default one."""
@@ -137,7 +140,22 @@ def load_book(start: Path | None = None) -> Book:
         parameters=_read_parameters(where, data.get("parameters"), chapters, profiles),
         environment=_names(where, "environment", data, _VARIABLE, "MY_DATA or MY_*", ()),
         colab_helper=_module(where, data.get("colab")),
+        language=_language(root / "_config.yml"),
+        speed=_speed(where, data.get("speed")),
     )
+
+
+def _language(path: Path) -> str:
+    """The book's language as the site's configuration names it; its other faults are told when the site is built."""
+    try:
+        config: Any = read_yaml(path)
+    except HarnessError:
+        return ""
+    for key in ("sphinx", "config", "language"):
+        config = config.get(key) if isinstance(config, dict) else None
+    if not isinstance(config, str):
+        return ""
+    return "zh" if config.lower().startswith("zh") else "en"
 
 
 def read_yaml(path: Path) -> Any:
@@ -220,6 +238,19 @@ def _module(where: Path, name: Any) -> str | None:
     if name is not None and not (isinstance(name, str) and _MODULE.fullmatch(name)):
         raise HarnessError(f"{where}: colab must name a module of the book such as sft.setup, not {name!r}")
     return name
+
+
+def _speed(where: Path, value: Any) -> float | None:
+    if value is None:
+        return None
+    if value is False or value == "off":  # YAML reads off as false
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not SLOWEST <= value < math.inf:
+        raise HarnessError(
+            f"{where}: speed must be off, or a number from {SLOWEST:g} up that this machine has of the reference's"
+            f" speed, not {value!r}"
+        )
+    return float(value)
 
 
 def _read_profiles(where: Path, data: Any) -> Mapping[str, Profile]:

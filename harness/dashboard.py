@@ -109,7 +109,7 @@ def render(
     """
     verdicts, known = verdicts_of(document), Background(history, blessed)
     parts = [_summary(document, verdicts), "## 声明与判定"]
-    parts += [LEGEND.zh] * any(verdict.observed for verdict in verdicts)
+    parts += [LEGEND.zh] * any(v.observed and v.outcome is not Outcome.NOT_APPLICABLE for v in verdicts)
     parts += _claims(document, verdicts, titles, known)
     parts += ["## 各章的运行", _chapters(document, titles), "## 环境", _environment(document)]
     if len(history) > 1:

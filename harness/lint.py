@@ -1,8 +1,8 @@
 """What a committed notebook must look like, and the one normal form of its JSON.
 
-Rules: no outputs or execution counts; stable, unique cell ids; one cell tagged ``parameters``; Markdown that reads
-the same in Colab, JupyterLab and the site (no MyST directives or roles); code lines that need no scrolling; no
-measured number typed into prose.
+Rules: no outputs or execution counts; stable, unique cell ids; at most one cell tagged ``parameters``; Markdown that
+reads the same in Colab, JupyterLab and the site (no MyST directives or roles); code lines that need no scrolling;
+no measured number typed into prose.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.notebook import read_document
+from harness.notebook import cell_ids, read_document
 from harness.store import write_text
 
 _METADATA = {
@@ -48,11 +48,11 @@ class Finding:
 def normal_form(notebook: Mapping[str, Any]) -> str:
     """The notebook as it is committed: no outputs, only tags as cell metadata, sorted keys, one-space indent."""
     cells = []
-    for number, cell in enumerate(notebook["cells"]):
+    for cell, name in zip(notebook["cells"], cell_ids(notebook["cells"]), strict=True):
         tags = cell.get("metadata", {}).get("tags") or []
         plain = {
             "cell_type": cell["cell_type"],
-            "id": cell.get("id") or f"cell-{number}",
+            "id": cell.get("id") or name,
             "metadata": {"tags": tags} if tags else {},
             "source": _text(cell).splitlines(keepends=True),
         }
@@ -85,10 +85,10 @@ def fix(path: Path) -> bool:
 def _findings(notebook: Mapping[str, Any], path: Path) -> Iterator[tuple[str, str]]:
     cells = notebook["cells"]
     tagged = [c for c in cells if "parameters" in (c["metadata"].get("tags") or ())]
-    if len(tagged) != 1:
-        yield "-", f"{len(tagged)} cells are tagged parameters; exactly one must be"
+    if len(tagged) > 1:
+        yield "-", f"{len(tagged)} cells are tagged parameters; at most one may be"
     ids = [c.get("id") for c in cells]
-    for number, cell in enumerate(cells):
+    for number, cell in enumerate(cells, 1):
         name = cell.get("id") or str(number)
         if not cell.get("id") or ids.count(cell["id"]) > 1:
             yield name, "no id, or one that is not unique"

@@ -24,6 +24,7 @@ from harness.plan import Planned
 from harness.reading import read_run
 from harness.schedule import Machine
 from harness.shard import Shard
+from harness.speed import Speed, find_speed
 from harness.store import EventLog, write_json
 
 Listener = Callable[[Mapping[str, Any]], None]
@@ -133,6 +134,9 @@ def execute(
         manifest["digests"] = {entry.job.id: digest(entry) for entry in planned}
         write_json(run_dir / "manifest.json", manifest)
         results = room.run_all(planned)
+        if room.speed is not None:
+            manifest["environment"] = here = {**here, "speed": to_json(room.speed)}
+            write_json(run_dir / "manifest.json", manifest)
         earlier = sites_of(before.manifest, room.kept) if before else {}
         if sites := {**earlier, **executor.sites}:
             manifest = with_nodes(manifest, here, sites)
@@ -157,6 +161,7 @@ class _Room:
     variables: Sequence[str]
     here: Mapping[str, Any]  # the environment of this machine
     kept: Mapping[str, JobResult] = field(default_factory=dict)  # by job id: of an earlier start, which stand
+    speed: Speed | None = None  # of this machine, once a job is to run on it
     _trouble: str = ""
     _unlike: set[str] = field(default_factory=set)  # differences of nodes that were told
 
@@ -165,10 +170,17 @@ class _Room:
         results = {entry.job.id: self._settled(entry) for entry in planned}
         rest = [entry for entry in planned if results[entry.job.id] is None]
         if rest:
+            if isinstance(self.executor, LocalExecutor) and not self._is_over():
+                self.speed = self._find_speed(self.executor.machine, rest[0].job)
             setting = Setting(self.book, self.run_dir, self.variables, self.emit, self.cancel, self._is_over)
             done = self.executor.run_all(rest, setting, self.run)
             results |= {entry.job.id: result for entry, result in zip(rest, done, strict=True)}
         return [results[entry.job.id] for entry in planned]
+
+    def _find_speed(self, machine: Machine, job: Job) -> Speed:
+        speed = find_speed(self.book.speed if self.book else None, job.device, machine.threads)
+        self.emit({"event": "speed", "usual": speed.factor == 1, "message": str(speed)})
+        return speed
 
     def _is_over(self) -> bool:
         return self.cancel.is_set() or bool(self.trouble)
@@ -214,6 +226,8 @@ class _Room:
     def _run(self, entry: Planned, folder: Path, run_job: RunJob) -> JobResult:
         parts = self.key_parts(entry) if entry.job.key else {}  # files may have changed since the run began
         job = replace(entry.job, key=cache.key_of(parts) if parts else "")
+        if self.speed is not None:
+            job = replace(job, limits=self.speed.adapt(job.limits))
         result = run_job(job, folder, shown_path(job.notebook, self.book))
         if parts and self.book and result.state is JobState.COMPLETED and self._stands_here(job):
             try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import dashboard
-from harness.model import FINISHED, METRIC_MIME, JobResult, Outcome, Verdict
+from harness.model import FINISHED, METRIC_MIME, JobResult, Outcome, Verdict, worst_of
 from harness.notebook import PAPERMILL_TAGS
 from harness.wording import format_memory, format_number, format_range, format_seconds
 
@@ -133,7 +133,7 @@ def place_in(source: Notebook, staged: Mapping[str, Any], line: int) -> str:
 
 def find_citation(source: Notebook, key: str) -> str:
     """Where a chapter first cites *key*, as :func:`place_in` writes it; empty where it does not."""
-    for number, cell in enumerate(source["cells"]):
+    for number, cell in enumerate(source["cells"], 1):
         for line, text in enumerate(text_of(cell).splitlines(), 1):
             if any(found[2] == key for found in _CITATION.finditer(text)):
                 return _place(cell.get("id") or str(number), line)
@@ -251,14 +251,16 @@ def _show_metric(output: dict[str, Any], evidence: Evidence | None) -> dict[str,
 
 
 def _verdict_link(name: str, evidence: Evidence | None) -> str:
-    verdict = next((v for v in evidence.verdicts if v.claim == name), None) if evidence else None
-    if verdict is None or verdict.outcome is Outcome.UNEXPECTED:
+    """The worst of what was judged of a claim: one reference may hold where another, or a seed, does not."""
+    mine = [v for v in evidence.verdicts if v.claim == name] if evidence else []
+    worst = worst_of(mine)
+    if worst is None or worst is Outcome.UNEXPECTED:
         return ""
-    words = dashboard.outcome_words(verdict.outcome)
-    mark = f"verdict verdict-{verdict.outcome.value}"
+    words = dashboard.outcome_words(worst)
+    mark = f"verdict verdict-{worst.value}"
     if evidence is None or not evidence.has_dashboard:
         return f' <span class="{mark}">{words}</span>'
-    anchor = dashboard.chapter_anchor(verdict.chapter)
+    anchor = dashboard.chapter_anchor(mine[0].chapter)
     return f' <a class="{mark}" href="reproduction.html#{anchor}">{words}</a>'
 
 
