@@ -106,6 +106,60 @@ class MultiHeadAttention(nn.Module):
         """(batch, n, d_model) -> (batch, h, n, d_k)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
+    def project(
+        self, x: torch.Tensor, memory: torch.Tensor | None = None, start: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries (batch, h, n, d_k), keys and values (batch, h, m, d_k) of all heads.
+
+        ``start`` is the position of the first row of ``x``, for rotary positions.
+        """
+        source = x if memory is None else memory
+        Q, K, V = self.W_q(x), self.W_k(source), self.W_v(source)
+        Q, K, V = self.split(Q), self.split(K), self.split(V)
+        return (rotate(Q, start), rotate(K, start), V) if self.rotary else (Q, K, V)
+
+    def mix(
+        self, Q: torch.Tensor, K: torch.Tensor, V: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What the heads found, side by side again and mixed by the last projection, (batch, n, d_model)."""
+        dropout = self.dropout if self.training else 0.0
+        Z = F.scaled_dot_product_attention(Q, K, V, attn_mask=mask, dropout_p=dropout)
+        return self.W_o(Z.transpose(1, 2).flatten(-2))
+
+    def forward(
+        self, x: torch.Tensor, memory: torch.Tensor | None = None, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Let each position of ``x`` (batch, n, d_model) look at ``memory`` (batch, m, d_model), or at ``x`` itself.
+
+        ``mask`` is broadcastable to (batch, h, n, m). Returns (batch, n, d_model).
+        """
+        return self.mix(*self.project(x, memory), mask)
+
+    def weights(
+        self, x: torch.Tensor, memory: torch.Tensor | None = None, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What each head looks at, (batch, h, n, m): to be drawn, not for training."""
+        return attention(*self.project(x, memory), mask)[1]
+
+
+def remember(
+    cache: dict[str, torch.Tensor] | None, K: torch.Tensor, V: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of all positions so far, (batch, h, m, d_k); ``cache`` keeps them. None keeps nothing."""
+    if cache:
+        K, V = torch.cat((cache["K"], K), dim=2), torch.cat((cache["V"], V), dim=2)
+    if cache is not None:
+        cache.update(K=K, V=V)
+    return K, V
+
+
+class CachedAttention(MultiHeadAttention):
+    """:class:`MultiHeadAttention` that does not compute keys and values twice.
+
+    The ``cache`` of :meth:`forward` holds those of earlier calls. Attention of ``x`` to itself appends to it;
+    attention to ``memory`` fills it once and then reads it.
+    """
+
     def forward(
         self,
         x: torch.Tensor,
@@ -113,41 +167,8 @@ class MultiHeadAttention(nn.Module):
         mask: torch.Tensor | None = None,
         cache: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Let each position of ``x`` (batch, n, d_model) look at ``memory`` (batch, m, d_model), or at ``x`` itself.
-
-        Args:
-            mask: broadcastable to (batch, h, n, m).
-            cache: keys and values of earlier calls, and the place where those of this call are put. Attention to
-                ``x`` itself appends to it; attention to ``memory`` fills it once and then reads it.
-
-        Returns:
-            (batch, n, d_model).
-        """
-        Q, K, V = self.project(x, memory, cache)
-        dropout = self.dropout if self.training else 0.0
-        Z = F.scaled_dot_product_attention(Q, K, V, attn_mask=mask, dropout_p=dropout)
-        return self.W_o(Z.transpose(1, 2).flatten(-2))
-
-    def project(
-        self, x: torch.Tensor, memory: torch.Tensor | None, cache: dict[str, torch.Tensor] | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries (batch, h, n, d_k), keys and values (batch, h, m, d_k) of all heads."""
-        Q = self.split(self.W_q(x))
+        """As without a cache; with one, ``x`` (batch, n, d_model) are the positions that are new."""
         if memory is not None and cache:
-            return Q, cache["K"], cache["V"]
-        source = x if memory is None else memory
-        K, V = self.split(self.W_k(source)), self.split(self.W_v(source))
-        if self.rotary:
-            start = cache["K"].shape[2] if cache else 0
-            Q, K = rotate(Q, start), rotate(K, start)
-        if cache:
-            K, V = torch.cat((cache["K"], K), dim=2), torch.cat((cache["V"], V), dim=2)
-        if cache is not None:
-            cache.update(K=K, V=V)
-        return Q, K, V
-
-    def weights(
-        self, x: torch.Tensor, memory: torch.Tensor | None = None, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """What each head looks at, (batch, h, n, m): to be drawn, not for training."""
-        return attention(*self.project(x, memory, None), mask)[1]
+            return self.mix(self.split(self.W_q(x)), cache["K"], cache["V"], mask)
+        Q, K, V = self.project(x, memory, start=cache["K"].shape[2] if cache else 0)
+        return self.mix(Q, *remember(cache, K, V), mask)

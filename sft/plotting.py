@@ -222,6 +222,33 @@ def plot_learning_curve(
     return figure
 
 
+def plot_grid(
+    values: Any,
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> Figure:
+    """A matrix as a grid of greys, dark where a value is large: who looks at whom, position vectors.
+
+    ``rows`` and ``columns`` name the lines of the grid, tokens for instance.
+    """
+    values = np.asarray(values)
+    if values.ndim != 2:
+        raise ValueError(f"values must be a matrix, not of shape {values.shape}")
+    figure, axes = plt.subplots(figsize=(5.6, 4.4))
+    axes.imshow(values, cmap="Greys", aspect="auto")
+    axes.grid(False)
+    if columns is not None:
+        axes.set_xticks(range(len(columns)), columns, fontsize=9)
+    if rows is not None:
+        axes.set_yticks(range(len(rows)), rows, fontsize=9)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    return figure
+
+
 def _register_font() -> str:
     """The name of the book's font, known to matplotlib from now on."""
     if not FONT_FILE.is_file():

@@ -15,7 +15,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sft.attention import MultiHeadAttention, causal_mask, padding_mask, sinusoidal_positions
+from sft.attention import (
+    CachedAttention,
+    MultiHeadAttention,
+    causal_mask,
+    padding_mask,
+    sinusoidal_positions,
+)
 
 if TYPE_CHECKING:  # it takes seconds to import, and only one function names it
     from transformers import BertModel
@@ -133,9 +139,8 @@ class DecoderLayer(nn.Module):
         super().__init__()
         d, h = config.d_model, config.num_heads
         rotary = config.positions == "rotary"
-        self.attention = MultiHeadAttention(d, h, config.dropout, rotary)
-        look = MultiHeadAttention(d, h, config.dropout) if cross else None
-        self.cross_attention = look
+        self.attention = CachedAttention(d, h, config.dropout, rotary)
+        self.cross_attention = CachedAttention(d, h, config.dropout) if cross else None
         self.feed_forward = FeedForward(config)
         count = 3 if cross else 2
         self.residuals = nn.ModuleList(Residual(config) for _ in range(count))
@@ -281,6 +286,16 @@ def bert_encoder(bert: BertModel) -> Encoder:
     return encoder
 
 
+def cross_weights(decoder: Decoder, input_ids: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+    """Where the last layer looks in the source while it predicts each next token, mean of the heads, (batch, n, m)."""
+    x, mask = decoder.embeddings(input_ids), causal_mask(input_ids.shape[1], device=input_ids.device)
+    *before, last = decoder.layers
+    for layer in before:
+        x = layer(x, memory, mask)
+    x = last.residuals[0](x, lambda y: last.attention(y, mask=mask))
+    return last.cross_attention.weights(x, memory).mean(dim=1)
+
+
 # --- writing -------------------------------------------------------------------------------------------
 
 
@@ -368,3 +383,16 @@ def beam_search(
             break
     final = scores / lengths.view(batch, num_beams) ** length_penalty
     return input_ids.view(batch, num_beams, -1)[torch.arange(batch), final.argmax(-1)]
+
+
+@torch.no_grad()
+def log_probability(
+    decoder: Decoder, input_ids: torch.Tensor, start: int, eos_id: int | None = None
+) -> torch.Tensor:
+    """Of what follows the first ``start`` tokens of each text (batch, n), up to and with the first ``eos_id``, nats."""
+    log_p = decoder(input_ids[:, :-1]).log_softmax(-1)
+    each = log_p.gather(-1, input_ids[:, 1:, None])[..., 0][:, start - 1 :]
+    if eos_id is not None:
+        ends = input_ids[:, start:] == eos_id
+        each = each * (ends.cumsum(1) - ends.long() == 0)  # nothing after the first end
+    return each.sum(1)

@@ -445,6 +445,36 @@ def make_tiny_bert_repo(
     return dest
 
 
+def make_tiny_qwen_repo(dest: Path, tokenizer_source: Path) -> Path:
+    """A model repository in the layout of Qwen/Qwen3-0.6B, with a tiny random model and the tokenizer of another.
+
+    Args:
+        dest: the repository's folder, `<folder>/models/Qwen/Qwen3-0.6B`.
+        tokenizer_source: a folder with config.json, tokenizer.json and tokenizer_config.json.
+    """
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    dest.mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(tokenizer_source / name, dest / name)
+    vocab_size = json.loads((tokenizer_source / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
+    )
+    Qwen3ForCausalLM(config).save_pretrained(dest)
+    return dest
+
+
 def _bert_shapes(config: Mapping[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of each tensor of a pre-trained BERT checkpoint."""
     width, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]

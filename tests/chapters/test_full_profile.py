@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sft.hub import PRETRAINED
 from tests.hub_server import (
     Behaviour,
     HubServer,
     make_chnsenticorp_repo,
     make_tiny_bert_repo,
+    make_tiny_qwen_repo,
     shared_data,
 )
 
@@ -33,6 +35,7 @@ def repositories(tmp_path_factory) -> Path:
     make_tiny_bert_repo(
         folder / "models" / "google-bert" / "bert-base-chinese", shared_data("bert-base-chinese-tokenizer")
     )
+    make_tiny_qwen_repo(folder / "models" / "Qwen" / "Qwen3-0.6B", PRETRAINED / "mini-gpt-zh")
     make_chnsenticorp_repo(
         folder / "datasets" / "lansinuote" / "ChnSentiCorp", shared_data("chnsenticorp_hfl")
     )
@@ -70,20 +73,23 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
     assert done.returncode == 1
 
 
-@pytest.mark.parametrize("chapter", ["01-background", "02-core-concepts", "03-algorithm", "04-mathematics"])
-def test_the_other_chapters_take_their_encoder_from_the_hub(repositories: Path, tmp_path: Path, chapter: str):
+@pytest.mark.parametrize(
+    "chapter",
+    ["01-background", "02-core-concepts", "03-1-transformer", "03-2-decoder", "04-mathematics"],
+)
+def test_the_other_chapters_take_their_model_from_the_hub(repositories: Path, tmp_path: Path, chapter: str):
     profiles = yaml.safe_load((ROOT / "harness.yml").read_text(encoding="utf-8"))["parameters"][chapter]
-    encoder = profiles["full"].get("model_name")
-    small = [f"{name}={value}" for name, value in profiles["smoke"].items() if name != "model_name"]
+    named = {key: profiles["full"].get(key) for key in ("model_name", "decoder_name")}
+    small = [f"{name}={value}" for name, value in profiles["smoke"].items() if name not in named]
     with HubServer(repositories) as hub:
-        done = run_full(
-            tmp_path / "run", hub.environment(tmp_path / "home"), chapter=chapter[:2], small=small
-        )
-        asked = [request for request in hub.requests if "bert-base-chinese" in str(request)]
+        done = run_full(tmp_path / "run", hub.environment(tmp_path / "home"), chapter=chapter, small=small)
+        requests = " ".join(map(str, hub.requests))
     (job,) = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["jobs"]
     assert job["state"] == "completed", done.stdout[-2000:] + done.stderr[-2000:]
-    assert job["parameters"].get("model_name") == encoder
-    assert bool(asked) == (encoder is not None)
+    for key, name in named.items():
+        assert name is None or job["parameters"].get(key) == name
+    asked = {name for name in ("google-bert/bert-base-chinese", "Qwen/Qwen3-0.6B") if name in requests}
+    assert asked == {name for name in named.values() if name}
 
 
 def test_local_folder_needs_no_hub(tmp_path: Path):

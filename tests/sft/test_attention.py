@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sft.attention import (
+    CachedAttention,
     MultiHeadAttention,
     attention,
     causal_mask,
@@ -97,7 +98,7 @@ def test_dropout_only_in_training():
 
 @pytest.mark.parametrize("rotary", [False, True])
 def test_cache_gives_what_the_whole_gives(rotary):
-    layer = MultiHeadAttention(8, 2, rotary=rotary).double().eval()
+    layer = CachedAttention(8, 2, rotary=rotary).double().eval()
     x = torch.randn(2, 6, 8, dtype=torch.float64)
     whole = layer(x, mask=causal_mask(6))
     cache: dict = {}
@@ -107,7 +108,7 @@ def test_cache_gives_what_the_whole_gives(rotary):
 
 
 def test_cache_of_a_source_is_filled_once():
-    layer = MultiHeadAttention(8, 2).eval()
+    layer = CachedAttention(8, 2).eval()
     x, memory, cache = torch.randn(1, 3, 8), torch.randn(1, 4, 8), {}
     first = layer(x, memory, cache=cache)
     again = layer(x, torch.full_like(memory, math.nan), cache=cache)  # must not be read again

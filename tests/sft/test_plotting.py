@@ -71,6 +71,9 @@ FIGURES = {
     ),
     "reliability": reliability,
     "learning curve": learning_curve,
+    "grid": lambda: plotting.plot_grid(
+        np.eye(2), title="各看各的", xlabel="被看的", ylabel="在看的", rows=["甲", "乙"], columns=["甲", "乙"]
+    ),
 }
 
 

@@ -20,7 +20,9 @@ from sft.transformer import (
     TransformerConfig,
     beam_search,
     bert_encoder,
+    cross_weights,
     greedy,
+    log_probability,
 )
 from tests.sft.test_attention import pytorch_twin
 
@@ -195,3 +197,28 @@ def test_shared_token_vectors_and_gradients_everywhere():
     assert model.decoder.embeddings.tokens.weight is model.encoder.embeddings.tokens.weight
     model(torch.tensor([[3, 4]]), torch.tensor([[1, 5, 6]])).logsumexp(-1).sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_log_probability_is_the_sum_of_the_steps_and_ends_with_the_text():
+    decoder = Decoder(TransformerConfig(**SMALL), cross=False).double().eval()
+    rows = torch.tensor([[1, 4, 5, 2, 7], [1, 4, 6, 7, 8]])
+    with torch.no_grad():
+        steps = [
+            decoder(rows[:, :i])[:, -1].log_softmax(-1).gather(1, rows[:, i : i + 1]) for i in range(2, 5)
+        ]
+    a, b, c = torch.cat(steps, dim=1).unbind(1)
+    torch.testing.assert_close(log_probability(decoder, rows, 2), a + b + c)
+    ended = log_probability(decoder, rows, 2, eos_id=2)
+    torch.testing.assert_close(ended, torch.stack(((a + b)[0], (a + b + c)[1])))
+
+
+def test_cross_weights_are_those_that_the_last_layer_used():
+    model = Transformer(TransformerConfig(**SMALL, norm_first=False)).double().eval()
+    source, target, seen = torch.tensor([[3, 4, 5]]), torch.tensor([[1, 5, 6, 7]]), []
+    last = model.decoder.layers[-1].cross_attention
+    memory = model.encoder(source)
+    last.register_forward_hook(lambda module, given, result: seen.append(module.weights(given[0], memory)))
+    model.decoder(target, memory)
+    A = cross_weights(model.decoder, target, memory)
+    torch.testing.assert_close(A, seen[0].mean(1))
+    torch.testing.assert_close(A.sum(-1), torch.ones(1, 4, dtype=torch.float64))

@@ -1,0 +1,56 @@
+"""`sft/depth.py` and `sft/stages.py`: the experiments of chapter 3 vary what they say, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from sft import depth, stages
+from sft.decoder import ModernDecoder
+
+
+@pytest.mark.parametrize("variant", depth.VARIANTS)
+def test_blocks_are_what_they_are_called(variant):
+    residual, norm = depth.VARIANTS[variant]
+    blocks = depth.stack(variant, 2)
+    assert isinstance(blocks[0].norm, nn.LayerNorm if norm else nn.Identity)
+    for parameter in blocks[0].f.parameters():
+        nn.init.zeros_(parameter)
+    x = torch.randn(4, 32)
+    kept = x if residual else torch.zeros_like(x)
+    expected = nn.functional.layer_norm(kept, (32,)) if norm == "post" else kept
+    torch.testing.assert_close(blocks[0](x), expected)
+
+
+def test_without_norm_and_residual_gradients_keep_their_size_on_average():
+    ratios = [depth.gradient_ratio("什么都没有", 12, seed) for seed in range(8)]
+    assert 0.5 < sum(ratios) / len(ratios) < 2
+    assert depth.gradient_ratio("只有残差", 12) > 10
+
+
+def test_a_shallow_stack_learns_to_add():
+    assert depth.learn_to_add("pre-norm", 2) == 1.0
+    assert depth.learn_to_add("pre-norm", 2, steps=0) < 0.4
+
+
+def test_each_stage_differs_from_the_one_before_and_sizes_stay_alike():
+    configs = list(stages.decoder_stages().values())
+    assert len(set(configs)) == len(configs) == 8
+    sizes = [sum(p.numel() for p in stages.build_decoder(c).parameters()) for c in configs]
+    assert max(sizes) < 1.1 * min(sizes)
+    last = stages.build_decoder(configs[-1])
+    assert isinstance(last, ModernDecoder) and last.layers[0].attention.config.qk_norm
+
+
+def test_blocks_of_the_dictionary_do_not_overlap_and_a_score_is_repeatable():
+    blocks, test = stages.dictionary_blocks()
+    assert blocks.shape[1] == test.shape[1] == stages.BLOCK and len(test) == 400
+    assert set(blocks.unique().tolist()) <= set(range(stages.VOCAB_SIZE))
+    config, seen = stages.decoder_stages()["2017"], []
+
+    def train(model, loss_of, steps, lr):
+        seen.append((steps, loss_of(model).item()))
+
+    scores = [stages.held_out_loss(config, blocks, test[:8], train, 7, 0) for _ in range(2)]
+    assert scores[0] == scores[1] and seen[0] == seen[1] and seen[0][0] == 7
