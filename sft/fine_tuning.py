@@ -1,6 +1,6 @@
 """Fine-tuning a model of `transformers` with the ecosystem's own pieces: the loop that chapter 5 writes out.
 
-`fine_tune` and `predict` stand in chapter 5 with the same source; a test compares the two. The rest is what the
+`training_loop` and `predict` stand in chapter 5 with the same source; a test compares the two. The rest is what the
 chapter's experiments repeat for every model that they train.
 """
 
@@ -27,7 +27,7 @@ from sft.training import autocast, length_buckets, set_seed
 Collate = Callable[[list[dict]], dict]
 
 
-def fine_tune(model, loader, optimizer, scheduler, num_epochs):
+def training_loop(model, loader, optimizer, scheduler, num_epochs):
     """Train ``model`` on the batches of ``loader``, ``num_epochs`` times over.
 
     Args:
@@ -136,7 +136,7 @@ def train(
     seed: int = 0,
     warmup_fraction: float = 0.1,
 ) -> list[float]:
-    """:func:`fine_tune` with AdamW, a linear schedule and batches of similar lengths; losses of all steps."""
+    """:func:`training_loop` with AdamW, a linear schedule and batches of similar lengths; losses of all steps."""
     set_seed(seed)
     lengths = [len(ids) for ids in rows["input_ids"]]
     loader = DataLoader(rows, batch_sampler=Buckets(lengths, batch_size, seed), collate_fn=collate)
@@ -144,4 +144,4 @@ def train(
     optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.0)
     total = num_epochs * len(loader)
     scheduler = get_linear_schedule_with_warmup(optimizer, round(warmup_fraction * total), total)
-    return fine_tune(model, loader, optimizer, scheduler, num_epochs)
+    return training_loop(model, loader, optimizer, scheduler, num_epochs)

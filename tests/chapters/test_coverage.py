@@ -40,7 +40,8 @@ ARTICLE = {
         "4.2 公式推导过程",
         "4.3 案例分析与讲解",
     ],
-    "05-fine-tuning": ["第 5 章 项目实践", "5.1 开发环境搭建", "5.2 源代码详细实现", "5.3 代码解读与分析"],
+    "05-1-fine-tuning": ["第 5 章 项目实践", "5.1 开发环境搭建", "5.2 源代码详细实现"],
+    "05-2-experiments": ["第 5 章 项目实践", "5.3 代码解读与分析"],
 }
 # In the order of the page. E56-E81 belong to chapters 6-9; E82 was found when chapter 2 was written.
 ERRATA = [f"E{n:02d}" for n in (*range(1, 23), 82, *range(23, 56))]
