@@ -113,7 +113,10 @@ def test_buckets_hold_every_row_once_a_pass_and_in_another_order_each():
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_the_loop_is_what_trainer_does(folder, rows, tokenizer, tmp_path, dropout):
-    """Equal initial weights and batches: `Trainer` with its defaults ends where the loop ends, dropout included."""
+    """Equal initial weights and batches: `Trainer` with its defaults ends where the loop ends, dropout included.
+
+    One epoch: in the second, `Trainer` has drawn from the loader's generator once more and shuffles otherwise.
+    """
     from torch.utils.data import DataLoader
     from transformers import get_linear_schedule_with_warmup
 
@@ -124,7 +127,7 @@ def test_the_loop_is_what_trainer_does(folder, rows, tokenizer, tmp_path, dropou
 
     def loader():
         return DataLoader(
-            rows, 8, shuffle=True, collate_fn=collate, generator=torch.Generator().manual_seed(2)
+            rows, 4, shuffle=True, collate_fn=collate, generator=torch.Generator().manual_seed(2)
         )
 
     class SameBatches(Trainer):
@@ -134,17 +137,18 @@ def test_the_loop_is_what_trainer_does(folder, rows, tokenizer, tmp_path, dropou
     ours, theirs = (load_classifier(folder, num_labels=2, dropout=dropout) for _ in range(2))
     optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-3, weight_decay=0.0)
     set_seed(4)
-    losses = training_loop(ours, loader(), optimizer, get_linear_schedule_with_warmup(optimizer, 1, 8), 2)
+    losses = training_loop(ours, loader(), optimizer, get_linear_schedule_with_warmup(optimizer, 1, 8), 1)
     arguments = TrainingArguments(
-        output_dir=str(tmp_path), num_train_epochs=2, learning_rate=1e-3, per_device_train_batch_size=8,
+        output_dir=str(tmp_path), num_train_epochs=1, learning_rate=1e-3, per_device_train_batch_size=4,
         warmup_steps=1, bf16=has_bf16(torch.device("cpu")), use_cpu=True, seed=4, save_strategy="no",
         logging_steps=1, report_to="none", disable_tqdm=True,
     )  # fmt: skip
     trainer = SameBatches(theirs, arguments, data_collator=collate, train_dataset=rows)
     trainer.train()
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert np.allclose(losses, logged, atol=2e-3)
-    assert np.allclose(predict(ours, rows, collate), predict(theirs, rows, collate), atol=0.02)
+    assert len(losses) == 8
+    assert np.allclose(losses, logged, atol=1e-4)
+    assert np.allclose(predict(ours, rows, collate), predict(theirs, rows, collate), atol=1e-3)
 
 
 def test_a_saved_model_is_read_whole_by_the_class_that_it_names(folder, rows, tokenizer, tmp_path):
