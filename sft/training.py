@@ -1,6 +1,6 @@
-"""Fine-tuning a classifier: the loop of chapter 5 and the pieces it is made of.
+"""Fine-tuning a classifier: a loop with checkpoints, early stopping and buckets, and the pieces it is made of.
 
-The functions that chapter 5 teaches stand here with the same source; a test compares the two.
+Chapter 5 writes out a plainer loop, which stands in :mod:`sft.fine_tuning`; `length_buckets` it teaches from here.
 """
 
 from __future__ import annotations
@@ -163,7 +163,10 @@ def make_optimizer(model, lr, weight_decay=0.01):
 
 
 def warmup_linear(step, total_steps, warmup_fraction=0.1):
-    """Factor on the learning rate: up from 0 to 1 over the warm-up, then down to 0 in a straight line."""
+    """Factor on the learning rate: from 1 / warm-up up to 1 over the warm-up, then down to 0 in a straight line.
+
+    Unlike ``transformers.get_linear_schedule_with_warmup``, whose first step has a factor of 0.
+    """
     warmup_steps = max(1, round(total_steps * warmup_fraction))
     if step < warmup_steps:
         return (step + 1) / warmup_steps
