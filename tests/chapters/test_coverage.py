@@ -201,9 +201,6 @@ def test_the_errata_page_does_not_hang_on_the_chapters():
     assert re.findall(r"\]\([^):]*\.ipynb[^)]*\)", text) == []
 
 
-AWAITED = {"过拟合": "chapter 5 is being written anew and will say it"}  # term -> why no chapter uses it yet
-
-
 class Term(NamedTuple):
     name: str
     others: tuple[str, ...]  # English, abbreviations; of a name in Latin script its Chinese
@@ -243,12 +240,7 @@ def test_terms_are_sorted_latin_first_then_by_pinyin():
     assert names == sorted(names, key=place)
 
 
-def each_term() -> list:
-    awaited = {name: (pytest.mark.xfail(strict=True, reason=why),) for name, why in AWAITED.items()}
-    return [pytest.param(term, id=term.name, marks=awaited.get(term.name, ())) for term in glossary()]
-
-
-@pytest.mark.parametrize("term", each_term())
+@pytest.mark.parametrize("term", glossary(), ids=lambda term: term.name)
 def test_a_terms_link_leads_to_where_it_is_used(term: Term):
     part = "\n".join(line.text for line in section(term.page, term.fragment)).casefold()
     part = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", part)  # links read as their text

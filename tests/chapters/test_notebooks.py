@@ -169,7 +169,7 @@ def test_the_reader_comes_first(path: Path):
         else None,
         "the article is named": prose.count("原文") or None,
         "what the prelude does is done by hand": re.findall(
-            r"def say|use_book_style\(|set_verbosity_error|set_seed\(seed\)", "\n".join(code)
+            r"def say|use_book_style\(|set_verbosity_error", "\n".join(code)
         )
         or None,
         "call-outs 常见误解": n if (n := prose.count("> **常见误解**")) > 6 else None,
