@@ -98,9 +98,11 @@ class Client(NotebookClient):
     async def async_start_new_kernel_client(self) -> Any:
         limit = START_TIMEOUT
         overdue = f"did not answer in {START_TIMEOUT} s; does it speak Jupyter's protocol?"
+        remedy = ""
         if self._rest() < limit:
             limit = self._rest()
             overdue = f"ran past {self.limits.told('notebook')} as it started"
+            remedy = self.limits.remedy("notebook")
         for tries_left in reversed(range(START_TRIES)):
             self.kc = self.km.client()
             self.kc.start_channels()
@@ -108,7 +110,7 @@ class Client(NotebookClient):
                 await self.kc.wait_for_ready(timeout=limit)
                 break
             except Exception:
-                error = start_error(self.kernel_name, self.km, overdue, self.log_file)
+                error = start_error(self.kernel_name, self.km, overdue, self.log_file, remedy)
                 await self._async_cleanup_kernel()
                 if not tries_left or error.running or "address already in use" not in str(error).lower():
                     raise error from None
@@ -307,9 +309,9 @@ class Client(NotebookClient):
         """Seconds the next cell may take: its own limit or what the notebook has left."""
         own, rest = self.limits.cell, None if self.deadline is None else self._rest()
         if rest is not None and (own is None or rest < own):
-            self.limit_hit = self.limits.told("notebook")
+            self.limit_hit = f"{self.limits.told('notebook')}; {self.limits.remedy('notebook')}"
             return rest
-        self.limit_hit = self.limits.told("cell") if own else ""
+        self.limit_hit = f"{self.limits.told('cell')}; {self.limits.remedy('cell')}" if own else ""
         return own
 
     async def _async_handle_timeout(self, timeout: float, cell: Any = None) -> None:

@@ -327,7 +327,8 @@ class _Watch:
         if self._stopped_for == "cancelled":
             return {"state": JobState.CANCELLED, "reason": "interrupted", "cells": cells}
         if self._stopped_for == "timed_out":
-            reason = f"was killed, as it did not stop at {self._job.limits.told('notebook')}"
+            limits = self._job.limits
+            reason = f"did not stop at {limits.told('notebook')} and was killed; {limits.remedy('notebook')}"
             return {"state": JobState.TIMED_OUT, "reason": reason, "cells": cells}
         reason = f"the process that ran it died ({describe_exit(code)}); see {self._folder / 'log.txt'}"
         return {"state": JobState.DEAD, "reason": reason, "cells": cells}

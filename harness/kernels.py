@@ -168,16 +168,20 @@ def language_of(kernel: str) -> str:
     return spec.language or "python"
 
 
-def start_error(kernel: str, manager: KernelManager, overdue: str, log: Path) -> KernelStartError:
+def start_error(
+    kernel: str, manager: KernelManager, overdue: str, log: Path, remedy: str = ""
+) -> KernelStartError:
     """Why the kernel that *manager* started did not answer.
 
     Args:
         overdue: what it did where it still runs.
         log: where it prints.
+        remedy: for that, where there is one.
     """
     code = manager.exit_code
     if code is None:
-        return KernelStartError(f"the kernel {kernel!r} {overdue} (its log: {log})", None, running=True)
+        told = f"the kernel {kernel!r} {overdue} (its log: {log})"
+        return KernelStartError(f"{told}; {remedy}" if remedy else told, None, running=True)
     return KernelStartError(describe_death(kernel, code, log), code, running=False)
 
 

@@ -78,17 +78,17 @@ class Limits:
     factor: float = 1.0  # what a profile's were multiplied by on a slow machine; see harness.speed
 
     def told(self, name: str) -> str:
-        """The limit called *name* and how to raise it, as the reason of a time-out says it."""
-        seconds = getattr(self, name)
+        """The limit called *name*, as the reason of a time-out says it."""
+        seconds, slow = getattr(self, name), ""
+        if self.factor != 1 and name not in self.given:
+            slow = f" ({seconds / self.factor:g} s × {self.factor:g} for a slow machine)"
+        return f"the {name}'s limit of {seconds:g} s{slow}"
+
+    def remedy(self, name: str) -> str:
+        """How to raise it."""
         if name in self.given:
-            return f"the {name}'s limit of {seconds:g} s; give --{name}-timeout more"
-        made = (
-            f" ({seconds / self.factor:g} s × {self.factor:g} for a slow machine)" if self.factor != 1 else ""
-        )
-        return (
-            f"the {name}'s limit of {seconds:g} s{made};"
-            f" raise it with --{name}-timeout, or with {name}_timeout in harness.yml"
-        )
+            return f"give --{name}-timeout more"
+        return f"raise it with --{name}-timeout, or with {name}_timeout in harness.yml"
 
 
 @dataclass(frozen=True)

@@ -654,6 +654,9 @@ def test_a_kernel_that_never_answers(run, tmp_path, monkeypatch):
     assert result.reason.startswith(
         "before the first cell: the kernel 'mute' ran past the notebook's limit of 4 s as it started (its log: "
     )
+    assert result.reason.endswith(
+        "/log.txt); raise it with --notebook-timeout, or with notebook_timeout in harness.yml"
+    )
 
 
 TCP_ONLY = """

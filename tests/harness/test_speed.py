@@ -170,5 +170,6 @@ def test_a_time_out_says_which_limit_and_how_to_raise_it(tmp_path):
     (result,) = run(root, tmp_path / "two", cell_timeout=1).results
     assert result.reason.endswith("ran past the cell's limit of 1 s; give --cell-timeout more")
     (result,) = run(root, tmp_path / "three", cell_timeout=30, notebook_timeout=3).results
-    # stopped in its cell; on a machine that is slow to start kernels, from outside
-    assert result.reason.endswith("the notebook's limit of 3 s; give --notebook-timeout more")
+    # in its cell; on a machine that is slow to start kernels, before it
+    assert "ran past the notebook's limit of 3 s" in result.reason or "was killed" in result.reason
+    assert result.reason.endswith("; give --notebook-timeout more")
