@@ -46,7 +46,7 @@ TAUGHT = {  # number of the chapter -> what later chapters take from `sft/` beca
     "04": {"rotate"},
     "05": {"training_loop", "predict", "length_buckets"},
 }
-NOT_YET = {"01-background", "02-core-concepts", "04-mathematics"}
+NOT_YET = {"01-background", "02-core-concepts"}
 """Chapters that are not yet written anew for the reader: see `test_the_reader_comes_first`."""
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 
