@@ -22,6 +22,7 @@ for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
 CHAPTERS = Path(__file__).with_name("chapters")
 OF_FIXTURE = {
     "browser": "browser",
+    "chromium": "browser",
     "cluster": "ray",
     "site": "slow",
     "built_book": "slow",
