@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.model import to_json
 from harness.notebook import Notebook
 from harness.opened import NOTES
 from harness.sources import follow, named_files
@@ -154,7 +153,7 @@ def _read_notes(folder: Path) -> _Notes:
     for line in lines:
         try:
             notes.take(*json.loads(line))
-        except ValueError:  # cut off by a full disk
+        except (ValueError, TypeError, LookupError):  # cut off by a full disk
             return _Notes()
     return notes
 
@@ -301,8 +300,15 @@ def changes(reads: Reads, root: Path) -> Iterator[str]:
 
 
 def write_reads(folder: Path, reads: Reads) -> None:
-    """Keep them beside the job's result."""
-    write_json(folder / READS, to_json(reads))
+    """Keep them beside the job's result.
+
+    Raises:
+        Unsettled: a name cannot be written.
+    """
+    try:
+        write_json(folder / READS, reads)
+    except UnicodeEncodeError:
+        raise Unsettled("it read a file whose name is no UTF-8; rename the file") from None
 
 
 def read_reads(folder: Path) -> Reads:

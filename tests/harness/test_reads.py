@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from notebooks import outputs_of, write_book, write_notebook
@@ -17,7 +20,7 @@ from harness import reads as reads_module
 from harness.cli import main
 from harness.notebook import read_notebook
 from harness.opened import NOTES, kernel_source
-from harness.reads import Unsettled, changes, named_by, settle
+from harness.reads import Unsettled, changes, named_by, settle, write_reads
 from harness.store import find_run, read_json
 
 Change = Callable[[Path], None]
@@ -31,7 +34,6 @@ class Kind:
     files: dict[str, str]  # by their paths from the notebook's folder
     change: Change | str  # or the one file that is written anew
     tells: str = ""  # what `run --why` names; the changed file by default
-    shared: dict[str, str] = field(default_factory=dict)
 
 
 def anew(name: str, text: str) -> Change:
@@ -61,11 +63,8 @@ READ = "print(open('x.' + 'txt').read())"
 
 
 def new_row(folder: Path) -> None:
-    import sqlite3
-
-    with sqlite3.connect(folder / "x.db") as database:
+    with closing(sqlite3.connect(folder / "x.db")) as database, database:
         database.execute("update t set v = 2")
-    database.close()
 
 
 KINDS = {
@@ -190,7 +189,7 @@ KINDS = {
 STAYS = {
     "makes-and-reads": ("open('out.txt', 'w').write('1')\nprint(open('out.txt').read())",),
     "makes-a-folder": (
-        "import os\nos.makedirs('out', exist_ok=True)\nopen('out/x', 'w').write('1')",
+        "import os\nos.makedirs('out', exist_ok=True)\n_ = open('out/x', 'w').write('1')",
         "print(len(os.listdir('out')))",
     ),
     "looks-then-makes": (
@@ -205,32 +204,29 @@ STAYS = {
     "by-a-command": ("!echo 1 > made.txt", "print(1)"),
     "by-compiled-code": ("import numpy as np\nnp.array([1.0]).tofile('x.bin')\nprint(int(np.fromfile('x.bin')[0]))",),
     "appends-to-a-log": ("open('log.txt', 'a').write('x')\nprint(1)",),
-    "beside-a-bystander": ("import os\nprint(1)",),
     "broken-helper": ("try:\n    import broken\nexcept SyntaxError:\n    print(1)",),
-    "unreadable-bytes": ("print(1 if open('x.bin', 'rb').read(1) else 2)",),
+    "no-text": ("print(1 if open('x.dat', 'rb').read(1) else 2)",),
 }  # fmt: skip
 
 
-def prepare(root: Path) -> None:
-    import sqlite3
-
-    for name, kind in KINDS.items():
-        folder = root / "chapters" / name
-        write_notebook(folder / f"{name}.ipynb", *kind.cells)
-        for file, text in kind.files.items():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            if text.startswith("-> "):
-                (folder / file).symlink_to(text[3:])
-            else:
-                (folder / file).write_text(text)
-    with sqlite3.connect(root / "chapters" / "sqlite" / "x.db") as database:
-        database.execute("create table t (v)")
-        database.execute("insert into t values (1)")
-    database.close()
-    for name, cells in STAYS.items():
-        write_notebook(root / "chapters" / name / f"{name}.ipynb", *cells)
-    (root / "chapters" / "broken-helper" / "broken.py").write_text("def (:\n")
-    (root / "chapters" / "unreadable-bytes" / "x.bin").write_bytes(b"\xff\x00")
+def chapter(
+    root: Path, name: str, cells: Sequence[str], files: Mapping[str, str] = MappingProxyType({})
+) -> Path:
+    """A book of one chapter in a folder of its own, with *files* beside it."""
+    folder = root / "chapters" / name
+    write_notebook(folder / f"{name}.ipynb", *cells)
+    for file, text in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        if text.startswith("-> "):
+            (folder / file).symlink_to(text[3:])
+        elif file.endswith(".db"):
+            with closing(sqlite3.connect(folder / file)) as database, database:
+                database.execute("create table t as select 1 as v")
+        else:
+            (folder / file).write_text(text)
+    data = {"declared": ["chapters/declared/*.dat"]} if name == "declared" else []
+    (root / "harness.yml").write_text(json.dumps({"chapters": [f"chapters/{name}"], "data": data}))
+    return folder
 
 
 def jobs_of(root: Path) -> dict[str, tuple[str, str]]:
@@ -243,55 +239,54 @@ def jobs_of(root: Path) -> dict[str, tuple[str, str]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """What the chapters print in four runs, with the changes between the second and third; what --why says then."""
-    root = tmp_path_factory.mktemp("书 book")
-    prepare(root)
-    folders = [f"chapters/{name}" for name in (*KINDS, *STAYS)]
-    data = {"declared": ["chapters/declared/*.dat"]}
-    (root / "harness.yml").write_text(json.dumps({"chapters": folders, "data": data}))
-    found = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setenv(
-            "PYTHONPATH", os.pathsep.join(("../../more", os.environ.get("PYTHONPATH", ""))).rstrip(":")
-        )
-        for _ in range(2):
-            main(["run", "--quiet", "--jobs", "2"])
-            found.append(jobs_of(root))
-        for name, kind in KINDS.items():
-            folder = root / "chapters" / name
-            if isinstance(kind.change, str):
-                kind = Kind((), {}, anew(kind.change, "V = 2\n"))
-            kind.change(folder)
-        (root / "chapters" / "beside-a-bystander" / "other.py").write_text("")
-        command = [sys.executable, "-m", "harness", "run", "--why"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-        why = {line.split()[1].partition("-offline")[0]: line for line in said}
-        for _ in range(2):
-            main(["run", "--quiet", "--jobs", "2"])
-            found.append(jobs_of(root))
-    return found, why
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A folder for a book, gone into; ``more`` in it is on PYTHONPATH as seen from a chapter."""
+    root = tmp_path / "书 book"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    paths = ["../../more", *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    return root
+
+
+def run(root: Path) -> tuple[str, str]:
+    assert main(["run", "--quiet"]) == 0
+    (job,) = jobs_of(root).values()
+    return job
+
+
+def why(capfd) -> str:
+    capfd.readouterr()
+    assert main(["run", "--why"]) == 0
+    return capfd.readouterr().out
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_what_was_read_and_changed_runs_again(runs, name):
-    (first, unchanged, changed, after), why = runs
-    assert first[name] == ("completed", "1")
-    assert unchanged[name] == ("skipped", "1")
-    assert changed[name] == ("completed", "2")
-    assert after[name] == ("skipped", "2")
+def test_what_was_read_and_changed_runs_again(root, capfd, name):
     kind = KINDS[name]
-    tells = kind.tells or str(kind.change)
-    assert why[name].startswith("run") and tells in why[name], why[name]
+    folder = chapter(root, name, kind.cells, kind.files)
+    assert run(root) == ("completed", "1")
+    assert run(root) == ("skipped", "1") and why(capfd).startswith("skip")
+    if isinstance(kind.change, str):
+        anew(kind.change, "V = 2\n")(folder)
+    else:
+        kind.change(folder)
+    told = why(capfd)
+    assert told.startswith("run") and (kind.tells or str(kind.change)) in told
+    assert run(root) == ("completed", "2")
+    assert run(root) == ("skipped", "2")
 
 
 @pytest.mark.parametrize("name", STAYS)
-def test_what_the_notebook_makes_itself_is_no_dependency(runs, name):
-    jobs, why = runs
-    assert [run[name] for run in jobs] == [("completed", "1"), *[("skipped", "1")] * 3]
-    assert why[name].startswith("skip")
+def test_what_the_notebook_makes_itself_is_no_dependency(root, capfd, name):
+    folder = chapter(root, name, STAYS[name])
+    (folder / "broken.py").write_text("def (:\n")
+    (folder / "x.dat").write_bytes(b"\xff\x00")
+    assert run(root) == ("completed", "1")
+    (folder / "bystander.py").write_text("")
+    assert why(capfd).startswith("skip")
+    assert run(root) == ("skipped", "1")
 
 
 # -- what cannot be seen is said ---------------------------------------------------------------------
@@ -463,6 +458,15 @@ def test_notes_that_were_lost_or_cut_settle_nothing(tmp_path):
     (tmp_path / NOTES).write_text('["start", 1]\n["read", "/x')
     with pytest.raises(Unsettled, match="did not note"):
         settle(tmp_path, tmp_path, named)
+
+
+def test_a_name_that_is_no_utf_8_is_told_in_one_line(tmp_path):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")
+    Path(odd).write_text("1")
+    status = Path(odd).stat()
+    reads = settled(tmp_path, ["read", odd, status.st_size, status.st_mtime_ns, status.st_ctime_ns])
+    with pytest.raises(Unsettled, match="whose name is no UTF-8"):
+        write_reads(tmp_path, reads)
 
 
 def test_a_large_file_is_read_again_only_if_its_size_or_times_changed(tmp_path, monkeypatch):
