@@ -52,7 +52,7 @@ def pair_features(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def sentence_vectors(
+def average_vectors(
     encoder: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     sentences: Sequence[str],

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
-from sft.sentence_pairs import make_pairs, overlap, pair_features, sentence_vectors, split_sentences
+from sft.sentence_pairs import average_vectors, make_pairs, overlap, pair_features, split_sentences
 from sft.tokenization import build_char_tokenizer
 from sft.training import autocast
 
@@ -36,14 +36,14 @@ def test_half_of_the_features_do_not_see_the_order():
     assert np.array_equal(here[:, 6:], there[:, 6:]) and not np.allclose(here[:, :6], there[:, :6])
 
 
-def test_sentence_vectors_keep_the_order_of_the_sentences():
+def test_average_vectors_keep_the_order_of_the_sentences():
     tokenizer = build_char_tokenizer(TEXTS, min_count=1)
     torch.manual_seed(0)
     shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **shape)
     model = BertModel(config).eval()
     sentences = ["甲一甲二甲三", "乙", "甲一"]
-    found = sentence_vectors(model, tokenizer, sentences, 16, torch.device("cpu"), batch_size=2)
+    found = average_vectors(model, tokenizer, sentences, 16, torch.device("cpu"), batch_size=2)
     for sentence, vector in zip(sentences, found, strict=True):
         with torch.no_grad(), autocast(torch.device("cpu")):
             alone = model(**tokenizer(sentence, return_tensors="pt")).last_hidden_state.float().mean(1)[0]
