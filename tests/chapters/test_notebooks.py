@@ -46,8 +46,6 @@ TAUGHT = {  # number of the chapter -> what later chapters take from `sft/` beca
     "04": {"rotate"},
     "05": {"training_loop", "predict", "length_buckets"},
 }
-NOT_YET = {"01-background", "02-core-concepts"}
-"""Chapters that are not yet written anew for the reader: see `test_the_reader_comes_first`."""
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 
 
@@ -82,10 +80,7 @@ def test_there_are_chapters():
 
 @each_chapter
 def test_lint(path: Path):
-    findings = [str(finding) for finding in lint(path)]
-    if path.stem in NOT_YET:
-        findings = [finding for finding in findings if "勘误 boxes" not in finding]
-    assert findings == []
+    assert [str(finding) for finding in lint(path)] == []
 
 
 def test_no_name_of_the_glossary_means_two_things():
@@ -145,12 +140,7 @@ def markdown_cells(path: Path) -> list[tuple[str, list[str]]]:
     ]
 
 
-def law() -> list:
-    late = pytest.mark.xfail(strict=True, reason="not yet written anew for the reader")
-    return [pytest.param(p, id=p.stem, marks=late if p.stem in NOT_YET else ()) for p in CHAPTERS]
-
-
-@pytest.mark.parametrize("path", law())
+@each_chapter
 def test_the_reader_comes_first(path: Path):
     """Short cells, more words than code, no article and no machinery in the reader's way."""
     prose = "\n".join(text for text, _ in markdown_cells(path))
@@ -180,7 +170,5 @@ def test_the_reader_comes_first(path: Path):
 @pytest.mark.parametrize("number", sorted({path.name[:2] for path in CHAPTERS}))
 def test_a_chapter_ends_with_quizzes_of_five_to_eight_questions(number: str):
     notebooks = [path for path in CHAPTERS if path.name.startswith(number)]
-    if any(path.stem in NOT_YET for path in notebooks):
-        pytest.xfail("not yet written anew for the reader")
     asked = [sum("quiz" in tags for _, tags in markdown_cells(path)) for path in notebooks]
     assert any(asked) and all(5 <= questions <= 8 for questions in asked if questions)

@@ -1,4 +1,4 @@
-"""`sft/recall.py`: each answer is the value beside its key, and distances count what they say."""
+"""`sft/recall.py`: each answer is the value beside its key, distances count what they say, readers learn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sft.recall import RecurrentReader, recall_batch
+from sft.recall import RecurrentReader, reader_optimizers, recall_batch, train_reader
 
 
 @pytest.mark.parametrize("num_pairs", [1, 2, 5])
@@ -38,3 +38,23 @@ def test_a_recurrent_reader_does_not_look_ahead(cell):
     same = torch.isclose(model(x), model(changed)).all(-1).all(0)
     assert model(x).shape == (2, 6, 10)
     assert same[:4].all() and not same[4:].any()
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_each_weight_of_a_reader_has_one_optimizer(muon: bool):
+    model = RecurrentReader(nn.GRU, 10, 8)
+    held = [
+        weight
+        for optimizer, _ in reader_optimizers(model, muon)
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    ]
+    assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
+
+
+def test_a_trained_reader_recalls_one_pair():
+    torch.manual_seed(0)
+    model, num_keys = RecurrentReader(nn.GRU, 8, 16), 4
+    train_reader(model, num_keys, (1, 1), 60, seed=0, device=torch.device("cpu"), muon=True)
+    tokens, wanted, _ = recall_batch(64, 1, num_keys, torch.Generator().manual_seed(5))
+    assert (model(tokens)[:, -1:].argmax(-1) == wanted).float().mean() > 0.9
