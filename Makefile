@@ -1,5 +1,6 @@
 # make book   set up, run the chapters (PROFILE=smoke|offline|full; offline by default), build the site
 # make test   set up, run all tests
+# make quick  set up, run those that start nothing heavy: no browser, no cluster, no chapter, no site
 #
 # Paths are relative and nothing is called by a script's shebang, so that a checkout in a folder with spaces and
 # Chinese characters works too.
@@ -16,7 +17,7 @@ PROFILE ?= offline
 HARNESS_FLAGS ?=
 PYTEST_FLAGS ?= -n auto
 
-.PHONY: help book test run site copies colab lint fix serve clean
+.PHONY: help book test quick run site copies colab lint fix serve clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -26,6 +27,9 @@ book: $(VENV)/.site
 
 test: $(VENV)/.test
 	@$(RUN) -m pytest $(PYTEST_FLAGS)
+
+quick: $(VENV)/.test
+	@$(RUN) -m pytest $(PYTEST_FLAGS) -m 'not (slow or browser or chapters or ray)'
 
 # make run    run the chapters only (PROFILE as above)
 run: $(VENV)/.site

@@ -8,7 +8,11 @@ its snippet. Pagefind was weighed and left: it splits by words, too, reads its i
 forbids, and needs a page of its own as well. Sphinx's index stays, empty but for titles: its incremental build asks for
 one.
 
-``_static/search-data.js`` holds one entry a section: address, titles, prose, code. ``search/search.js`` does the rest.
+Who looks for 早停 may know a thing by another name than the book does: names that the glossary gives to one thing, in
+the term or after 同义：, find the same places.
+
+``_static/search-data.js`` holds one entry a section: address, titles, prose, code; and the names that belong together.
+``search/search.js`` does the rest.
 """
 
 from __future__ import annotations
@@ -109,6 +113,8 @@ def _is_elsewhere(node: nodes.Element) -> bool:
         node, nodes.section | nodes.comment | nodes.raw | nodes.substitution_definition | nodes.math_block
     ):
         return True
+    if "quiz-answers" in node.get("classes", ()):  # they stand with the questions, too
+        return True
     if isinstance(node, nodes.definition_list_item):
         return any(term["ids"] for term in node.findall(nodes.term))
     return node.get("mime_type", "text/markdown") not in ("text/markdown", "text/plain")
@@ -126,12 +132,38 @@ def entries(app: Sphinx) -> list[list[str]]:
     return found
 
 
+_TERM = re.compile(r"([^（）]+)(?:（([^（）]+)）)?")
+_SYNONYMS = re.compile(r"同义：([^。]+)。")
+
+
+def names_of(term: str, text: str) -> list[str]:
+    """What a thing of the glossary is called: its term, what follows it in brackets, its synonyms."""
+    head = _TERM.fullmatch(term)
+    inside = head[2].split("，") if head and head[2] else []
+    also = [name for found in _SYNONYMS.findall(text) for name in found.split("、")]
+    return [plain(name) for name in (head[1] if head else term, *inside, *also)]
+
+
+def synonyms(app: Sphinx) -> list[list[str]]:
+    """Names that belong together, of each thing in the glossary that has several."""
+    groups = []
+    for name in sorted(app.env.found_docs):
+        for item in app.env.get_doctree(name).findall(nodes.definition_list_item):
+            term = next(iter(item.findall(nodes.term)), None)
+            if term is not None and term["ids"]:
+                groups.append(names_of(words_of(term), item[-1].astext()))
+    return [group for group in groups if len(group) > 1]
+
+
 def _write(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.name != "html":
         return
     static = Path(app.outdir) / "_static"
-    data = json.dumps(entries(app), ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-    (static / DATA).write_text(f"var SEARCH_DATA = {data};\n", encoding="utf-8")
+    data, names = (
+        json.dumps(what, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+        for what in (entries(app), synonyms(app))
+    )
+    (static / DATA).write_text(f"var SEARCH_DATA = {data};\nvar SEARCH_NAMES = {names};\n", encoding="utf-8")
     for name in (SCRIPT, STYLE):
         shutil.copyfile(_SOURCES / name, static / name)
 

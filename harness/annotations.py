@@ -99,7 +99,7 @@ def _of_job(job: JobResult, root: Path) -> Iterator[Annotation]:
     notebook, title = root / job.notebook, f"{job.id}: {STATES[job.state].en}"
     failed = [cell for cell in job.cells if cell.state is CellState.FAILED]
     for cell in failed:
-        message = f"cell {cell.index + 1} (id {cell.id})"
+        message = cell.place
         if cell.line:
             message += f", line {cell.line}"
         message += f": {cell.error or job.reason}"
@@ -153,7 +153,9 @@ def source_line(text: str, index: int, name: str, line: int) -> int:
     try:
         cells = list(_items(text, dict(_members(text, 0))["cells"]))
         named = [at for at in cells if _DECODER.raw_decode(text, at)[0].get("id") == name]
-        place = _place_of_line(text, dict(_members(text, (named or cells[index:])[0]))["source"], line)
+        here = cells[index : index + 1]  # of several cells with one id the one in this place
+        at = (here if set(here) & set(named) else named or here)[0]
+        place = _place_of_line(text, dict(_members(text, at))["source"], line)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return 1
     return text.count("\n", 0, place) + 1

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.check import not_covered, own_values
 from harness.claims import claim_path, claim_yaml, parse_claims, read_claim_yaml
 from harness.errors import HarnessError
 from harness.model import FINISHED, Claim, JobResult, Metric, ReferenceRun
+from harness.parameters import same_value
 from harness.reading import environment_of, read_manifest, read_run
 from harness.shard import refuse_shard
 from harness.store import find_run, write_text
@@ -89,7 +90,7 @@ def plan_blessing(book: Book, run_dir: Path, *, chapters: Sequence[str] | None, 
             notes.append(f"{chapter}: has no claim file {path}; nothing blessed")
             continue
         origins = {job.id: _origin(job, manifest, book.root) for job in mine}
-        text, said = _blessed_text(path, mine, origins, replace=replace, profiles=tuple(book.profiles))
+        text, said = _blessed_text(book, path, mine, origins, replace=replace)
         notes += [f"{chapter}: {note}" for note in said]
         if text is not None:
             texts[path] = text
@@ -122,16 +123,11 @@ def _check_job(job: JobResult, run_dir: Path, book: Book) -> None:
     for name in dict.fromkeys((*job.parameters, *expected)):
         if name in _SET_BY_HARNESS:
             continue
-        if _plain(job.parameters.get(name)) != _plain(expected.get(name)):
+        if not same_value(job.parameters.get(name), expected.get(name)):
             raise HarnessError(
                 f"job {job.id} of run {run_dir.name} ran with {name} = {job.parameters.get(name)!r}, but"
                 f" harness.yml says {expected.get(name)!r} for {job.profile}; run it without --param first"
             )
-
-
-def _plain(value: Any) -> str:
-    """A value as a run folder's JSON holds it."""
-    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _origin(job: JobResult, manifest: Mapping[str, Any], root: Path) -> Origin:
@@ -156,16 +152,13 @@ def _origin(job: JobResult, manifest: Mapping[str, Any], root: Path) -> Origin:
 
 
 def _blessed_text(
-    path: Path,
-    jobs: Sequence[JobResult],
-    origins: Mapping[str, Origin],
-    *,
-    replace: bool,
-    profiles: Sequence[str],
+    book: Book, path: Path, jobs: Sequence[JobResult], origins: Mapping[str, Origin], *, replace: bool
 ) -> tuple[str | None, list[str]]:
     """New text of one claim file (None when nothing changes), and notes on what was left out."""
-    tree = read_claim_yaml(path)
-    claims = parse_claims(tree, path, profiles)
+    tree, profiles = read_claim_yaml(path), tuple(book.profiles)
+    notebook = next((chapter for chapter in book.chapters if chapter.stem == path.stem), None)
+    claims = parse_claims(tree, path, profiles, notebook)
+    own = {profile: own_values(book, path.stem, profile) for profile in {job.profile for job in jobs}}
     notes: list[str] = []
     changed = False
     for claim, entry in zip(claims.claims, tree["claims"], strict=True):
@@ -177,7 +170,7 @@ def _blessed_text(
                 for m in job.metrics
                 if m.name == claim.name
             ]
-            problem = _reason_to_leave(claim, profile, found)
+            problem = _reason_to_leave(claim, profile, found, own[profile])
             if problem:
                 notes.append(problem)
                 continue
@@ -196,7 +189,12 @@ def _blessed_text(
     return text, notes
 
 
-def _reason_to_leave(claim: Claim, profile: str, found: Sequence[tuple[JobResult, Metric]]) -> str | None:
+def _reason_to_leave(
+    claim: Claim, profile: str, found: Sequence[tuple[JobResult, Metric]], own: Mapping[str, Any]
+) -> str | None:
+    for job, _ in found:
+        if (other := not_covered(claim, job, own)) is not None:
+            return f"claim {claim.name}: not applicable, {other.en}; left as it is"
     if not found:
         return f"claim {claim.name}: the run recorded no such metric; left as it is"
     if profile in claim.bounds and profile not in claim.blessed and profile not in claim.published:

@@ -51,6 +51,7 @@ _PACKAGES = (
 _PROBLEM = re.compile(r"\b(?:WARNING|ERROR|CRITICAL|Extension error|Configuration error|Exception)\b")
 _BIB_KEY = re.compile(r"^@\w+\{([^,\s]+),", re.MULTILINE)
 _CELL_LINE = re.compile(r"(?P<page>[^\s:]+\.ipynb):(?P<cell>\d+)(?P<line>\d{4})\b")  # as MyST-NB counts them
+_HAN = re.compile("[\u4e00-\u9fff]")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DASHBOARD_PAGE = "reproduction.md"
 _NO_RUN = "还没有运行记录。先运行 `make book`（或 `python -m harness run`），再回到这里。\n"
@@ -165,10 +166,16 @@ def stage_tree(
                 cell["source"] = _link_text(cell["source"], source, path, link, keys)
         files[path] = json.dumps(staged, ensure_ascii=False, indent=1).encode()
     board = (book.chapters_dir / _DASHBOARD_PAGE).relative_to(book.root).as_posix()
+    characters = {chapter.stem: _characters(chapter) for chapter in book.chapters}
+
+    def time(found: re.Match[str]) -> str:
+        mine = {name: count for name, count in characters.items() if name.startswith(f"{found[1]}-")}
+        return dashboard.time_text(document, mine)
+
     titles = {chapter.stem: read_notebook(chapter).title for chapter in book.chapters}
     for path, content in files.items():
         if path.endswith(".md") and not path.startswith(("vendor/", "_")):
-            text = fill(path, _decoded(path, content))
+            text = dashboard.TIME.sub(time, fill(path, _decoded(path, content)))
             if dashboard.LAST_RUN in text:
                 place = os.path.relpath(board, PurePosixPath(path).parent) if board in files else ""
                 up = os.path.relpath(".", PurePosixPath(path).parent)
@@ -180,6 +187,12 @@ def stage_tree(
         files[board] = _dashboard_page(book, document, files[board].decode(), titles).encode()
     _synchronise(files, target)
     return files
+
+
+def _characters(chapter: Path) -> int:
+    """Chinese characters of a chapter's prose."""
+    prose = (cell.source for cell in read_notebook(chapter).cells if cell.type == "markdown")
+    return sum(len(_HAN.findall(text)) for text in prose)
 
 
 def _link_text(

@@ -6,10 +6,13 @@ import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harness.claims import SUFFIX, load_all_claims
-from harness.model import FINISHED, ChapterClaims, JobResult, Metric, Outcome, Verdict
+from harness.claims import SUFFIX, book_claims
+from harness.errors import HarnessError
+from harness.model import FINISHED, ChapterClaims, Claim, JobResult, Metric, Outcome, Verdict
+from harness.notebook import read_notebook
+from harness.parameters import read_parameters, same_value
 from harness.rules import Case, judge_claim, with_note
 from harness.wording import STATES, Text, join, one_line
 
@@ -40,13 +43,39 @@ def judge_run(
     Raises:
         HarnessError: a claim file is unreadable, malformed, or belongs to no chapter.
     """
-    claims = load_all_claims(book.claims_dir, [c.stem for c in book.chapters], book.profiles)
+    claims = book_claims(book)
     ran = dict.fromkeys(r.chapter for r in results if r.chapter is not None)
     verdicts: list[Verdict] = []
     for chapter in ran:
         mine = claims.get(chapter, ChapterClaims(chapter, ()))
-        verdicts += judge(mine, results, profile=profile, hardware=hardware, by_job=by_job)
+        own = own_values(book, chapter, profile) if mine.claims else {}
+        verdicts += judge(mine, results, profile=profile, hardware=hardware, by_job=by_job, own=own)
     return verdicts
+
+
+def own_values(book: Book, chapter: str | None, profile: str) -> dict[str, Any]:
+    """The values that the parameters of a chapter have in the book under *profile*; empty if it cannot be read."""
+    notebook = next((path for path in book.chapters if path.stem == chapter), None)
+    try:
+        declared = (read_parameters(read_notebook(notebook)) if notebook else None) or {}
+    except HarnessError:  # told by whoever runs it
+        return {}
+    own = {name: profile if name == "profile" else parameter.default for name, parameter in declared.items()}
+    return own | dict(book.parameters.get(chapter or "", {}).get(profile, {}))
+
+
+def not_covered(claim: Claim, job: JobResult, own: Mapping[str, Any]) -> Text | None:
+    """What *job* measured something else with than *claim* is made for; None where the claim covers the job."""
+    for name, claimed in claim.parameters.items():
+        covered = (own.get(name),) if claimed is None else claimed
+        value = job.parameters.get(name, own.get(name))
+        if not any(same_value(value, one) for one in covered):
+            values = " or ".join(map(repr, covered)), "或 ".join(map(repr, covered))
+            return Text(
+                f"measured with {name} = {value!r}, claimed for {name} = {values[0]}",
+                f"测量时 {name} = {value!r}，声明只适用于 {name} = {values[1]}",
+            )
+    return None
 
 
 def judge(
@@ -56,17 +85,26 @@ def judge(
     profile: str,
     hardware: str = "",
     by_job: Mapping[str, str] = MappingProxyType({}),
+    own: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Verdict]:
     """Judge one chapter by all its jobs (seeds) under *profile*; *results* may hold other jobs too.
 
-    Jobs that ran on machines of several classes are judged class by class: one verdict for each.
+    Jobs that ran on machines of several classes are judged class by class: one verdict for each. *own* are the
+    chapter's parameters, see :func:`own_values`.
     """
     jobs = [r for r in results if r.chapter == claims.chapter and r.profile == profile]
     unclaimed = _unclaimed(claims, jobs)
     verdicts: list[Verdict] = []
     for claim in claims.claims:
-        case = Case(claims.chapter, claim, profile, hardware=hardware)
-        verdicts += _judge_jobs(case, jobs, unclaimed, by_job)
+        case = Case(claims.chapter, claim, profile, hardware=hardware, takes_seed="seed" in own)
+        others: dict[Text, list[JobResult]] = {}  # that measured something else, by what
+        for job in jobs:
+            if (other := not_covered(claim, job, own)) is not None:
+                others.setdefault(other, []).append(job)
+        aside = {job.id for mine in others.values() for job in mine}
+        covered = [job for job in jobs if job.id not in aside]
+        verdicts += [_not_applicable(case, text, mine) for text, mine in others.items()]
+        verdicts += _judge_jobs(case, covered, unclaimed, by_job) if covered or not others else []
     return verdicts + _unexpected(claims, unclaimed, profile)
 
 
@@ -93,6 +131,12 @@ def _judge_jobs(
     return verdicts
 
 
+def _not_applicable(case: Case, text: Text, jobs: Sequence[JobResult]) -> Verdict:
+    """Neither pass nor fail: what was measured is not what is claimed."""
+    values = tuple(metric.value for job in jobs if (metric := _metric(job, case.claim.name)) is not None)
+    return replace(case, values=values).verdict(Outcome.NOT_APPLICABLE, "parameters", text, margin=None)
+
+
 def _apart_text(mine: int, all_: int, hardware: str) -> Text:
     """Numbers of different machines are not averaged."""
     return Text(
@@ -112,6 +156,8 @@ def _judge_found(case: Case, found: Sequence[tuple[JobResult, Metric]]) -> Seque
         )
         return [replace(case, values=values).verdict(Outcome.FAIL, "recorded", text)]
     seeds = [job.seed for job, _ in found]
+    if case.takes_seed and None in seeds:  # the chapter's own default: other seeds could be run
+        seeds = []
     return judge_claim(
         case.claim, values, case.profile, chapter=case.chapter, seeds=seeds, hardware=case.hardware
     )
@@ -132,7 +178,14 @@ def _missing_text(case: Case, lacking: Sequence[JobResult], new: Collection[str]
             f"没有记录，但记录了没有声明的 {similar[0]}：是否改名为 {similar[0]} 了？",
         )
         return join((hint, *(_job_text(job) for job in lacking if job.state not in FINISHED)))
-    if all(job.state in FINISHED for job in lacking):
+    glued = next((j.passed_over[case.claim.name] for j in lacking if case.claim.name in j.passed_over), None)
+    if glued is not None:
+        shown = f": {one_line(glued)}" if glued else ""
+        advice = Text(
+            f"glued but not a number{shown}; glue the number itself, or record it",
+            f"glue 了，但不是数{shown.replace(': ', '：')}；请 glue 数本身，或用 record 记录",
+        )
+    elif all(job.state in FINISHED for job in lacking):
         advice = Text(
             f"no record({case.claim.name!r}, …) was reached", f"没有执行到 record({case.claim.name!r}, …)"
         )

@@ -3,9 +3,11 @@
 .. code-block:: yaml
 
     chapter: 05-fine-tuning            # the name of the file without .yml
+    parameters: [source]               # what is claimed is claimed for the book's own value of these
     claims:
       - name: scratch_test_accuracy    # the name given to harness.record.record
         title: 从零训练的编码器：测试集准确率
+        parameters: {source: [packaged, hub]}  # of this claim, instead of the file's: for these values
         unit: fraction                 # as recorded; "" or absent for a plain number
         direction: higher              # which way is better: higher, lower or none
         margin: 0.02                   # differences up to this do not matter to a reader
@@ -20,6 +22,10 @@ Every other key of a claim is the name of a profile and holds one or more of ``b
 ``bounds``; each of them is judged by its own rule (see :mod:`harness.rules`). A profile without an entry has
 no reference: the metric must then be recorded, and no more is said about it.
 
+``parameters`` names what decides *what* is measured: the data, the model. Under another value of one of them the
+claim is not applicable. A list names parameters that must have the value they have in the book under the run's
+profile; a mapping gives the values. A parameter that is not named may have any value: the claim is judged.
+
 Reading is strict: an unknown key, a wrong type, a duplicate or a number that is not finite is an error that
 names file and line.
 """
@@ -29,16 +35,24 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.errors import HarnessError
 from harness.model import Bounds, ChapterClaims, Claim, Published, ReferenceRun
+from harness.notebook import read_notebook
+from harness.parameters import Parameter, ParameterError, check_value, read_parameters
+
+if TYPE_CHECKING:
+    from harness.config import Book
 
 SUFFIX = ".yml"
 DIRECTIONS = ("higher", "lower", "none")
-_FIELDS = ("name", "title", "unit", "direction", "margin")
+_FIELDS = ("name", "title", "unit", "direction", "margin", "parameters")
 _REFERENCES = ("blessed", "published", "bounds")
 _PROFILE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
@@ -49,7 +63,7 @@ def claim_path(claims_dir: Path, chapter: str) -> Path:
 
 
 def load_claims(
-    claims_dir: Path, chapter: str, profiles: Collection[str] | None = None
+    claims_dir: Path, chapter: str, profiles: Collection[str] | None = None, notebook: Path | None = None
 ) -> ChapterClaims | None:
     """Claims of one chapter; None where it has no claim file.
 
@@ -57,6 +71,7 @@ def load_claims(
         claims_dir: folder of the claim files.
         chapter: stem of the chapter's notebook.
         profiles: names that may stand in the file; None lets any name pass.
+        notebook: the chapter, whose parameters the file may name; None lets any name pass.
 
     Raises:
         HarnessError: the file cannot be read or breaks the format described above.
@@ -64,11 +79,20 @@ def load_claims(
     path = claim_path(claims_dir, chapter)
     if not path.exists():
         return None
-    return parse_claims(read_claim_yaml(path), path, profiles)
+    return parse_claims(read_claim_yaml(path), path, profiles, notebook)
+
+
+def book_claims(book: Book) -> dict[str, ChapterClaims]:
+    """Claims of all chapters of *book* that have any, by chapter."""
+    notebooks = {path.stem: path for path in book.chapters}
+    return load_all_claims(book.claims_dir, tuple(notebooks), tuple(book.profiles), notebooks)
 
 
 def load_all_claims(
-    claims_dir: Path, chapters: Sequence[str], profiles: Collection[str] | None = None
+    claims_dir: Path,
+    chapters: Sequence[str],
+    profiles: Collection[str] | None = None,
+    notebooks: Mapping[str, Path] = MappingProxyType({}),
 ) -> dict[str, ChapterClaims]:
     """Claims of all *chapters* that have any, by chapter; a claim file of no chapter is an error."""
     for path in sorted(claims_dir.glob("*")) if claims_dir.is_dir() else ():
@@ -79,7 +103,7 @@ def load_all_claims(
             raise HarnessError(
                 f"{path}: no chapter is called {path.stem!r} (chapters: {known}); rename or remove it"
             )
-    loaded = {chapter: load_claims(claims_dir, chapter, profiles) for chapter in chapters}
+    loaded = {c: load_claims(claims_dir, c, profiles, notebooks.get(c)) for c in chapters}
     return {chapter: claims for chapter, claims in loaded.items() if claims is not None}
 
 
@@ -112,13 +136,17 @@ def read_claim_yaml(path: Path) -> Any:
         raise HarnessError(f"{path}:1: not valid YAML ({' '.join(str(error).split())})") from None
 
 
-def parse_claims(tree: Any, path: Path, profiles: Collection[str] | None = None) -> ChapterClaims:
+def parse_claims(
+    tree: Any, path: Path, profiles: Collection[str] | None = None, notebook: Path | None = None
+) -> ChapterClaims:
     """Turn the YAML tree of *path* into claims, or raise HarnessError with file and line."""
     root = _Node(path, tree, 1, "the file")
-    root.keys(required=("chapter", "claims"))
+    root.keys(required=("chapter", "claims"), optional=("parameters",))
     chapter = root.text("chapter")
     if chapter != path.stem:
         root.fail("chapter", f"chapter is {chapter!r} but the file is called {path.stem!r}; make them agree")
+    declared = _Declared(notebook)
+    common = _covered(root, declared) if "parameters" in root else {}
     claims: list[Claim] = []
     lines: dict[str, int] = {}
     for node in root.items("claims", may_be_empty=True):
@@ -127,7 +155,8 @@ def parse_claims(tree: Any, path: Path, profiles: Collection[str] | None = None)
             first = lines[claim.name]
             node.fail("name", f"claim {claim.name!r} stands already on line {first}; keep one of them")
         lines[claim.name] = node.line("name")
-        claims.append(claim)
+        covered = _covered(node, declared) if "parameters" in node else common
+        claims.append(replace(claim, parameters=covered))
     return ChapterClaims(chapter, tuple(claims))
 
 
@@ -159,6 +188,49 @@ def _claim(node: _Node, profiles: Collection[str] | None) -> Claim:
             bounds[profile] = _bounds(entry.child("bounds"))
     unit = node.text("unit", "")
     return Claim(name, node.text("title"), unit, direction, margin, blessed, published, bounds)
+
+
+class _Declared:
+    """The parameters of a chapter, read once a claim file names any; None: unknown, so any name passes."""
+
+    def __init__(self, notebook: Path | None) -> None:
+        self._notebook = notebook
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Parameter] | None:
+        if self._notebook is None:
+            return None
+        try:
+            return read_parameters(read_notebook(self._notebook)) or {}
+        except HarnessError:
+            return None  # whoever runs the chapter says what is wrong with it
+
+
+def _covered(node: _Node, declared: _Declared) -> dict[str, tuple[Any, ...] | None]:
+    """What stands under ``parameters``: names with the values that are covered, None for the book's own."""
+    value = node.tree["parameters"]
+    if isinstance(value, list):
+        found = [(name, None, int(value.lc.item(i)[0]) + 1) for i, name in enumerate(value)]
+    elif isinstance(value, Mapping):
+        entry = node.child("parameters")
+        found = [(name, entry.values(name), entry.line(name)) for name in entry.names()]
+    else:
+        node.fail("parameters", f"'parameters' must be names or `name: [values]`, not {_describe(value)}")
+    covered: dict[str, tuple[Any, ...] | None] = {}
+    for name, values, line in found:
+        place = f"{node.path}:{line}"
+        if not isinstance(name, str) or not name.isidentifier():
+            raise HarnessError(f"{place}: {_describe(name)} under 'parameters' is no parameter's name")
+        if declared.parameters is not None:
+            if name not in declared.parameters:
+                known = ", ".join(declared.parameters) or "none"
+                raise HarnessError(f"{place}: the chapter has no parameter {name!r}; its parameters: {known}")
+            try:
+                values = values and tuple(check_value(declared.parameters[name], one) for one in values)
+            except ParameterError as error:
+                raise HarnessError(f"{place}: {error}") from None
+        covered[str(name)] = values
+    return covered
 
 
 def _profile(node: _Node, name: str, profiles: Collection[str] | None) -> _Node:
@@ -264,6 +336,13 @@ class _Node:
             for i, item in enumerate(value)
         ]
 
+    def values(self, key: str) -> tuple[Any, ...]:
+        """The plain values in the list under *key*."""
+        value = self.tree[key]
+        if not isinstance(value, list) or not value:
+            self.fail(key, f"{key!r} must be a list of values such as [a, b], not {_describe(value)}")
+        return tuple(map(_plain, value))
+
     def text(self, key: str, default: str | None = None) -> str:
         """The string under *key*."""
         if key not in self.tree and default is not None:
@@ -304,6 +383,16 @@ class _Node:
             return date.fromisoformat(value).isoformat()
         except (TypeError, ValueError):
             self.fail(key, f"{key!r} must be a date such as 2026-11-24, not {_describe(value)}")
+
+
+def _plain(value: Any) -> Any:
+    """*value* without the classes in which ruamel.yaml keeps quotes, comments and formats."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    kinds = (one for one in (str, bool, int, float) if isinstance(value, one))
+    return next((kind(value) for kind in kinds), value)
 
 
 def _describe(value: Any) -> str:

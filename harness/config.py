@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from glob import glob
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -16,10 +18,23 @@ import yaml
 from harness.errors import HarnessError
 from harness.model import Limits
 from harness.notebook import PASSED_OVER
+from harness.sources import files_below
 
 CONFIG_NAME = "harness.yml"
-KEYS = ("book", "chapters", "claims", "packages", "profiles", "parameters", "environment", "colab")
+KEYS = (
+    "book",
+    "chapters",
+    "claims",
+    "packages",
+    "profiles",
+    "parameters",
+    "environment",
+    "data",
+    "colab",
+    "speed",
+)
 PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
+SLOWEST = 0.01  # that a speed may be said to be
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 _PACKAGE = re.compile(r"[^\W\d]\w*")
 _MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
@@ -54,6 +69,23 @@ class Book:
         str, ...
     ] = ()  # variables that kernels get beside the usual ones; * at the end for any rest
     colab_helper: str | None = None  # module of the book that a set-up cell imports to add what is missing
+    language: str = ""  # of its text, "en" or "zh"; empty where _config.yml does not say
+    speed: float | None = None  # of this machine against the reference; None: measure it
+    data: Mapping[str | None, tuple[str, ...]] = field(default_factory=dict)  # by chapter; None: of all
+
+    def data_files(self, chapter: str | None) -> list[Path]:
+        """Files that the book says *chapter* reads; a folder stands for all below it."""
+        patterns = (*self.data.get(None, ()), *(self.data.get(chapter, ()) if chapter else ()))
+        return sorted({path for pattern in patterns for path in self.files_like(pattern)})
+
+    def files_like(self, pattern: str) -> Iterator[Path]:
+        """Files that a pattern of ``data`` names."""
+        for name in glob(str(Path(pattern).expanduser()), root_dir=self.root, recursive=True):  # noqa: PTH207 – a pattern may be absolute
+            path = self.root / name
+            if path.is_file():
+                yield path
+            elif "**" not in pattern:
+                yield from files_below(path)
 
     def profile(self, name: str | None) -> Profile:
         """The profile called *name*, or the default one."""
@@ -61,21 +93,25 @@ class Book:
 
     def chapter_of(self, notebook: Path) -> str | None:
         """The chapter's name if *notebook* is one of the book's chapters."""
-        resolved = notebook.resolve()
-        return next((c.stem for c in self.chapters if c.resolve() == resolved), None)
+        return self._chapter_names.get(notebook.resolve())
+
+    @cached_property
+    def _chapter_names(self) -> Mapping[Path, str]:
+        return {chapter.resolve(): chapter.stem for chapter in reversed(self.chapters)}
 
     def select(self, names: Sequence[str] | None) -> tuple[Path, ...]:
         """The chapters whose names begin with one of *names*, in book order; all for None."""
         if not names:
             return self.chapters
-        chosen = {self._match(name) for name in names}
+        chosen = {chapter for name in names for chapter in self._match(name)}
         return tuple(c for c in self.chapters if c in chosen)
 
-    def _match(self, name: str) -> Path:
+    def _match(self, name: str) -> list[Path]:
+        """The chapter called so, or all parts of one that is split: ``05`` is 05-1-… and 05-2-…."""
         exact = [c for c in self.chapters if c.stem == name]
         found = exact or [c for c in self.chapters if c.stem.startswith(name)]
-        if len(found) == 1:
-            return found[0]
+        if len(found) == 1 or (found and all(re.match(rf"{re.escape(name)}-\d+-", c.stem) for c in found)):
+            return found
         known = ", ".join(c.stem for c in self.chapters) or "none"
         if found:
             raise HarnessError(
@@ -137,7 +173,23 @@ def load_book(start: Path | None = None) -> Book:
         parameters=_read_parameters(where, data.get("parameters"), chapters, profiles),
         environment=_names(where, "environment", data, _VARIABLE, "MY_DATA or MY_*", ()),
         colab_helper=_module(where, data.get("colab")),
+        language=_language(root / "_config.yml"),
+        speed=_speed(where, data.get("speed")),
+        data=_data(where, data.get("data"), chapters),
     )
+
+
+def _language(path: Path) -> str:
+    """The book's language as the site's configuration names it; its other faults are told when the site is built."""
+    try:
+        config: Any = read_yaml(path)
+    except HarnessError:
+        return ""
+    for key in ("sphinx", "config", "language"):
+        config = config.get(key) if isinstance(config, dict) else None
+    if not isinstance(config, str):
+        return ""
+    return "zh" if config.lower().startswith("zh") else "en"
 
 
 def read_yaml(path: Path) -> Any:
@@ -220,6 +272,42 @@ def _module(where: Path, name: Any) -> str | None:
     if name is not None and not (isinstance(name, str) and _MODULE.fullmatch(name)):
         raise HarnessError(f"{where}: colab must name a module of the book such as sft.setup, not {name!r}")
     return name
+
+
+def _speed(where: Path, value: Any) -> float | None:
+    if value is None:
+        return None
+    if value is False or value == "off":  # YAML reads off as false
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not SLOWEST <= value < math.inf:
+        raise HarnessError(
+            f"{where}: speed must be off, or a number from {SLOWEST:g} up that this machine has of the reference's"
+            f" speed, not {value!r}"
+        )
+    return float(value)
+
+
+def _data(where: Path, value: Any, chapters: Sequence[Path]) -> Mapping[str | None, tuple[str, ...]]:
+    by_chapter = {None: value} if isinstance(value, list) else value
+    if by_chapter is None:
+        return {}
+    if not isinstance(by_chapter, dict):
+        raise HarnessError(
+            f"{where}: data must be a list of files such as data/**/*.csv, or map chapter -> list, not {value!r}"
+        )
+    names = {c.stem for c in chapters}
+    for chapter, patterns in by_chapter.items():
+        whose = "data" if chapter is None else f"data of {chapter}"
+        if chapter is not None and chapter not in names:
+            raise HarnessError(f"{where}: data given for {chapter!r}, which is no chapter of this book")
+        if not isinstance(patterns, list):
+            raise HarnessError(
+                f"{where}: {whose} must be a list of files such as data/**/*.csv, not {patterns!r}"
+            )
+        for pattern in patterns:
+            if not isinstance(pattern, str) or not pattern.strip() or "\0" in pattern:
+                raise HarnessError(f"{where}: {whose}: {pattern!r} is no file; write such as data/**/*.csv")
+    return {chapter: tuple(patterns) for chapter, patterns in by_chapter.items()}
 
 
 def _read_profiles(where: Path, data: Any) -> Mapping[str, Profile]:

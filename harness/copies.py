@@ -4,6 +4,9 @@ Chromium opens each page of the table of contents, draws its formulas and diagra
 prints under one outline, with links between chapters that lead to pages. The same visit yields the page as XHTML, with
 formulas as MathML and diagrams as pictures, for the EPUB. The source is the commit of the run, for those who reach the
 site and not the repository.
+
+Chromium is shown the book's own fonts and none of the machine's: the copies look alike wherever they are made, and no
+font that gives a character and its radical one glyph decides what a reader copies out of the PDF.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ from __future__ import annotations
 import functools
 import html
 import http.server
+import importlib.util
 import io
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 import uuid
 import zipfile
@@ -43,6 +48,19 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+_FONTS = Path(__file__).parents[1] / "sft" / "fonts"  # both packages come in one distribution
+_FONT_NAMES = ("SFTBookSans-*.ttf", "DejaVuSans.ttf", "DejaVuSans-*.ttf", "DejaVuSansMono*.ttf")
+_FONT_SETTINGS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig>
+{folders}<cachedir>{cache}</cachedir>
+<selectfont><rejectfont><glob>*</glob></rejectfont><acceptfont>{names}</acceptfont></selectfont>
+<match><edit name="family" mode="append_last"><string>SFT Book Sans</string><string>DejaVu Sans</string></edit></match>
+<match><test name="family"><string>monospace</string></test>
+  <edit name="family" mode="prepend" binding="same"><string>DejaVu Sans Mono</string></edit></match>
+<match target="font"><edit name="hintstyle" mode="assign"><const>hintnone</const></edit></match>
+</fontconfig>
+"""
 _PATIENCE = 60_000  # milliseconds for a page to be drawn
 _MARGIN = {"top": "18mm", "bottom": "20mm", "left": "17mm", "right": "17mm"}
 _READY = """async () => {
@@ -51,10 +69,15 @@ _READY = """async () => {
   await document.fonts.ready;
 }"""
 _PRINT_STYLE = """
+* { font-variant-ligatures: none; } /* who searches for "offline" finds no ligature */
 #jb-print-docs-body, #jb-print-toc { display: none !important; }
 .bd-article h1 { display: block !important; }
+a:is(.github, .gitlab)::before { content: none !important; } /* the icon would be copied as a box before the address */
 .cell, .cell_input [class*="highlight"], pre { break-inside: auto !important; overflow: visible !important; }
 .cell_input, .cell_input [class*="highlight"] { display: block !important; }
+/* paper does not scroll: of a wide table a part would be cut off */
+.bd-article table :is(th, td, code, .pre) { white-space: normal !important; }
+.bd-article table :is(th, td:first-child, td.text-right) { word-break: keep-all; }
 .cell_input { break-inside: avoid !important; } /* a cell moves to the next page whole, not its text without its box */
 """
 _DRAWN = "() => [...document.querySelectorAll('pre.mermaid')].every(one => one.querySelector('svg'))"
@@ -71,6 +94,12 @@ _EXTRACT = """() => {
     const picture = document.createElement('img');
     picture.src = `diagram-${i}.png`;
     picture.alt = one.querySelector('svg title')?.textContent || '';
+    one.replaceWith(picture);
+  });
+  article.querySelectorAll('svg.drawing').forEach(one => {
+    const picture = document.createElement('img');
+    picture.src = one.dataset.src;
+    picture.alt = one.getAttribute('aria-label');
     one.replaceWith(picture);
   });
   article.querySelectorAll('details').forEach(one => {
@@ -151,10 +180,26 @@ def make_copies(
         page.set_default_timeout(_PATIENCE)
         for sheet in sheets:
             _visit(page, address, sheet)
+        if lacking := _lacking(sheets):
+            print(f"warning: the copies' fonts lack {' '.join(lacking)}; add them in sft/fonts/subset.py")
         _write_pdf(site / PDF, page, sheets, address, title, author, facts)
         context.close()
     _write_epub(site / EPUB, site, sheets, title, author, facts)
     return [site / PDF, site / EPUB]
+
+
+def _lacking(sheets: Sequence[Sheet]) -> list[str]:
+    """The characters of the sheets that no font of the copies has; formulas bring their own fonts."""
+    from fontTools.ttLib import TTFont
+
+    texts = (
+        html.unescape(re.sub(r"<math.*?</math>|<[^>]*>", "", sheet.body, flags=re.S)) for sheet in sheets
+    )
+    used = {character for text in texts for character in text if character.isprintable()}
+    for file in font_files():
+        with TTFont(file) as font:
+            used -= set(map(chr, font.getBestCmap()))
+    return sorted(used)
 
 
 def _sheets(toc: Path, site: Path) -> Iterator[Sheet]:
@@ -250,12 +295,49 @@ def open_browser() -> Iterator[Any]:
     check_copies()
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=find_browser(), args=list(_FLAGS))
+    with _font_settings() as fonts, sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=find_browser(),
+            args=list(_FLAGS),
+            env=os.environ | {"FONTCONFIG_FILE": str(fonts)},
+        )
         try:
             yield browser
         finally:
             browser.close()
+
+
+def font_files() -> list[Path]:
+    """The copies' fonts: the book's own and, for code and signs, some of those that matplotlib brings.
+
+    Raises:
+        HarnessError: there are none.
+    """
+    spec = importlib.util.find_spec("matplotlib")
+    brought = Path(spec.origin or "").parent / "mpl-data" / "fonts" / "ttf" if spec else Path("matplotlib")
+    found: list[Path] = []
+    for folder, name in ((_FONTS, _FONT_NAMES[0]), *((brought, name) for name in _FONT_NAMES[1:])):
+        files = sorted(folder.glob(name))
+        if not files:
+            raise HarnessError(f"the copies' font {name} is not in {folder}; install the book again")
+        found += files
+    return found
+
+
+@contextmanager
+def _font_settings() -> Iterator[Path]:
+    """A file for fontconfig that knows the copies' fonts and no other."""
+    files = font_files()
+    with tempfile.TemporaryDirectory() as own:
+        file = Path(own, "fonts.conf")
+        folders = "".join(
+            f"<dir>{html.escape(str(folder))}</dir>\n" for folder in {one.parent for one in files}
+        )
+        names = "".join(f"<glob>*/{one.name}</glob>" for one in files)
+        file.write_text(
+            _FONT_SETTINGS.format(folders=folders, cache=html.escape(own), names=names), encoding="utf-8"
+        )
+        yield file
 
 
 def _visit(page: Any, address: str, sheet: Sheet) -> None:
@@ -307,8 +389,13 @@ def _write_pdf(
     from pypdf.generic import BooleanObject, DictionaryObject, NameObject, TextStringObject
 
     page.set_content(_cover(sheets, title, author, facts))
+    cover = PdfReader(io.BytesIO(_print(page)))
+    if not any("SFTBookSans" in name for name in _font_names(cover.pages[0])):
+        print(
+            "warning: this browser shows this machine's fonts, not the book's; Debian's Chromium takes them"
+        )
     writer = PdfWriter()
-    writer.append(PdfReader(io.BytesIO(_print(page))), outline_item=title, import_outline=False)
+    writer.append(cover, outline_item=title, import_outline=False)
     writer.set_page_label(0, len(writer.pages) - 1, style="/r")
     anchors: dict[str, dict[str, tuple[int, Any]]] = {}  # sheet -> anchor -> page and height; "" is the top
     ranges: list[tuple[range, str]] = []
@@ -334,6 +421,12 @@ def _write_pdf(
     writer.compress_identical_objects()
     with target.open("wb") as file:
         writer.write(file)
+
+
+def _font_names(page: Any) -> set[str]:
+    """The names of the fonts that a page of a PDF holds."""
+    fonts = (font.get_object() for font in page["/Resources"].get("/Font", {}).values())
+    return {str(font.get("/BaseFont", "")) for font in fonts}
 
 
 def _lead_links(
@@ -383,7 +476,7 @@ def _cover(sheets: Sequence[Sheet], title: str, author: str, facts: Sequence[str
 
 
 _COVER = """<!DOCTYPE html><html lang="zh-CN"><head><title>{title}</title><style>
-body {{ font-family: "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", sans-serif; line-height: 1.7; }}
+body {{ font-family: sans-serif; line-height: 1.7; }}
 header {{ height: 240mm; display: flex; flex-direction: column; justify-content: center; break-after: page; }}
 h1 {{ font-size: 30pt; line-height: 1.4; text-wrap: balance; }}
 header p {{ margin: 0.2em 0; color: #444; }}

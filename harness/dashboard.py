@@ -36,7 +36,11 @@ MARKER = "<!-- harness:dashboard -->"
 LAST_RUN = "<!-- harness:last-run -->"
 """Stands in any page where the last run's verdicts in a few lines go."""
 
+TIME = re.compile(r"<!-- harness:time (\d+) -->")
+"""Stands where the time goes that the chapter of this number takes."""
+
 _HISTORY = 10
+_CHARACTERS_A_MINUTE = 250  # of a text that one learns from
 
 
 def outcome_words(outcome: Outcome) -> str:
@@ -109,7 +113,7 @@ def render(
     """
     verdicts, known = verdicts_of(document), Background(history, blessed)
     parts = [_summary(document, verdicts), "## 声明与判定"]
-    parts += [LEGEND.zh] * any(verdict.observed for verdict in verdicts)
+    parts += [LEGEND.zh] * any(v.observed and v.outcome is not Outcome.NOT_APPLICABLE for v in verdicts)
     parts += _claims(document, verdicts, titles, known)
     parts += ["## 各章的运行", _chapters(document, titles), "## 环境", _environment(document)]
     if len(history) > 1:
@@ -136,7 +140,7 @@ def last_run(
     if document is None:
         return card(["**还没有运行记录**：书里没有数字可看。先运行 `make book`，再回到这里。"], good=False)
     lines = [
-        f"**最近一次运行** {counts_text(verdicts_of(document))}" + (f" · [复现看板]({link})" if link else "")
+        f"**书里的数字** {counts_text(verdicts_of(document))}" + (f" · [复现看板]({link})" if link else "")
     ]
     jobs = [job for job in document.get("jobs", ()) if job.get("chapter")]
     ran = {job["chapter"] for job in jobs}
@@ -147,11 +151,28 @@ def last_run(
     for what, chapters in (("没有跑完", broken), ("没有运行", absent), ("代码在运行之后改过", old)):
         if chapters:
             lines.append(f"**{what}**：{_cell('、'.join(chapters))}")
-    lines.append(" · ".join(_facts(document) + _kept(jobs)))
+    lines.append(" · ".join([*_made(document, jobs), *_kept(jobs)]))
     if copies:
         links = "、".join(f'<a href="{address}">{kind}</a>' for kind, address in copies.items())
         lines.append(f"**带走** 整本书的 {links}")
     return card(lines, good=not (absent or broken or old))
+
+
+def _made(document: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """When and on what the numbers were made, and how long that took: of a chapter taken from the cache, then."""
+    starts = sorted(str(job["started"]) for job in jobs if job.get("started")) or [
+        str(document.get("started", ""))
+    ]
+    first, last = (
+        date_text(when).partition(" 日")[0] + " 日" if when else "—" for when in (starts[0], starts[-1])
+    )
+    return [
+        f"做于 {first if first == last else f'{first}至 {last}'}",
+        hardware_text(document.get("environment", {})),
+        f"`{document.get('profile', '?')}` 配置",
+        f"各章合计 {format_seconds(sum(job.get('seconds') or 0 for job in jobs), 'zh')}",
+        f"提交 {commit_text(document)}",
+    ]
 
 
 def _kept(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -162,6 +183,23 @@ def _kept(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     since = min((job["started"] for job in cached if job.get("started")), default="")
     what = f" {date_text(since)}以来的结果" if since else "先前的结果"
     return [f"{len({job['chapter'] for job in cached})} 章没有变，沿用{what}"]
+
+
+def time_text(document: Mapping[str, Any] | None, chapters: Mapping[str, int]) -> str:
+    """How long it takes to read *chapters* (name -> Chinese characters of prose), and how long their run took."""
+    if not chapters:
+        return "—"
+    minutes = sum(chapters.values()) / _CHARACTERS_A_MINUTE
+    read = f"读约 {max(10, round(minutes / 10) * 10)} 分钟"
+    taken: dict[str, float] = {}
+    for job in document.get("jobs", ()) if document else ():
+        if job.get("chapter") in chapters and JobState(job["state"]) in FINISHED:
+            taken.setdefault(
+                job["chapter"], job.get("seconds") or 0.0
+            )  # the first seed, which the chapter shows
+    if taken.keys() != chapters.keys():
+        return read
+    return f"{read}，运行 {format_seconds(sum(taken.values()), 'zh')}"
 
 
 def card(lines: Sequence[str], *, good: bool = True) -> str:

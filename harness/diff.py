@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.check import own_values
 from harness.claims import load_claims
 from harness.diffjobs import (
     JobDiff,
@@ -26,7 +27,7 @@ from harness.diffjobs import (
 from harness.diffmetrics import BySeed, Change, MetricDiff, compare_metric, judge_together
 from harness.diffoutputs import CellChange, changed_cells
 from harness.errors import HarnessError
-from harness.model import FINISHED
+from harness.model import FINISHED, Claim
 from harness.reading import read_manifest
 
 if TYPE_CHECKING:
@@ -183,10 +184,10 @@ def _metrics(a: Run, b: Run, book: Book | None) -> Iterator[MetricDiff]:
     chapters = {notebook: job.chapter for notebook, job in jobs if job.chapter}
     for notebook in dict.fromkeys((*found_b, *found_a)):
         old, new = found_a.get(notebook, {}), found_b.get(notebook, {})
-        directions = _directions(book, chapters.get(notebook)) if old and new else {}
+        claims = _claims(book, chapters.get(notebook), a, b) if old and new else {}
         for name in dict.fromkeys((*new, *old)):
-            direction = directions.get(name, "")
-            yield compare_metric(notebook, name, old.get(name, {}), new.get(name, {}), direction)
+            direction, apart = claims.get(name, ("", ""))
+            yield compare_metric(notebook, name, old.get(name, {}), new.get(name, {}), direction, apart)
 
 
 def _by_name(run: Run) -> dict[str, dict[str, BySeed]]:
@@ -198,9 +199,31 @@ def _by_name(run: Run) -> dict[str, dict[str, BySeed]]:
     return found  # type: ignore[return-value]
 
 
-def _directions(book: Book | None, chapter: str | None) -> dict[str, str]:
-    claims = load_claims(book.claims_dir, chapter, tuple(book.profiles)) if book and chapter else None
-    return {claim.name: claim.direction for claim in claims.claims} if claims else {}
+def _claims(book: Book | None, chapter: str | None, a: Run, b: Run) -> dict[str, tuple[str, str]]:
+    """By metric, which way its claim says is better, and what keeps the runs from having measured the same."""
+    notebook = next((c for c in book.chapters if c.stem == chapter), None) if book else None
+    claims = (
+        load_claims(book.claims_dir, chapter, tuple(book.profiles), notebook) if book and chapter else None
+    )
+    if book is None or claims is None:
+        return {}
+    ways = [_values(book, chapter, run) for run in (a, b)]
+    return {claim.name: (claim.direction, _apart(claim, *ways)) for claim in claims.claims}
+
+
+def _values(book: Book, chapter: str | None, run: Run) -> list[dict[str, Any]]:
+    """The parameters of each job of *chapter*, those that were not set, too."""
+    own = own_values(book, chapter, run.profile)
+    return [{**own, **job.parameters} for job in run.jobs.values() if job.chapter == chapter]
+
+
+def _apart(claim: Claim, a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> str:
+    """The first parameter that decides what *claim* measures and has other values in B than in A; else empty."""
+    for name in claim.parameters:
+        old, new = (sorted({repr(job.get(name)) for job in jobs}) for jobs in (a, b))
+        if old != new:
+            return f"{name} = {', '.join(old)} in A, {', '.join(new)} in B"
+    return ""
 
 
 def _outputs(pairs: Pairs, run_a: Run, run_b: Run) -> tuple[OutputDiff, ...]:

@@ -156,14 +156,14 @@ def slower_cells(pairs: Pairs, b: Run) -> tuple[SlowerCell, ...]:
             continue
         if old.cached_from or new.cached_from:
             kept.add(notebook)
-        names = counterparts(old.cells, new.cells)
-        before = {names.get(cell.id, cell.id): cell.seconds for cell in old.cells}
+        partners = counterparts(old.cells, new.cells)
+        before = {partners.get(cell.index, -1): cell.seconds for cell in old.cells}
         for cell in new.cells:
-            seconds = before.get(cell.id)
+            seconds = before.get(cell.index)
             if seconds is not None and cell.seconds is not None:
                 times.setdefault((notebook, cell.index), []).append((seconds, cell.seconds))
                 last[notebook, cell.index] = (new, cell.id)
-    lines: dict[str, dict[str, str]] = {}
+    lines: dict[str, dict[int, str]] = {}
     found = []
     for (notebook, index), seconds in times.items():
         took_a, took_b = (mean(column) for column in zip(*seconds, strict=True))
@@ -177,7 +177,7 @@ def slower_cells(pairs: Pairs, b: Run) -> tuple[SlowerCell, ...]:
                 notebook,
                 identity,
                 index,
-                lines[job.id].get(identity, ""),
+                lines[job.id].get(index, ""),
                 round(took_a, 3),
                 round(took_b, 3),
                 _ratio(took_a, took_b),

@@ -49,6 +49,7 @@ class Change(StrEnum):
     DIFFERENT = "different"  # significantly, and no claim says which way is better
     NOT_SIGNIFICANT = "not significant"
     UNTESTED = "untested"  # they differ, and nothing tells whether by chance
+    NOT_APPLICABLE = "not applicable"  # the claim's parameters differ: not the same thing was measured
     ONLY_A = "only in A"
     ONLY_B = "only in B"
 
@@ -75,8 +76,13 @@ class MetricDiff:
     note: str = ""
 
 
-def compare_metric(notebook: str, name: str, a: BySeed, b: BySeed, direction: str = "") -> MetricDiff:
-    """One metric in two runs, tested but not yet judged: that takes all tests (:func:`judge_together`)."""
+def compare_metric(
+    notebook: str, name: str, a: BySeed, b: BySeed, direction: str = "", apart: str = ""
+) -> MetricDiff:
+    """One metric in two runs, tested but not yet judged: that takes all tests (:func:`judge_together`).
+
+    *apart* says in which parameters the runs differ that decide what is measured; they are not compared then.
+    """
     seeds = tuple(seed for seed in a if seed in b)
     metrics_a = [a[s] for s in seeds] or list(a.values())
     metrics_b = [b[s] for s in seeds] or list(b.values())
@@ -95,6 +101,8 @@ def compare_metric(notebook: str, name: str, a: BySeed, b: BySeed, direction: st
     if all(units) and units[0] != units[1]:
         note = f"recorded in {units[0]!r} in A and in {units[1]!r} in B: not compared"
         return replace(found, unit="", note=note)
+    if apart:
+        return replace(found, change=Change.NOT_APPLICABLE, note=apart)
     values_a, values_b = [m.value for m in metrics_a], [m.value for m in metrics_b]
     found = replace(found, delta=mean(values_b) - mean(values_a))
     if seeds and values_a == values_b:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -72,49 +73,65 @@ def changed_cells(
     """
     if a.is_file() and b.is_file() and a.read_bytes() == b.read_bytes():
         return ()  # the one was kept for the other
-    names = counterparts(cells_a, cells_b)
-    before = {names.get(identity, identity): cell for identity, cell in _cells(a, cells_a).items()}
-    after = _cells(b, cells_b)
+    partners = counterparts(cells_a, cells_b)
+    before = {partners.get(cell.index, -1): (cell, content) for cell, content in _cells(a, cells_a)}
     found = []
-    for identity, (result, cell) in after.items():
-        if identity in before and CellState.PENDING not in (result.state, before[identity][0].state):
-            change = _compare(before[identity][1], cell, result)
-        elif identity not in before and cell.get("outputs"):
-            change = CellChange(identity, result.index, ("only in B",))
-        else:
-            change = None
+    for result, cell in _cells(b, cells_b):
+        change = None
+        if (old := before.get(result.index)) is None:
+            if cell.get("outputs"):
+                change = CellChange(result.id, result.index, ("only in B",))
+        elif CellState.PENDING not in (result.state, old[0].state):
+            change = _compare(old[1], cell, result)
         found += [change] if change else []
     found += [
-        CellChange(identity, result.index, ("only in A",))
-        for identity, (result, cell) in before.items()
-        if identity not in after and cell.get("outputs")
+        CellChange(result.id, result.index, ("only in A",))
+        for result, cell in _cells(a, cells_a)
+        if result.index not in partners and cell.get("outputs")
     ]
     return tuple(found)
 
 
-def first_code_lines(notebook: Path, cells: Sequence[CellResult]) -> dict[str, str]:
-    """The first line of each cell that is code and not a comment, by cell id."""
+def first_code_lines(notebook: Path, cells: Sequence[CellResult]) -> dict[int, str]:
+    """The first line of each cell that is code and not a comment, by the cell's position."""
     lines = {}
-    for identity, (_, cell) in _cells(notebook, cells).items():
+    for result, cell in _cells(notebook, cells):
         code = (line.strip() for line in _joined(cell["source"]).splitlines() if not is_blank(line))
-        lines[identity] = next(code, "")[:_LINE_LENGTH]
+        lines[result.index] = next(code, "")[:_LINE_LENGTH]
     return lines
 
 
-def counterparts(cells_a: Sequence[CellResult], cells_b: Sequence[CellResult]) -> dict[str, str]:
-    """What B calls the cells of A, where ids do not tell: by position, since without ids each run makes new ones."""
-    if {cell.id for cell in cells_a} & {cell.id for cell in cells_b}:
-        return {}
-    names = {cell.index: cell.id for cell in cells_b}
-    return {cell.id: names[cell.index] for cell in cells_a if cell.index in names}
+def counterparts(cells_a: Sequence[CellResult], cells_b: Sequence[CellResult]) -> dict[int, int]:
+    """Position in B of each cell of A that B has, too: by id, and by order among cells of one id.
+
+    By position alone where no id is shared: runs of a notebook without ids made new ones each time.
+    """
+    names_a, names_b = _names(cells_a), _names(cells_b)
+    if not names_a.keys() & names_b.keys():
+        places = {cell.index for cell in cells_b}
+        return {cell.index: cell.index for cell in cells_a if cell.index in places}
+    return {index: names_b[name] for name, index in names_a.items() if name in names_b}
 
 
-def _cells(path: Path, results: Sequence[CellResult]) -> dict[str, tuple[CellResult, Mapping[str, Any]]]:
-    """The code cells of an executed notebook with how they ended, by id."""
-    by_id: dict[str, Mapping[str, Any]] = {}
+def _names(cells: Sequence[CellResult]) -> dict[tuple[str, int], int]:
+    """Position by id and, as an id may stand there twice, the how manieth of that id it is."""
+    seen: Counter[str] = Counter()
+    names = {}
+    for cell in cells:
+        names[cell.id, seen[cell.id]] = cell.index
+        seen[cell.id] += 1
+    return names
+
+
+def _cells(path: Path, results: Sequence[CellResult]) -> list[tuple[CellResult, Mapping[str, Any]]]:
+    """How the cells of an executed notebook ended, each with what it left there."""
+    named: dict[str, list[Mapping[str, Any]]] = {}
     for cell in read_document(path)["cells"]:
-        by_id.setdefault(cell.get("id", ""), cell)
-    return {result.id: (result, by_id[result.id]) for result in results if result.id in by_id}
+        if cell["cell_type"] == "code":
+            named.setdefault(cell.get("id", ""), []).append(cell)
+    left = {name: iter(cells) for name, cells in named.items()}
+    pairs = ((result, next(left.get(result.id, iter(())), None)) for result in results)
+    return [(result, cell) for result, cell in pairs if cell is not None]
 
 
 def _compare(a: Mapping[str, Any], b: Mapping[str, Any], result: CellResult) -> CellChange | None:

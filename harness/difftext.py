@@ -37,6 +37,7 @@ _SYMBOLS = {
     Change.DIFFERENT: "!",
     Change.NOT_SIGNIFICANT: "≈",
     Change.UNTESTED: "?",
+    Change.NOT_APPLICABLE: "–",
 }
 _COLOURS = {"✓": "green", "✗": "red", "!": "yellow"}  # by the symbol that a cell begins with
 
@@ -80,7 +81,7 @@ def print_diff(console: Console, diff: RunDiff) -> None:
             console.print(RichText(one_line(heading), style="bold"))
             for line in lines:
                 colour = {"-": "red", "+": "green"}.get(line[:1], "")
-                console.print(Padding(RichText(_visible(line), style=colour), (0, 0, 0, 2)))
+                console.print(Padding(RichText(_visible(line), style=colour), (0, 0, 0, 2), expand=False))
         for line in section.lines:
             console.print(RichText(one_line(line)))
         console.print()

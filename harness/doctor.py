@@ -21,6 +21,7 @@ from harness.environment import cores, cpu_has_bf16, cpu_name, memory_bytes, nvi
 from harness.errors import HarnessError
 from harness.execution import run_job
 from harness.model import Job, JobState, Limits
+from harness.speed import MOST, find_speed
 from harness.store import build_dir
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -69,6 +70,7 @@ def examine(root: Path) -> Iterator[Check]:
     yield check_writable(build_dir(root))
     yield check_disk(root)
     yield check_machine()
+    yield check_speed(root)
     yield check_memory()
     yield check_gpu()
     yield check_bf16()
@@ -187,6 +189,21 @@ def check_machine() -> Check:
         f"{count} cores, {cpu_name()}",
         "" if count > 1 else "expect it slow",
     )
+
+
+def check_speed(root: Path) -> Check:
+    """What a run that started now would multiply the limits of a profile by."""
+    pinned = None
+    with suppress(HarnessError):  # no book here, or one that `harness list` tells what is wrong with
+        pinned = load_book(root).speed
+    speed = find_speed(pinned)
+    if speed.of_reference is None:
+        return Check("speed", WARN, str(speed), "on a slow machine say `speed: 0.5` in harness.yml")
+    if speed.factor == MOST:
+        return Check(
+            "speed", WARN, str(speed), "end what else runs, or give --cell-timeout and --notebook-timeout"
+        )
+    return Check("speed", OK, str(speed))
 
 
 def check_memory() -> Check:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 VERSIONS_OF = ("torch", "transformers", "datasets", "evaluate", "papermill", "numpy", "scikit-learn")
+BF16 = "-bf16"  # the end of the class of a processor that multiplies bfloat16
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
@@ -41,7 +42,7 @@ def hardware_class(device: str = "auto") -> str:
     apple = platform.system() == "Darwin" and machine == "arm64"
     if device == "mps" or (device == "auto" and apple):
         return f"mps-{machine}"
-    return f"cpu-{machine}{'-bf16' if cpu_has_bf16() else ''}"
+    return f"cpu-{machine}{BF16 if cpu_has_bf16() else ''}"
 
 
 def versions() -> dict[str, str]:

@@ -20,8 +20,10 @@ from typing import IO, Any
 from harness.errors import HarnessError, InfrastructureError
 from harness.foreign import read_foreign
 from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, Metric, to_json
-from harness.notebook import Notebook, is_blank, read_document, read_notebook
+from harness.notebook import Notebook, first_code_line, is_blank, read_document, read_notebook
+from harness.opened import NOTES
 from harness.process import WorkerProcess, describe_exit
+from harness.reads import READS
 from harness.store import await_worker, explain_os_error, load_metrics, write_json, write_text
 from harness.variables import MASK, common_environment, job_environment, secrets
 
@@ -97,12 +99,13 @@ def finish(
         ending: ``state``, ``reason`` and ``cells``; ``trouble`` if the notebook could not be saved.
     """
     metrics, warnings = load_metrics(folder / "metrics.jsonl")
-    foreign, oddities = read_foreign(folder / "out.ipynb", metrics)
-    metrics += foreign
-    for message in (*warnings, *oddities):
+    foreign = read_foreign(folder / "out.ipynb", metrics)
+    metrics += foreign.metrics
+    for message in (*warnings, *foreign.warnings):
         emit({"event": "warning", "job": job.id, "message": message})
     ending = _with_trouble(ending, ending.get("trouble", ""), emit, job)
     result = _result(job, ending, metrics, shown, started, seconds, peak_rss_mb)
+    result = replace(result, passed_over=dict(foreign.passed_over))
     try:
         folder.mkdir(parents=True, exist_ok=True)  # a notebook can remove any folder
         if not (folder / "out.ipynb").exists():
@@ -179,7 +182,7 @@ def prepare(job: Job, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         await_worker(folder)
-        for name in ("out.ipynb", "metrics.jsonl", "result.json", "log.txt"):
+        for name in ("out.ipynb", "metrics.jsonl", "result.json", "log.txt", NOTES, READS):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise explain_os_error(error, f"cannot write to {folder}") from None
@@ -238,7 +241,7 @@ class _Watch:
         self._emit = emit
         self._cancel = cancel
         self._cells: dict[int, dict[str, Any]] = {}
-        self._place = {"number": 0, "total": 0}  # of the running cell
+        self._place = {"cell": 0, "total": 0, "code": ""}  # of the running cell
         self._ending: dict[str, Any] | None = None
         self._stop_at = float("inf")  # when the worker is killed
         self._stopped_for = ""  # why we stopped it: "cancelled" or "timed_out"
@@ -315,7 +318,7 @@ class _Watch:
             return
         note_cell(event, self._cells)
         if event["event"] == "cell_start":
-            self._place = {"number": event["number"], "total": event["total"]}
+            self._place = {key: event[key] for key in ("cell", "total", "code")}
         self._emit({**event, "job": self._job.id})
 
     def _ending_of_lost_worker(self, code: int | None) -> Mapping[str, Any]:
@@ -324,19 +327,18 @@ class _Watch:
         if self._stopped_for == "cancelled":
             return {"state": JobState.CANCELLED, "reason": "interrupted", "cells": cells}
         if self._stopped_for == "timed_out":
-            limit = f"{self._job.limits.notebook:g} s"
-            reason = f"did not stop at the notebook's limit of {limit} and was killed"
+            reason = f"was killed, as it did not stop at {self._job.limits.told('notebook')}"
             return {"state": JobState.TIMED_OUT, "reason": reason, "cells": cells}
         reason = f"the process that ran it died ({describe_exit(code)}); see {self._folder / 'log.txt'}"
         return {"state": JobState.DEAD, "reason": reason, "cells": cells}
 
 
 def note_cell(event: Mapping[str, Any], cells: dict[int, dict[str, Any]]) -> None:
-    """Keep in *cells* what an event says of one; a cell that starts has failed unless its end is told."""
+    """Keep in *cells*, by position, what an event says of one; a cell that starts has failed unless its end is told."""
     if event["event"] == "cell_start":
-        cells[event["cell"]] = {"state": CellState.FAILED}
+        cells[event["cell"] - 1] = {"state": CellState.FAILED}
     elif event["event"] == "cell_end":
-        cells[event["cell"]] = {k: event[k] for k in ("state", "seconds", "error", "line")}
+        cells[event["cell"] - 1] = {k: event[k] for k in ("state", "seconds", "error", "line")}
 
 
 def cells_so_far(job: Job, noted: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -355,6 +357,7 @@ def _pending_cells(job: Job) -> list[dict[str, Any]]:
             "state": CellState.SKIPPED
             if "skip-execution" in cell.tags or is_blank(cell.source)
             else CellState.PENDING,
+            "code": first_code_line(cell.source),
         }
         for cell in notebook.code
     ]

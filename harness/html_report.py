@@ -13,6 +13,7 @@ from harness.figures import Bar, cell_bars
 from harness.html_table import escape, shares, table
 from harness.model import (
     FINISHED,
+    WORST_FIRST,
     CellResult,
     CellState,
     JobResult,
@@ -39,7 +40,6 @@ from harness.wording import (
 CellTexts = Mapping[str, Mapping[int, str]]
 """First line of each code cell, by job and by the cell's place in its notebook."""
 
-_URGENT = (Outcome.FAIL, Outcome.MISSING, Outcome.INCONCLUSIVE, Outcome.UNEXPECTED, Outcome.PASS)
 _SAFE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -172,7 +172,7 @@ class _Page:
         for chapter in dict.fromkeys(verdict.chapter for verdict in self.verdicts):
             mine = [verdict for verdict in self.verdicts if verdict.chapter == chapter]
             parts.append(f"<h3>{escape(chapter)}</h3>")
-            mine.sort(key=lambda verdict: _URGENT.index(verdict.outcome))
+            mine.sort(key=lambda verdict: WORST_FIRST.index(verdict.outcome))
             parts += [self._claim(verdict) for verdict in mine]
         return "\n".join(parts)
 

@@ -29,6 +29,7 @@ _VERDICT_TAGS: Mapping[Outcome, str | None] = {
     Outcome.MISSING: "failure",
     Outcome.INCONCLUSIVE: "skipped",
     Outcome.UNEXPECTED: "skipped",
+    Outcome.NOT_APPLICABLE: "skipped",
 }
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -37,7 +38,8 @@ def junit_xml(document: Mapping[str, Any]) -> str:
     """The run document as one ``<testsuites>`` element.
 
     A notebook that failed is a failure; one that timed out, died or was cancelled an error; a cached one
-    skipped. A claim that failed or is missing is a failure; an inconclusive or unclaimed one skipped.
+    skipped. A claim that failed or is missing is a failure; one that is inconclusive, unclaimed or
+    not applicable is skipped.
     """
     jobs = [job_result_from_json(job) for job in document.get("jobs", ())]
     verdicts = [verdict_from_json(verdict) for verdict in document.get("verdicts", ())]
@@ -78,9 +80,7 @@ def _job_case(job: JobResult) -> ET.Element:
     if job.state in _ERRORS or job.state in _FAILURES:
         tag = "error" if job.state in _ERRORS else "failure"
         details = [
-            f"cell {cell.index + 1} (id {cell.id}): {one_line(cell.error)}"
-            for cell in job.cells
-            if cell.state is CellState.FAILED
+            f"{cell.place}: {one_line(cell.error)}" for cell in job.cells if cell.state is CellState.FAILED
         ]
         _outcome(case, tag, job.state.value, message, "\n".join([job.notebook, *details]))
     elif job.state is JobState.SKIPPED:

@@ -1,8 +1,8 @@
 """What a committed notebook must look like, and the one normal form of its JSON.
 
-Rules: no outputs or execution counts; stable, unique cell ids; one cell tagged ``parameters``; Markdown that reads
-the same in Colab, JupyterLab and the site (no MyST directives or roles); code lines that need no scrolling; no
-measured number typed into prose.
+Rules: no outputs or execution counts; stable, unique cell ids; at most one cell tagged ``parameters``; Markdown that
+reads the same in Colab, JupyterLab and the site (no MyST directives or roles); code lines that need no scrolling;
+no measured number typed into prose; and what :mod:`harness.conventions` says of quizzes, numbers, pictures, call-outs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.notebook import read_document
+from harness.conventions import glossary_problems, number_problems, problems
+from harness.notebook import cell_ids, read_document
 from harness.store import write_text
 
 _METADATA = {
@@ -38,21 +39,21 @@ class Finding:
     """One thing to mend, with its place."""
 
     notebook: Path
-    cell: str  # id, or number where there is none
+    cell: str  # id, or number where there is none; empty where the file has no cells
     message: str
 
     def __str__(self) -> str:
-        return f"{self.notebook}: cell {self.cell}: {self.message}"
+        return f"{self.notebook}: " + (f"cell {self.cell}: " if self.cell else "") + self.message
 
 
 def normal_form(notebook: Mapping[str, Any]) -> str:
     """The notebook as it is committed: no outputs, only tags as cell metadata, sorted keys, one-space indent."""
     cells = []
-    for number, cell in enumerate(notebook["cells"]):
+    for cell, name in zip(notebook["cells"], cell_ids(notebook["cells"]), strict=True):
         tags = cell.get("metadata", {}).get("tags") or []
         plain = {
             "cell_type": cell["cell_type"],
-            "id": cell.get("id") or f"cell-{number}",
+            "id": cell.get("id") or name,
             "metadata": {"tags": tags} if tags else {},
             "source": _text(cell).splitlines(keepends=True),
         }
@@ -73,6 +74,12 @@ def lint(path: Path) -> list[Finding]:
     return [Finding(path, cell, message) for cell, message in _findings(notebook, path)]
 
 
+def lint_glossary(path: Path) -> list[Finding]:
+    """Names that the glossary *path* gives to two things; nothing where there is no such file."""
+    found = glossary_problems(path) if path.is_file() else ()
+    return [Finding(path, "", f"line {line}: {message}") for line, message in found]
+
+
 def fix(path: Path) -> bool:
     """Write the normal form; True when the file changed."""
     wanted = normal_form(read_document(path))
@@ -85,10 +92,10 @@ def fix(path: Path) -> bool:
 def _findings(notebook: Mapping[str, Any], path: Path) -> Iterator[tuple[str, str]]:
     cells = notebook["cells"]
     tagged = [c for c in cells if "parameters" in (c["metadata"].get("tags") or ())]
-    if len(tagged) != 1:
-        yield "-", f"{len(tagged)} cells are tagged parameters; exactly one must be"
+    if len(tagged) > 1:
+        yield "-", f"{len(tagged)} cells are tagged parameters; at most one may be"
     ids = [c.get("id") for c in cells]
-    for number, cell in enumerate(cells):
+    for number, cell in enumerate(cells, 1):
         name = cell.get("id") or str(number)
         if not cell.get("id") or ids.count(cell["id"]) > 1:
             yield name, "no id, or one that is not unique"
@@ -98,6 +105,8 @@ def _findings(notebook: Mapping[str, Any], path: Path) -> Iterator[tuple[str, st
             yield from ((name, message) for message in _wide(_text(cell)))
         if cell["cell_type"] == "markdown":
             yield from ((name, message) for message in _prose(_text(cell)))
+    yield from problems(notebook, path)
+    yield from number_problems(path)
     if path.read_text(encoding="utf-8") != normal_form(notebook):
         yield "-", "JSON is not in normal form; run `python -m harness lint --fix`"
 

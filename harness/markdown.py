@@ -220,7 +220,7 @@ def _failure(job: JobResult, language: Language) -> str:
             number = cell.index + 1
             place = Text(
                 f"cell {number}, id {_code(cell.id)}", f"第 {number} 个单元格，id {_code(cell.id)}"
-            ).into(language)
+            ).into(language) + (f" {_code(cell.code)}" if cell.code else "")
             lines.append(f"- {place}{_colon(language)}{_code(cell.error or '—')}")
     return "\n\n".join(lines)
 

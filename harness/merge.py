@@ -223,7 +223,7 @@ def _manifest(merger: Merger, run: str, command: Sequence[str]) -> dict[str, Any
 def joint_environment(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One environment for all shards; where they differ, texts stand side by side and numbers are unknown."""
     names = dict.fromkeys(name for environment in environments for name in environment if name != "versions")
-    joint = {name: _agreed([environment.get(name) for environment in environments]) for name in names}
+    joint = {name: _agreed([one[name] for one in environments if name in one]) for name in names}
     joint["hardware"] = joint.get("hardware") or "unknown"
     versions = [v for environment in environments if isinstance(v := environment.get("versions"), dict)]
     packages = sorted({package for one in versions for package in one})

@@ -7,7 +7,7 @@ these objects meet the run folder's JSON files.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +54,18 @@ class Outcome(StrEnum):
     INCONCLUSIVE = "inconclusive"
     MISSING = "missing"  # claimed, but the run recorded no such metric
     UNEXPECTED = "unexpected"  # recorded, but nobody claims it
+    NOT_APPLICABLE = "not_applicable"  # measured with parameters that the claim does not cover
+
+
+WORST_FIRST = (
+    Outcome.FAIL,
+    Outcome.MISSING,
+    Outcome.INCONCLUSIVE,
+    Outcome.UNEXPECTED,
+    Outcome.NOT_APPLICABLE,
+    Outcome.PASS,
+)
+"""Where one of several judgements on a claim stands for all."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,21 @@ class Limits:
 
     cell: float | None = None
     notebook: float | None = None
+    given: tuple[str, ...] = ()  # those of the two that the user gave; the others are a profile's
+    factor: float = 1.0  # what a profile's were multiplied by on a slow machine; see harness.speed
+
+    def told(self, name: str) -> str:
+        """The limit called *name* and how to raise it, as the reason of a time-out says it."""
+        seconds = getattr(self, name)
+        if name in self.given:
+            return f"the {name}'s limit of {seconds:g} s; give --{name}-timeout more"
+        made = (
+            f" ({seconds / self.factor:g} s × {self.factor:g} for a slow machine)" if self.factor != 1 else ""
+        )
+        return (
+            f"the {name}'s limit of {seconds:g} s{made};"
+            f" raise it with --{name}-timeout, or with {name}_timeout in harness.yml"
+        )
 
 
 @dataclass(frozen=True)
@@ -78,6 +105,7 @@ class Job:
     device: str = "auto"
     network: bool = True  # False: the Hugging Face libraries are told to stay offline
     key: str = ""  # what the cache compares; see harness.cache
+    language: str = "en"  # of people, "en" or "zh": in which words are set into the notebook
 
 
 @dataclass(frozen=True)
@@ -90,6 +118,17 @@ class CellResult:
     seconds: float | None = None
     error: str | None = None  # "ValueError: …", one line
     line: int | None = None  # of the cell, from 1, where the error came from
+    code: str = ""  # its first line that is no comment, cut
+
+    @property
+    def name(self) -> str:
+        """Number and id: cells of all kinds are counted, from 1."""
+        return f"cell {self.index + 1} (id {self.id})"
+
+    @property
+    def place(self) -> str:
+        """The name, and the code that a person knows the cell by."""
+        return f"{self.name} “{self.code}”" if self.code else self.name
 
 
 @dataclass(frozen=True)
@@ -125,6 +164,7 @@ class JobResult:
     started: str = ""
     key: str = ""
     cached_from: str | None = None  # run id, when the state is skipped
+    passed_over: Mapping[str, str] = field(default_factory=dict)  # what glue left that is no number, by name
 
 
 @dataclass(frozen=True)
@@ -169,6 +209,8 @@ class Claim:
     blessed: Mapping[str, tuple[ReferenceRun, ...]] = field(default_factory=dict)  # by profile
     published: Mapping[str, Published] = field(default_factory=dict)
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
+    parameters: Mapping[str, tuple[Any, ...] | None] = field(default_factory=dict)
+    """Parameters that decide what is measured, with the values it is claimed for; None: the book's own."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +230,7 @@ class Verdict:
     title: str
     profile: str
     outcome: Outcome
-    rule: str  # "prediction interval", "TOST", "published", "bounds", "recorded"
+    rule: str  # "prediction interval", "TOST", "published", "bounds", "recorded", "parameters"
     observed: tuple[float, ...] = ()
     reference: float | None = None
     delta: float | None = None  # mean of observed minus reference; under bounds, how far outside
@@ -205,6 +247,11 @@ class Verdict:
     def foreign(self) -> bool:
         """Whether the reference was measured on another class of machine."""
         return bool(self.reference_hardware) and self.reference_hardware != self.hardware
+
+
+def worst_of(verdicts: Iterable[Verdict]) -> Outcome | None:
+    """The worst judgement among *verdicts*; None where there is none."""
+    return min((verdict.outcome for verdict in verdicts), key=WORST_FIRST.index, default=None)
 
 
 def to_json(value: Any) -> Any:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.wording import one_line
 
 NATIVE_KERNEL = "python3"
 """The kernel that always is the interpreter which runs the harness."""
 
-PAPERMILL_TAGS = frozenset({"injected-parameters", "papermill-error-cell-tag"})
+ERROR_MARKER = "papermill-error-cell-tag"
+PAPERMILL_TAGS = frozenset({"injected-parameters", ERROR_MARKER})
 """Tags of the cells that papermill adds to an executed notebook: they are not in the source."""
 
 
@@ -49,6 +53,11 @@ class Notebook:
         return tuple(cell for cell in self.cells if cell.type == "code")
 
     @property
+    def written_in(self) -> str:
+        """The language of its text: ``zh`` where a cell holds a Chinese character, else ``en``."""
+        return "zh" if any(re.search("[\u4e00-\u9fff]", cell.source) for cell in self.cells) else "en"
+
+    @property
     def title(self) -> str:
         """The first heading of the notebook, or its file name."""
         for cell in self.cells:
@@ -77,13 +86,13 @@ def notebooks_in(path: Path) -> list[Path]:
 def read_notebook(path: Path) -> Notebook:
     """Read *path*; raises InvalidNotebook with one clear line if that is not possible."""
     document = read_document(path)
-    metadata = document["metadata"]
+    metadata, ids = document["metadata"], cell_ids(document["cells"])
     spec = metadata.get("kernelspec") or {}
     language = (metadata.get("language_info") or {}).get("name") or spec.get("language") or "python"
     cells = (
         Cell(
             index=index,
-            id=cell.get("id", str(index)),
+            id=ids[index],
             type=cell["cell_type"],
             source="".join(cell["source"]),
             tags=tuple(cell["metadata"].get("tags") or ()),
@@ -93,8 +102,25 @@ def read_notebook(path: Path) -> Notebook:
     return Notebook(path, tuple(cells), spec.get("name") or None, language.lower())
 
 
+def cell_ids(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """An id of its own for each cell: one without, or with that of an earlier cell, is called by its number.
+
+    nbformat would draw new ones, other ones in every run.
+    """
+    taken = {cell.get("id") for cell in cells}
+    ids: list[str] = []
+    for number, cell in enumerate(cells, 1):
+        name = cell.get("id")
+        if not name or name in ids:
+            name = f"cell-{number}"
+            while name in taken:
+                name += "-"
+        ids.append(name)
+    return ids
+
+
 def read_document(path: Path) -> dict[str, Any]:
-    """The JSON of *path*, with its types checked and the fields that may be missing filled in.
+    """The JSON of *path*, with its types checked, what may be missing filled in, without papermill's error markers.
 
     Raises:
         InvalidNotebook: it cannot be read or is no notebook of format 4; cells are counted from 1.
@@ -118,7 +144,13 @@ def read_document(path: Path) -> dict[str, Any]:
         problem = _cell_problem(cell)
         if problem:
             raise InvalidNotebook(f"{path} is not a valid notebook: cell {number}: {problem}")
+    document["cells"] = [cell for cell in document["cells"] if not _marks_old_error(cell)]
     return document
+
+
+def _marks_old_error(cell: dict[str, Any]) -> bool:
+    """papermill's own cell in an executed notebook: it tells where an earlier run failed."""
+    return ERROR_MARKER in (cell["metadata"].get("tags") or ())
 
 
 def _load(path: Path) -> Any:
@@ -195,6 +227,12 @@ def _kind(value: Any) -> str:
     if isinstance(value, list) and any(not isinstance(part, str) for part in value):
         return "a list that holds something else"
     return names.get(type(value), "a number")
+
+
+def first_code_line(source: str) -> str:
+    """The first line of a cell that is not a comment, for a person to know the cell by; at most 60 characters."""
+    line = next((one_line(line) for line in source.splitlines() if not is_blank(line)), "")
+    return line if len(line) <= 60 else line[:59] + "…"
 
 
 def is_blank(source: str) -> bool:

@@ -7,15 +7,20 @@ read with :mod:`ast`, and anything that is not ``name = literal`` is an error be
 from __future__ import annotations
 
 import ast
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.notebook import Notebook
+from harness.notebook import Cell, Notebook
+from harness.wording import Text
 
 PARAMETERS_TAG = "parameters"
+INJECTED_TAG = "injected-parameters"
+"""Of the cell in which an earlier run of papermill set parameters; it stands after the parameters cell."""
 
 
 class ParameterError(HarnessError):
@@ -31,6 +36,7 @@ class Parameter:
     types: tuple[type, ...]  # empty: any literal (default None, no annotation)
     optional: bool  # None is allowed
     element: type | None = None  # of a list or tuple whose annotation says so
+    injected: bool = False  # the default is what an earlier run set, not what the author wrote
 
     @property
     def expected(self) -> str:
@@ -41,15 +47,38 @@ class Parameter:
 
 
 def read_parameters(notebook: Notebook) -> dict[str, Parameter] | None:
-    """Parameters of *notebook* by name; None if it has no cell tagged ``parameters``."""
-    cells = [cell for cell in notebook.code if PARAMETERS_TAG in cell.tags]
-    if not cells:
+    """Parameters of *notebook* by name; None if no cell is tagged ``parameters`` or ``injected-parameters``.
+
+    In the notebook that a run left, what the run set overrides the author's cell, as it does in the kernel.
+    """
+    own, injected = (
+        _only_cell(notebook, [cell for cell in notebook.code if tag in cell.tags], tag)
+        for tag in (PARAMETERS_TAG, INJECTED_TAG)
+    )
+    if own is None and injected is None:
         return None
+    if own and injected and injected.index < own.index:
+        raise ParameterError(
+            f"{notebook.path}: the cell tagged {INJECTED_TAG} stands before the one tagged {PARAMETERS_TAG}, which"
+            " overrides it; remove it"
+        )
+    read = _read_cell if notebook.language == "python" else _read_other_cell
+    found = read(f"{notebook.path}, cell tagged {PARAMETERS_TAG}", own.source) if own else {}
+    if injected:
+        for name, then in read(f"{notebook.path}, cell tagged {INJECTED_TAG}", injected.source).items():
+            found[name] = replace(found.get(name, then), default=then.default, injected=True)
+    return found
+
+
+def _only_cell(notebook: Notebook, cells: Sequence[Cell], tag: str) -> Cell | None:
     if len(cells) > 1:
-        raise ParameterError(f"{notebook.path}: {len(cells)} cells are tagged parameters; only one may be")
-    where = f"{notebook.path}, cell tagged parameters"
+        raise ParameterError(f"{notebook.path}: {len(cells)} cells are tagged {tag}; only one may be")
+    return cells[0] if cells else None
+
+
+def _read_cell(where: str, source: str) -> dict[str, Parameter]:
     try:
-        tree = ast.parse(cells[0].source)
+        tree = ast.parse(source)
     except SyntaxError as error:
         raise ParameterError(f"{where}, line {error.lineno}: not plain Python ({error.msg})") from None
     found: dict[str, Parameter] = {}
@@ -61,6 +90,48 @@ def read_parameters(notebook: Notebook) -> dict[str, Parameter] | None:
             raise ParameterError(f"{where}, line {statement.lineno}: {parameter.name} is set twice")
         found[parameter.name] = parameter
     return found
+
+
+_COMMENT = re.compile(r"(?:^|\s)(?:#|//|%|--).*$", re.M)
+_ASSIGNMENT = re.compile(  # n=3, n <- 3L, $n = 3, val n: Int = 3; let n = 3, string n = "a";
+    r"(?:^|[;\s$])(?P<name>[^\W\d]\w*)\s*(?::\s*[\w.\[\]<>]+\s*)?(?:<-|:=|=(?!=))\s*"
+    r"(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^;\n]*)",
+    re.M,
+)
+_WORDS: Mapping[str, bool] = {"true": True, "false": False}
+
+
+def _read_other_cell(where: str, source: str) -> dict[str, Parameter]:
+    """The parameters of a cell in another language: names, and types where a value reads the same in Python."""
+    found: dict[str, Parameter] = {}
+    for match in _ASSIGNMENT.finditer(_COMMENT.sub("", source)):
+        text = match["value"].strip()
+        try:
+            value: Any = ast.literal_eval(re.sub(r"(?<=\d)[lLfFdD]$", "", text))
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            value = _WORDS.get(text.lower().lstrip("$"), text)
+        types: tuple[type, ...] = ()
+        if isinstance(value, bool) or text[:1] in ("'", '"'):
+            types = (type(value),)
+        elif isinstance(value, int | float):
+            types = (int, float)  # few languages tell 3 from 3.0
+        found[match["name"]] = Parameter(match["name"], value, types, optional=False)
+    return found
+
+
+def has_translator(notebook: Notebook) -> bool:
+    """Whether papermill can set parameters in the language of *notebook*."""
+    if notebook.language == "python":
+        return True
+    from papermill.exceptions import PapermillException
+    from papermill.translators import papermill_translators
+
+    for language in (notebook.language, notebook.language.upper()):  # only that of R is in capitals
+        try:
+            return bool(papermill_translators.find_translator(notebook.kernel, language))
+        except PapermillException:
+            continue
+    return False
 
 
 def _read_statement(where: str, statement: ast.stmt) -> Parameter:
@@ -193,6 +264,11 @@ def _check_plain(name: str, value: Any) -> None:
         )
 
 
+def same_value(a: Any, b: Any) -> bool:
+    """Whether two values of a parameter are one, as a run folder's JSON holds them."""
+    return json.dumps(a, sort_keys=True, default=str) == json.dumps(b, sort_keys=True, default=str)
+
+
 def parse_value(parameter: Parameter, text: str) -> Any:
     """The value that ``--param NAME=text`` means for this parameter; strings may be bare."""
     try:
@@ -241,9 +317,13 @@ def resolve(
         raise ParameterError(f"{notebook.path}: {error}") from None
 
 
-def render(values: Mapping[str, Any]) -> str:
+INJECTED_COMMENT = Text("Parameters set by harness", "由 harness 设置的参数")
+"""First line of the injected cell, as a comment."""
+
+
+def render(values: Mapping[str, Any], comment: str = INJECTED_COMMENT.en) -> str:
     """Source of the injected cell: plain ``repr``, so Chinese text stays readable."""
-    return "\n".join(["# 由 harness 设置的参数", *(f"{name} = {value!r}" for name, value in values.items())])
+    return "\n".join([f"# {comment}", *(f"{name} = {value!r}" for name, value in values.items())])
 
 
 def _short(value: Any) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.config import BUILT_IN_PROFILES, Book, Profile, find_profile
 from harness.errors import HarnessError
-from harness.model import Job, Limits
+from harness.model import Job
 from harness.notebook import Notebook, read_notebook
-from harness.parameters import Parameter, read_parameters, resolve
+from harness.parameters import Parameter, ParameterError, has_translator, read_parameters, resolve
 
 MAX_SEEDS = 1000
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -88,23 +88,28 @@ def _without_seed(planned: Sequence[Planned]) -> list[Planned]:
 
 def _plan_notebook(book: Book | None, path: Path, profile: Profile, request: Request) -> list[Planned]:
     chapter = book.chapter_of(path) if book else None
-    limits = Limits(
-        request.cell_timeout or profile.limits.cell, request.notebook_timeout or profile.limits.notebook
-    )
+    asked = {"cell": request.cell_timeout, "notebook": request.notebook_timeout}
+    wanted = {name: seconds for name, seconds in asked.items() if seconds is not None}
+    limits = replace(profile.limits, **wanted, given=tuple(wanted))
 
     def job(seed: int | None, parameters: Mapping[str, Any]) -> Job:
         identity = job_stem(path, profile.name) + (f"-seed{seed}" if seed is not None else "")
         return Job(
-            identity, path, chapter, profile.name, seed, parameters, limits, request.device, profile.network
-        )
+            identity, path, chapter, profile.name, seed, parameters, limits, request.device, profile.network,
+            language=language,
+        )  # fmt: skip
 
+    language = "en"
     try:
         notebook = read_notebook(path)
+        language = (book.language if book else "") or notebook.written_in
         given = dict(book.parameters.get(chapter, {}).get(profile.name, {})) if book and chapter else {}
-        declared = _declared(notebook, strict=bool(given or request.texts or chapter or request.seeds))
+        asked = dict.fromkeys((*given, *request.texts))
+        declared = _declared(notebook, asked, strict=bool(asked or chapter or request.seeds))
+        kept = {name: p.default for name, p in (declared or {}).items() if p.injected}
         entries = []
         for values in _per_seed(declared or {}, given, profile, request):
-            parameters = resolve(notebook, declared, values, request.texts)
+            parameters = kept | resolve(notebook, declared, values, request.texts)
             seed = parameters.get(
                 "seed", declared["seed"].default if declared and "seed" in declared else None
             )
@@ -114,16 +119,26 @@ def _plan_notebook(book: Book | None, path: Path, profile: Profile, request: Req
         return [Planned(job(None, {}), None, str(error))]
 
 
-def _declared(notebook: Notebook, *, strict: bool) -> dict[str, Parameter] | None:
-    """Parameters of the notebook. Where nothing depends on them, a cell we cannot read does not matter."""
-    if notebook.language != "python":
-        return None
+def _declared(notebook: Notebook, asked: Collection[str], *, strict: bool) -> dict[str, Parameter] | None:
+    """Parameters of the notebook. Where nothing depends on them, a cell we cannot read does not matter.
+
+    Raises:
+        ParameterError: the cell cannot be read, or papermill cannot set what was *asked* for in this language.
+    """
     try:
-        return read_parameters(notebook)
+        declared = read_parameters(notebook)
     except HarnessError:
         if strict:
             raise
         return None
+    if (declared or asked) and not has_translator(notebook):
+        if asked:
+            raise ParameterError(
+                f"{notebook.path} is in {notebook.language}, not Python, and papermill sets no parameters in that"
+                f" language, so {', '.join(asked)} cannot be set; leave it out"
+            )
+        return None
+    return declared
 
 
 def _per_seed(
@@ -159,6 +174,4 @@ def _unique(identity: str, taken: set[str]) -> str:
 
 
 def _with_id(job: Job, identity: str) -> Job:
-    from dataclasses import replace
-
     return replace(job, id=identity)

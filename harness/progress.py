@@ -54,11 +54,13 @@ class PlainProgress:
                 self._print(f"{job}: started")
             case "heartbeat":
                 elapsed = format_seconds(now - self._started.get(job, now))
-                self._print(
-                    f"{job}: cell {event['number']}/{event['total']}, {elapsed}, {event['rss_mb']:.0f} MB"
-                )
+                code = f" “{event['code']}”" if event.get("code") else ""
+                place = f"cell {event['cell']}/{event['total']}{code}"
+                self._print(f"{job}: {place}, {elapsed}, {event['rss_mb']:.0f} MB")
             case "job_end":
                 self._print(end_line(event))
+            case "speed" if not event["usual"]:
+                self._print(event["message"])
             case "warning":
                 self._print(f"warning: {event['message']}")
 
@@ -81,7 +83,7 @@ class LiveProgress:
         self._bars = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("cell {task.fields[cell]}"),
+            TextColumn("cell {task.fields[cell]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -95,13 +97,15 @@ class LiveProgress:
                 self._tasks[job] = self._bars.add_task(job, total=None, cell="–")
             case "cell_start" if job in self._tasks:
                 self._bars.update(
-                    self._tasks[job], total=event["total"], completed=event["number"] - 1,
-                    cell=f"{event['number']}/{event['total']}",
+                    self._tasks[job], total=event["total"], completed=event["cell"] - 1,
+                    cell=f"{event['cell']}/{event['total']} {event.get('code', '')[:32]}",
                 )  # fmt: skip
             case "job_end":
                 if job in self._tasks:
                     self._bars.remove_task(self._tasks.pop(job))
                 self._print(end_line(event))
+            case "speed" if not event["usual"]:
+                self._print(event["message"])
             case "warning":
                 self._print(f"warning: {event['message']}")
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from harness.check import judge
+from harness.check import judge, own_values
 from harness.claims import load_claims
 from harness.config import BUILT_IN_PROFILES, Book, find_profile, find_root, load_book
 from harness.errors import HarnessError, InfrastructureError
-from harness.model import FINISHED, CellState, ChapterClaims, JobResult, Outcome, Verdict
+from harness.model import FINISHED, CellState, ChapterClaims, JobResult, Outcome, Verdict, worst_of
 from harness.notebook import PASSED_OVER, read_notebook
 from harness.parameters import read_parameters
 from harness.plan import Request, job_stem, parse_seeds, plan
@@ -30,8 +30,6 @@ from harness.report import exit_code, run_document, write_reports
 from harness.run import execute
 from harness.store import build_dir, create_run_at, explain_os_error, write_text
 from harness.wording import OUTCOMES, STATES, names_cell, one_line
-
-_OUTCOMES = (Outcome.FAIL, Outcome.MISSING, Outcome.INCONCLUSIVE, Outcome.PASS)  # the worst first
 
 
 class DoesNotHold(Exception):
@@ -82,7 +80,7 @@ class Notebooks:
         book = self.book_of(path)
         find_profile(book.profiles if book else BUILT_IN_PROFILES, self.profile)  # told before anything runs
         chapter = book.chapter_of(path) if book else None
-        return load_claims(book.claims_dir, chapter, tuple(book.profiles)) if book and chapter else None
+        return load_claims(book.claims_dir, chapter, tuple(book.profiles), path) if book and chapter else None
 
     def run(self, path: Path) -> FinishedRun:
         """What the notebook at *path* did in this session; runs it if no process of the session has."""
@@ -117,10 +115,11 @@ class Notebooks:
         if outcome.trouble:
             raise InfrastructureError(outcome.trouble)
         claims, manifest = self.claims_of(path), outcome.manifest
-        hardware = str(manifest["environment"].get("hardware", ""))
-        verdicts = (
-            judge(claims, outcome.results, profile=manifest["profile"], hardware=hardware) if claims else []
-        )
+        verdicts = []
+        if book and claims:
+            profile, hardware = manifest["profile"], str(manifest["environment"].get("hardware", ""))
+            own = own_values(book, claims.chapter, profile)
+            verdicts = judge(claims, outcome.results, profile=profile, hardware=hardware, own=own)
         code = exit_code(outcome.results, verdicts, strict=self.strict)
         write_reports(run_dir, run_document(manifest, outcome.results, verdicts, code, outcome.seconds))
 
@@ -150,9 +149,7 @@ class FinishedRun:
         for cell in job.cells:
             if cell.state is CellState.FAILED and not names_cell(job.reason, cell):
                 at = f", line {cell.line}" if cell.line else ""
-                lines.append(
-                    f"  cell {cell.index + 1} (id {cell.id}){at}: {one_line(cell.error or 'no error')}"
-                )
+                lines.append(f"  {cell.place}{at}: {one_line(cell.error or 'no error')}")
         parameters = ", ".join(f"{name}={value!r}" for name, value in job.parameters.items())
         lines += [f"  parameters: {parameters}"] if parameters else []
         output = self.folder / "jobs" / job.id / "out.ipynb"
@@ -231,11 +228,11 @@ class ClaimItem(_Item):
             job = unfinished[0]
             pytest.skip(f"{job.notebook} did not complete: {_ending(job)}")
         mine = [v for v in run.verdicts if v.claim == self.claim and v.outcome is not Outcome.UNEXPECTED]
-        worst = min((v.outcome for v in mine), key=_OUTCOMES.index)
+        worst = worst_of(mine)
         if worst is Outcome.PASS:
             return
         text = "\n".join(_told(v) for v in mine if v.outcome is not Outcome.PASS)
-        if worst is Outcome.INCONCLUSIVE and not self.notebooks.strict:
+        if worst is Outcome.NOT_APPLICABLE or (worst is Outcome.INCONCLUSIVE and not self.notebooks.strict):
             pytest.skip(text)
         raise DoesNotHold(text)
 

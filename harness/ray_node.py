@@ -23,6 +23,8 @@ from harness.environment import environment
 from harness.errors import InfrastructureError
 from harness.execution import Place, run_job
 from harness.model import SCHEMA, Job, to_json
+from harness.opened import NOTES
+from harness.speed import find_speed
 from harness.store import write_json
 from harness.variables import common_environment
 
@@ -44,6 +46,7 @@ class Request:
     threads: int
     gpu: bool
     harness_visible: bool  # to a kernel of the sender
+    speed: float | None  # of the node, where the book says it; None: measure it
 
 
 def main(folder: Path) -> int:
@@ -56,7 +59,9 @@ def main(folder: Path) -> int:
     threading.Thread(target=_watch_input, args=(cancel,), daemon=True).start()
     os.environ.pop("OMP_NUM_THREADS", None)  # Ray's, not the user's
     os.environ.update(request.variables)
-    _emit({"event": "node", "environment": environment(job.device)})
+    speed = find_speed(request.speed, job.device, request.threads)
+    job = replace(job, limits=speed.adapt(job.limits))
+    _emit({"event": "node", "environment": {**environment(job.device), "speed": speed}})
 
     def here(text: str) -> str:
         """Names of this folder as the sender knows them."""
@@ -72,6 +77,9 @@ def main(folder: Path) -> int:
             job, folder / "job", emit=emit, cancel=cancel, shown=request.shown, place=_place(request, folder)
         )
         result = replace(result, reason=here(result.reason))
+        with suppress(OSError):
+            notes = folder / "job" / NOTES
+            notes.write_text(here(notes.read_text(encoding="utf-8")), encoding="utf-8")
         write_json(folder / "job" / "result.json", {"schema": SCHEMA, **to_json(result)})
     except InfrastructureError as error:
         print(here(str(error)), file=sys.stderr)

@@ -121,6 +121,7 @@ class Task:
             threads=self.cargo.cores,
             gpu=bool(self.cargo.gpus),
             harness_visible=self.cargo.harness_visible,
+            speed=self.setting.book.speed if self.setting.book else None,
         )
         return pickle.dumps(request)
 

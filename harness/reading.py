@@ -157,6 +157,7 @@ def _job_result(data: Any) -> JobResult:
     for name in ("chapter", "cached_from"):
         _check(name, _or(getattr(result, name), ""), str)
     _check("parameters", result.parameters, dict)
+    _check("passed_over", result.passed_over, dict)
     for cell in result.cells:
         _check("a cell's id", cell.id, str)
         _check("a cell's index", cell.index, int)

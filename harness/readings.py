@@ -20,7 +20,7 @@ from harness.claims import claim_path
 from harness.config import Book
 from harness.errors import HarnessError
 from harness.figures import Reading, dot_plot, finite, history_curve
-from harness.model import JobResult, Verdict, verdict_from_json
+from harness.model import JobResult, Outcome, Verdict, verdict_from_json, worst_of
 from harness.notebook import PAPERMILL_TAGS, read_document
 from harness.statistics import mean
 from harness.store import runs_dir
@@ -39,6 +39,7 @@ LEGEND = Text(
 """What the figures of :func:`claim_figures` show, for a page to say once."""
 
 _WITHOUT_BLESSED = ("published", "bounds")
+_NO_CURVE = Outcome.NOT_APPLICABLE  # measured on something else than the other runs
 
 Key = tuple[str, str]  # chapter, name of the claim
 
@@ -135,13 +136,15 @@ def claim_readings(history: Sequence[Mapping[str, Any]]) -> dict[Key, list[Readi
     for document in reversed(history):
         if _hardware(document) != _hardware(history[0]):
             continue
-        first: dict[Key, Verdict] = {}  # a claim with several references has several verdicts on one value
+        judged: dict[
+            Key, list[Verdict]
+        ] = {}  # a claim with several references has several verdicts on one value
         for verdict in verdicts_of(document):
-            if verdict.observed:
-                first.setdefault((verdict.chapter, verdict.claim), verdict)
-        for key, verdict in first.items():
-            reading = Reading(str(document.get("started", "")), verdict.observed, verdict.outcome)
-            found.setdefault(key, []).append(reading)
+            judged.setdefault((verdict.chapter, verdict.claim), []).append(verdict)
+        for key, mine in judged.items():
+            worst, observed = worst_of(mine), next((v.observed for v in mine if v.observed), ())
+            if worst and worst is not _NO_CURVE and observed:
+                found.setdefault(key, []).append(Reading(str(document.get("started", "")), observed, worst))
     return found
 
 
@@ -169,6 +172,8 @@ def blessed_values(path: Path, profile: str, hardware: str) -> dict[str, tuple[f
 
 def claim_figures(verdict: Verdict, known: Background, language: Language = "zh") -> tuple[str, str]:
     """Dot plot and curve over history of one verdict; empty where there is nothing to draw."""
+    if verdict.outcome is _NO_CURVE:
+        return "", ""
     key = (verdict.chapter, verdict.claim)
     blessed = () if verdict.rule in _WITHOUT_BLESSED else known.blessed.get(key, ())
     if (

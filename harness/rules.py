@@ -16,6 +16,8 @@ published value, three or more new runs: *published*
 published value, one or two new runs: *published*
     So few runs cannot show equality, so the best verdict is ``inconclusive``. A value that is off by more
     than FAR times the margin is ``fail``: seed noise of that size would make the margin meaningless.
+published value of a chapter without a seed: *published*
+    There is no spread over seeds to know: within the margin is ``pass``, beyond it ``fail``.
 bounds: *bounds*
     Every new value must be finite and inside.
 nothing: *recorded*
@@ -62,6 +64,7 @@ class Case:
     values: tuple[float, ...] = ()
     seeds: tuple[int | None, ...] = ()
     hardware: str = ""
+    takes_seed: bool = False
 
     def verdict(self, outcome: Outcome, rule: str, *texts: Text | None, **more: Any) -> Verdict:
         text = join(texts)
@@ -77,6 +80,11 @@ class Case:
 
     def range(self, low: float | None, high: float | None, *, signed: bool = False) -> str:
         return format_range((low, high), self.claim.unit, signed=signed)
+
+    @property
+    def seedless(self) -> bool:
+        """Whether the chapter takes no seed, so that no further run could tell more."""
+        return bool(self.seeds) and set(self.seeds) == {None}
 
     @property
     def seen(self) -> Text:
@@ -106,7 +114,7 @@ def judge_claim(
         values: one per run, in the claim's unit; at least one.
         profile: the profile of the runs.
         chapter: stands in the verdict.
-        seeds: of the runs, in the order of *values*; empty where unknown.
+        seeds: of the runs, in the order of *values*, None where the chapter takes none; empty where unknown.
         hardware: class of the machine the runs ran on; empty where unknown.
     """
     if not values:
@@ -165,7 +173,8 @@ def _prediction(case: Case, runs: Sequence[ReferenceRun]) -> Verdict:
     more: dict[str, Any] = {"reference": centre, "delta": delta, "interval": (centre - half, centre + half)}
     text = _prediction_text(case, n, more["interval"], wide=spread > margin, inside=inside)
     outcome, side = (Outcome.PASS, None) if inside else (Outcome.FAIL, _side(case, delta))
-    return case.verdict(outcome, "prediction interval", text, side, _sharpness(n, spread, margin), **more)
+    sharpness = None if case.seedless else _sharpness(n, spread, margin)
+    return case.verdict(outcome, "prediction interval", text, side, sharpness, **more)
 
 
 def _prediction_text(case: Case, n: int, interval: tuple[float, float], *, wide: bool, inside: bool) -> Text:
@@ -305,6 +314,14 @@ def _published_few(case: Case, published: Published) -> Verdict:
     text = Text(
         f"{seen.en} differs from {against.en} by {difference}", f"{seen.zh}与{against.zh}相差 {difference}"
     )
+    if case.seedless:
+        inside = abs(delta) <= margin + slack
+        place = Text(
+            f"{'within' if inside else 'beyond'} ±{limit}",
+            f"{'在' if inside else '超出'} ±{limit}" + "之内" * inside,
+        )
+        side = None if inside else _published_side(case, delta)
+        return case.verdict(Outcome.PASS if inside else Outcome.FAIL, "published", text, place, side, **more)
     if abs(delta) > FAR * margin + slack:
         far = Text(f"more than {FAR:g} times the margin {limit}", f"超过容差 {limit} 的 {FAR:g} 倍")
         return case.verdict(Outcome.FAIL, "published", text, far, _published_side(case, delta), **more)

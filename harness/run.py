@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,17 +14,20 @@ from typing import Any
 
 from harness import cache
 from harness.asked import Asked, digest, finished
-from harness.config import Book
+from harness.config import CONFIG_NAME, Book
 from harness.environment import environment, git_state, hardware_class
 from harness.errors import HarnessError, InfrastructureError
 from harness.execution import end_event, unrun_result
 from harness.executor import Executor, LocalExecutor, RunJob, Setting
 from harness.model import SCHEMA, Job, JobResult, JobState, to_json
 from harness.nodes import difference, sites_of, with_nodes
+from harness.opened import NOTES
 from harness.plan import Planned
 from harness.reading import read_run
+from harness.reads import Named, Unsettled, named_by, own_files, settle, still_holds, write_reads
 from harness.schedule import Machine
 from harness.shard import Shard
+from harness.speed import Speed, find_speed
 from harness.store import EventLog, write_json
 
 Listener = Callable[[Mapping[str, Any]], None]
@@ -128,11 +132,18 @@ def execute(
         room = _Room(book, run_dir, events, cancel, use_cache, executor, variables, here)
         planned = [replace(entry, job=replace(entry.job, key=room.key(entry))) for entry in planned]
         if before is not None:
-            room.kept = finished(before, planned)
+            room.kept = {
+                name: result
+                for name, result in finished(before, planned).items()
+                if still_holds(run_dir / "jobs" / name, root_of(result.notebook, book))
+            }
             manifest = continue_manifest(before.manifest, manifest, len(room.kept))
         manifest["digests"] = {entry.job.id: digest(entry) for entry in planned}
         write_json(run_dir / "manifest.json", manifest)
         results = room.run_all(planned)
+        if room.speed is not None:
+            manifest["environment"] = here = {**here, "speed": to_json(room.speed)}
+            write_json(run_dir / "manifest.json", manifest)
         earlier = sites_of(before.manifest, room.kept) if before else {}
         if sites := {**earlier, **executor.sites}:
             manifest = with_nodes(manifest, here, sites)
@@ -157,18 +168,30 @@ class _Room:
     variables: Sequence[str]
     here: Mapping[str, Any]  # the environment of this machine
     kept: Mapping[str, JobResult] = field(default_factory=dict)  # by job id: of an earlier start, which stand
+    speed: Speed | None = None  # of this machine, once a job is to run on it
+    began: int = field(default_factory=time.time_ns)
     _trouble: str = ""
+    _unseen: dict[str, dict[str, None]] = field(default_factory=dict)  # of cached results, by chapter
     _unlike: set[str] = field(default_factory=set)  # differences of nodes that were told
 
     def run_all(self, planned: Sequence[Planned]) -> list[JobResult]:
         """All jobs to their ends: first those that need no kernel, then the rest side by side."""
+        self._tell_unmatched({entry.job.chapter for entry in planned})
         results = {entry.job.id: self._settled(entry) for entry in planned}
+        self._tell_unseen()
         rest = [entry for entry in planned if results[entry.job.id] is None]
         if rest:
+            if isinstance(self.executor, LocalExecutor) and not self._is_over():
+                self.speed = self._find_speed(self.executor.machine, rest[0].job)
             setting = Setting(self.book, self.run_dir, self.variables, self.emit, self.cancel, self._is_over)
             done = self.executor.run_all(rest, setting, self.run)
             results |= {entry.job.id: result for entry, result in zip(rest, done, strict=True)}
         return [results[entry.job.id] for entry in planned]
+
+    def _find_speed(self, machine: Machine, job: Job) -> Speed:
+        speed = find_speed(self.book.speed if self.book else None, job.device, machine.threads)
+        self.emit({"event": "speed", "usual": speed.factor == 1, "message": str(speed)})
+        return speed
 
     def _is_over(self) -> bool:
         return self.cancel.is_set() or bool(self.trouble)
@@ -214,18 +237,47 @@ class _Room:
     def _run(self, entry: Planned, folder: Path, run_job: RunJob) -> JobResult:
         parts = self.key_parts(entry) if entry.job.key else {}  # files may have changed since the run began
         job = replace(entry.job, key=cache.key_of(parts) if parts else "")
+        if self.speed is not None:
+            job = replace(job, limits=self.speed.adapt(job.limits))
+        named = self._named(entry)
         result = run_job(job, folder, shown_path(job.notebook, self.book))
-        if parts and self.book and result.state is JobState.COMPLETED and self._stands_here(job):
+        if result.state is JobState.COMPLETED:
             try:
-                if self.key_parts(entry) != parts:
-                    self._warn(
-                        job, "not kept for the next run: files that it depends on changed while it ran"
-                    )
-                else:
-                    cache.keep(self.book.root, job, parts, folder, self.run_dir.name)
-            except InfrastructureError as error:  # the run is whole without it
-                self._warn(job, f"not kept for the next run: {error}")
+                self._keep(entry, job, parts, folder, named)
+            except (InfrastructureError, Unsettled) as error:  # the run is whole without it
+                if parts:
+                    self._warn(job, f"not kept for the next run: {error}")
+        with suppress(OSError):
+            (folder / NOTES).unlink(missing_ok=True)
         return result
+
+    def _named(self, entry: Planned) -> Named:
+        """What the text of a notebook names, as it is before the notebook runs."""
+        assert entry.notebook is not None
+        book, job = self.book, entry.job
+        try:
+            data = book.data_files(job.chapter) if book and job.chapter else ()
+            return named_by(entry.notebook, book.root if book else None, book.packages if book else (), data)
+        except OSError:  # its key could not be made either
+            return Named()
+
+    def _keep(self, entry: Planned, job: Job, parts: Mapping[str, Any], folder: Path, named: Named) -> None:
+        """Write down what a completed job read, and keep it for the next run if it has a key.
+
+        Raises:
+            Unsettled: what it read is no longer that; it stands in this run alone.
+            InfrastructureError: there is no room for it.
+        """
+        site, own = self.executor.sites.get(job.id), own_files(folder)
+        noted = entry.notebook is not None and entry.notebook.language == "python"
+        root = root_of(job.notebook, self.book)
+        reads = settle(folder, root, named, noted=noted, packed=self.began if site else None)
+        now = self.key_parts(entry) if parts else parts
+        if {**now, "files": _without(now, root, own)} != {**parts, "files": _without(parts, root, own)}:
+            raise Unsettled("files that it depends on changed while it ran")
+        write_reads(folder, reads)
+        if now and self.book and self._stands_here(job):
+            cache.keep(self.book.root, replace(job, key=cache.key_of(now)), now, folder, self.run_dir.name)
 
     def _stands_here(self, job: Job) -> bool:
         """Whether the job ran on what its key says: this machine, or a node like it."""
@@ -255,7 +307,10 @@ class _Room:
             return {}
         hardware = hardware_class(job.device)
         try:
-            return cache.key_parts(job, entry.notebook, book.root, book.packages, hardware, self.variables)
+            data = book.data_files(job.chapter)
+            return cache.key_parts(
+                job, entry.notebook, book.root, book.packages, hardware, self.variables, data
+            )
         except OSError as error:
             what = f"cannot read {error.filename}: {error.strerror}" if error.filename else str(error)
             self._warn(job, f"{what}; it runs without the cache")
@@ -268,13 +323,34 @@ class _Room:
         except (HarnessError, OSError) as error:
             self._warn(job, str(error))
             return None
-        if entry is None:
+        if entry is None or entry.changes(self.book.root):
             return None
+        if job.chapter and job.chapter not in self.book.data:  # else its author has named what it reads
+            self._unseen.setdefault(job.chapter, {}).update(dict.fromkeys(entry.reads.unseen))
         result = cache.restore(entry, job, folder, shown_path(job.notebook, self.book))
         write_json(folder / "job.json", {"schema": SCHEMA, **to_json(job)})
         write_json(folder / "result.json", {"schema": SCHEMA, **to_json(result)})
         self._ended(result)
         return result
+
+    def _tell_unmatched(self, chapters: Collection[str | None]) -> None:
+        """What the book names as data and is not there: a slip of the pen would keep its change from being seen."""
+        for chapter, patterns in self.book.data.items() if self.book else ():
+            for pattern in patterns if chapter is None or chapter in chapters else ():
+                if self.book and not any(self.book.files_like(pattern)):
+                    message = f"{CONFIG_NAME}: data: {pattern} names no file; mend it, or make the file"
+                    self.emit({"event": "warning", "message": message})
+
+    def _tell_unseen(self) -> None:
+        """Once a run, what the cached results just used may have read without its being seen."""
+        if told := [
+            f"{chapter} ({_first(list(unseen))})" for chapter, unseen in self._unseen.items() if unseen
+        ]:
+            message = (
+                f"cached results do not notice a change of what is read through these: {_first(told)}; "
+                f"name the files under data: in {CONFIG_NAME}, or run again with --no-cache"
+            )
+            self.emit({"event": "warning", "message": message})
 
     def _unrun(self, entry: Planned, state: JobState, reason: str) -> JobResult:
         shown = shown_path(entry.job.notebook, self.book)
@@ -284,6 +360,21 @@ class _Room:
 
     def _ended(self, result: JobResult) -> None:
         self.events(end_event(result))
+
+
+def _first(told: Sequence[str], most: int = 5) -> str:
+    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+
+
+def _without(parts: Mapping[str, Any], root: Path, own: set[str]) -> dict[str, str]:
+    """The files of a key but for those that the notebook itself wrote."""
+    files: Mapping[str, str] = parts.get("files") or {}
+    return {name: one for name, one in files.items() if os.path.normpath(root / name) not in own}
+
+
+def root_of(notebook: Path | str, book: Book | None) -> Path:
+    """What paths of a job are relative to: the book's folder, or the notebook's own where there is no book."""
+    return book.root if book else Path(notebook).absolute().parent
 
 
 def shown_path(notebook: Path, book: Book | None) -> str:

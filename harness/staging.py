@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import dashboard
-from harness.model import FINISHED, METRIC_MIME, JobResult, Outcome, Verdict
+from harness.model import FINISHED, METRIC_MIME, JobResult, Outcome, Verdict, worst_of
 from harness.notebook import PAPERMILL_TAGS
 from harness.wording import format_memory, format_number, format_range, format_seconds
 
@@ -133,7 +133,7 @@ def place_in(source: Notebook, staged: Mapping[str, Any], line: int) -> str:
 
 def find_citation(source: Notebook, key: str) -> str:
     """Where a chapter first cites *key*, as :func:`place_in` writes it; empty where it does not."""
-    for number, cell in enumerate(source["cells"]):
+    for number, cell in enumerate(source["cells"], 1):
         for line, text in enumerate(text_of(cell).splitlines(), 1):
             if any(found[2] == key for found in _CITATION.finditer(text)):
                 return _place(cell.get("id") or str(number), line)
@@ -190,12 +190,17 @@ def _run_line(job: JobResult, document: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
-_FOLDED = {"solution": ("参考答案", "收起答案"), "setup": ("准备：找到书，补上缺的包", "收起")}
+_CHANGE = "参数（改一个值：在笔记本里改这一格，从头运行；或 harness run --param 名字=值）"
+_FOLDED = {
+    "solution": ("参考答案", "收起答案"),
+    "setup": ("准备：找到书，补上缺的包", "收起"),
+    "parameters": (_CHANGE, _CHANGE),
+}
 """Tag of a cell that the site folds -> what the fold says closed and open."""
 
 
 def _dress(cell: dict[str, Any], evidence: Evidence | None) -> dict[str, Any]:
-    """One cell as the site wants it: folded solutions, described figures, readable metrics."""
+    """One cell as the site wants it: machinery and solutions folded, described figures, readable metrics."""
     metadata = {k: v for k, v in cell.get("metadata", {}).items() if k in _KEPT_METADATA}
     source, fold = text_of(cell), next((tag for tag in _tags(cell) if tag in _FOLDED), None)
     dressed = {**cell, "metadata": metadata, "source": source}
@@ -251,14 +256,16 @@ def _show_metric(output: dict[str, Any], evidence: Evidence | None) -> dict[str,
 
 
 def _verdict_link(name: str, evidence: Evidence | None) -> str:
-    verdict = next((v for v in evidence.verdicts if v.claim == name), None) if evidence else None
-    if verdict is None or verdict.outcome is Outcome.UNEXPECTED:
+    """The worst of what was judged of a claim: one reference may hold where another, or a seed, does not."""
+    mine = [v for v in evidence.verdicts if v.claim == name] if evidence else []
+    worst = worst_of(mine)
+    if worst is None or worst is Outcome.UNEXPECTED:
         return ""
-    words = dashboard.outcome_words(verdict.outcome)
-    mark = f"verdict verdict-{verdict.outcome.value}"
+    words = dashboard.outcome_words(worst)
+    mark = f"verdict verdict-{worst.value}"
     if evidence is None or not evidence.has_dashboard:
         return f' <span class="{mark}">{words}</span>'
-    anchor = dashboard.chapter_anchor(verdict.chapter)
+    anchor = dashboard.chapter_anchor(mine[0].chapter)
     return f' <a class="{mark}" href="reproduction.html#{anchor}">{words}</a>'
 
 

@@ -1,4 +1,4 @@
-"""A cell's text output: merged as it arrives, progress lines reduced, and never more than a notebook can hold.
+"""A cell's text output: merged as it arrives, shown as a terminal would in the end, never more than a notebook holds.
 
 nbclient's ``coalesce_streams`` looks for carriage returns with a pattern whose time grows with the square of a
 line's length and that holds the interpreter lock meanwhile. Here everything is linear in what was printed.
@@ -6,6 +6,8 @@ line's length and that holds the interpreter lock meanwhile. Here everything is 
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Any
 
 from nbformat.v4 import new_output
@@ -14,32 +16,226 @@ MAX_TEXT = 10_000_000
 """Characters of text that one cell may leave in the notebook; the rest is counted and left out."""
 
 _REDUCE_EVERY = 1_000_000  # characters; progress bars are reduced before they fill the cell's room
+_REACH = 100  # rows that the cursor can go up; a terminal's window is smaller
+_WIDEST = 1000  # columns that the cursor can go past a row's end
+_MOST_STYLES = 8  # colour codes at a time
+_LONGEST_ESCAPE = 60  # characters
+
+_MOVE = re.compile(r"[\r\b]|\x1b\[[0-9;?]*[A-GJK]")
+_CONTROL = re.compile(
+    r"(?P<char>[\n\r\b])|\x1b\[(?P<number>[0-9;?]*)(?P<code>[A-Za-z])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
+)
+_NOT_ONE_WIDE = re.compile(r"[^\n\r -\u02ff\u2500-\u259f]")
+
+_Cell = str | tuple[str, str]  # a character; with its style where it has one; "" behind a wide character
+
+
+class Screen:
+    """What a terminal shows in the end of text with returns, backspaces and cursor movements.
+
+    Rows that no control character has touched stay plain strings; of the others each column is a cell of its own.
+    """
+
+    def __init__(self) -> None:
+        self._above: list[str] = []  # rows that the cursor cannot reach any more, with their line ends
+        self._rows: list[str | list[_Cell]] = [""]
+        self._row = 0
+        self._column: int | None = None  # None: behind the row's last character
+        self._styles: dict[str, str] = {}
+        self._style = ""
+
+    def feed(self, text: str) -> None:
+        """Take what was printed; it may be cut anywhere but inside an escape sequence."""
+        text = text.replace("\r\n", "\n")
+        at = 0
+        while at < len(text):
+            if self._is_at_end():
+                move = _MOVE.search(text, at)
+                plain = len(text) if move is None else max(text.rfind("\n", at, move.start()) + 1, at)
+                self._append(text[at:plain])
+                at = plain
+            line_end = text.find("\n", at) + 1 or len(text)
+            self._take_line(_overlaid(text[at:line_end]))
+            at = line_end
+
+    def _is_at_end(self) -> bool:
+        return self._row == len(self._rows) - 1 and self._column is None and isinstance(self._rows[-1], str)
+
+    def _take_line(self, text: str) -> None:
+        position = 0
+        for control in _CONTROL.finditer(text):
+            if control.start() > position:
+                self._write(text[position : control.start()])
+            position = control.end()
+            self._obey(control)
+        if position < len(text):
+            self._write(text[position:])
+
+    def text(self) -> str:
+        *rows, bottom = map(_joined, self._rows)
+        if bottom and self._column == 0 and self._row == len(rows):
+            bottom += "\r"  # what comes next overwrites this line
+        return "".join(self._above) + "\n".join([*rows, bottom])
+
+    def _append(self, text: str) -> None:
+        """Text without movements behind all else: only its last rows can be reached."""
+        reachable = len(text)
+        for _ in range(_REACH):
+            if (reachable := text.rfind("\n", 0, max(reachable, 0))) < 0:
+                break
+        if reachable >= 0:
+            self._above += (f"{_joined(row)}\n" for row in self._rows[:-1])
+            self._above += (_joined(self._rows[-1]), text[: reachable + 1])
+            self._rows, text = [""], text[reachable + 1 :]
+        head, *lines = text.split("\n")
+        self._rows[-1] = _joined(self._rows[-1]) + head
+        self._rows += lines
+        self._row = len(self._rows) - 1
+        self._forget()
+
+    def _forget(self) -> None:
+        if (beyond := len(self._rows) - _REACH) >= _REACH:
+            self._above += (f"{_joined(row)}\n" for row in self._rows[:beyond])
+            del self._rows[:beyond]
+            self._row -= beyond
+
+    def _cells(self) -> list[_Cell]:
+        """The cursor's row, column by column."""
+        row = self._rows[self._row]
+        if isinstance(row, str):
+            self._rows[self._row] = cells = []
+            column, self._column = self._column, None
+            position = 0
+            for control in _CONTROL.finditer(row):
+                cells += _row_cells(row[position : control.start()], self._style)
+                self._restyle(control)
+                position = control.end()
+            cells += _row_cells(row[position:], self._style)
+            self._column = column
+            return cells
+        return row
+
+    def _write(self, text: str) -> None:
+        cells, new = self._cells(), _row_cells(text, self._style)
+        start = len(cells) if self._column is None else self._column
+        cells += [" "] * (start - len(cells))
+        end = start + len(new)
+        if 0 < start < len(cells) and cells[start] == "":  # half of a wide character is none
+            cells[start - 1] = " "
+        if end < len(cells) and cells[end] == "":
+            cells[end] = " "
+        cells[start:end] = new
+        self._column = None if end == len(cells) else end
+
+    def _obey(self, control: re.Match[str]) -> None:
+        char, code = control["char"], control["code"]
+        if char == "\n":
+            if self._row == len(self._rows) - 1:
+                self._rows.append("")
+            self._row += 1
+            self._column = None if not self._rows[self._row] else 0
+            self._forget()
+        elif char == "\r":
+            self._column = 0 if self._rows[self._row] else None
+        elif char == "\b":
+            self._column = max(self._at() - 1, 0)
+        elif code and code in "ABCDEFGJK":
+            self._move(code, control["number"])
+        else:
+            self._restyle(control)
+
+    def _at(self) -> int:
+        return len(self._cells()) if self._column is None else self._column
+
+    def _move(self, code: str, number: str) -> None:
+        count = int(number) if number.isdigit() and len(number) < 6 else 0
+        column, steps = self._at(), max(count, 1)
+        if code in "JK":
+            self._erase(code, count, column)
+        elif code in "ABEF":
+            row = self._row - steps if code in "AF" else self._row + steps
+            self._row = min(max(row, 0), len(self._rows) - 1)
+            self._column = column if code in "AB" else 0
+        else:
+            column = {"C": column + steps, "D": column - steps, "G": steps - 1}[code]
+            self._column = min(max(column, 0), max(len(self._cells()), _WIDEST))
+
+    def _erase(self, code: str, count: int, column: int) -> None:
+        cells = self._cells()
+        if count == 0:
+            del cells[column:]
+            if code == "J":
+                del self._rows[self._row + 1 :]
+        elif code == "K":
+            cells[: column + 1] = [" "] * min(column + 1, len(cells))
+            if count == 2:
+                cells.clear()
+        self._column = column
+
+    def _restyle(self, control: re.Match[str]) -> None:
+        """Colours go on until they are reset; other sequences change nothing that is seen."""
+        if control["code"] != "m":
+            return
+        reset, number = re.fullmatch(r"(0*(?:;|$))?(.*)", control["number"]).groups()
+        if reset is not None:
+            self._styles.clear()
+        if number:
+            kind = re.sub(r"^(?:3|9|4|10)(?=\d).*", lambda m: "on" if m[0][0] in "41" else "in", number)
+            self._styles.pop(kind, None)
+            self._styles[kind] = f"\x1b[{number}m"
+            if len(self._styles) > _MOST_STYLES:
+                del self._styles[next(iter(self._styles))]
+        self._style = "".join(self._styles.values())
+
+
+def _overlaid(line: str) -> str:
+    """*line* with what is overwritten taken out at once; a bar may be drawn a million times on one line."""
+    if line.count("\r") < 3 or "\b" in line or _NOT_ONE_WIDE.search(line):
+        return line
+    before, *drawn, last = line.split("\r")
+    shown, width = [], 0
+    for text in reversed(drawn):
+        shown.append(text[width:])
+        width = max(width, len(text))
+    return f"{before}\r{''.join(shown)}\r{last}"
+
+
+def _row_cells(text: str, style: str) -> list[_Cell]:
+    chars = list(text)
+    if not text.isascii():
+        chars = []
+        for char in text:
+            if chars and unicodedata.category(char) in ("Mn", "Me", "Cf"):
+                chars[-1 if chars[-1] else -2] += char
+            else:
+                chars += [char, ""] if unicodedata.east_asian_width(char) in "WF" else [char]
+    return [(style, char) if char else "" for char in chars] if style else chars
+
+
+def _joined(row: str | list[_Cell]) -> str:
+    """A row as text; blanks at its end are what a bar was wiped out with."""
+    if isinstance(row, str):
+        return row
+    parts, style = [], ""
+    for cell in row:
+        new, char = cell if isinstance(cell, tuple) else (style if cell == "" else "", cell)
+        if new != style:
+            parts += ["\x1b[0m" if style else "", new]
+            style = new
+        parts.append(char)
+    return "".join(parts).rstrip(" ") + ("\x1b[0m" if style else "")
 
 
 def last_on_line(text: str) -> str:
-    """What a terminal shows in the end: a carriage return starts the line anew."""
-    if "\r" not in text:
-        return text
-    *lines, open_line = text.split("\n")
-    shown = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines]
-    rest = open_line.rstrip("\r")
-    tail = "\r" if len(rest) < len(open_line) else ""  # the next message may overwrite this line
-    return "\n".join([*shown, rest.rsplit("\r", 1)[-1] + tail])
+    """What a terminal shows of *text* in the end."""
+    screen = Screen()
+    screen.feed(text)
+    return screen.text()
 
 
 def cut(text: str, length: int = MAX_TEXT) -> str:
     """At most *length* characters of *text*, with a note on what is missing."""
     return text if len(text) <= length else text[:length] + _note(len(text) - length)
-
-
-def cut_output(output: Any) -> None:
-    """Limit the plain text of a result or an error, in place."""
-    data = output.get("data", {})
-    if isinstance(data.get("text/plain"), str):
-        data["text/plain"] = cut(data["text/plain"])
-    if "evalue" in output:
-        output["evalue"] = cut(str(output["evalue"]))
-        output["traceback"] = [cut(part) for part in output.get("traceback", ())]
 
 
 def _note(characters: int) -> str:
@@ -51,7 +247,9 @@ class _Stream:
 
     def __init__(self, name: str) -> None:
         self.node = new_output("stream", name=name, text="")
-        self.parts: list[str] = []
+        self.screen = Screen()
+        self.parts: list[str] = []  # not yet on the screen
+        self.shown = ""  # on the screen
         self.size = 0
         self.left_out = 0
         self.reduce_at = _REDUCE_EVERY
@@ -68,10 +266,14 @@ class CellText:
         self._streams: dict[str, _Stream] = {}  # those at the end of the outputs
         self._settled = 0  # characters in streams that other outputs have closed
 
+    def clear(self) -> None:
+        """Nothing is there any more: all of the room is free again."""
+        self._streams, self._settled = {}, 0
+
     def add(self, outputs: list[Any], name: str, text: str) -> None:
         """Take what the kernel printed; *outputs* is the cell's list, extended where needed."""
-        if not outputs:  # a new cell, or clear_output
-            self._streams, self._settled = {}, 0
+        if not outputs:
+            self.clear()
         elif not any(outputs[-1] is s.node for s in self._streams.values()):
             self.settle()
             self._settled += sum(s.size for s in self._streams.values())
@@ -86,8 +288,7 @@ class CellText:
         """Put what was collected into the notebook."""
         for stream in self._streams.values():
             self._reduce(stream)
-            text = "".join(stream.parts)
-            stream.node["text"] = text + _note(stream.left_out) if stream.left_out else text
+            stream.node["text"] = stream.shown + (_note(stream.left_out) if stream.left_out else "")
 
     def _append(self, stream: _Stream, text: str) -> None:
         if stream.left_out:
@@ -100,10 +301,22 @@ class CellText:
             stream.reduce_at = stream.size + max(stream.size, _REDUCE_EVERY)  # linear in all
 
     def _reduce(self, stream: _Stream) -> None:
-        text = last_on_line("".join(stream.parts))
+        if stream.parts:
+            self._show(stream)
         others = self._settled + sum(s.size for s in self._streams.values() if s is not stream)
         room = max(MAX_TEXT - others, 0)
-        if len(text) > room:
-            stream.left_out += len(text) - room
-            text = text[:room]
-        stream.parts, stream.size = [text], len(text)
+        if len(stream.shown) > room:
+            stream.left_out += len(stream.shown) - room
+            stream.shown = stream.shown[:room]
+            stream.screen, stream.parts = Screen(), []
+        stream.size = len(stream.shown)
+
+    def _show(self, stream: _Stream) -> None:
+        text = "".join(stream.parts)
+        escape = text.rfind("\x1b", -_LONGEST_ESCAPE)
+        if escape >= 0 and not _CONTROL.match(text, escape):  # cut inside a sequence: its rest is yet to come
+            text, stream.parts = text[:escape], [text[escape:]]
+        else:
+            stream.parts = []
+        stream.screen.feed(text)
+        stream.shown = stream.screen.text()

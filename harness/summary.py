@@ -29,6 +29,7 @@ _COLOURS = {
     Outcome.INCONCLUSIVE: "yellow",
     Outcome.MISSING: "red",
     Outcome.UNEXPECTED: "yellow",
+    Outcome.NOT_APPLICABLE: "bright_black",
 }
 
 
@@ -148,7 +149,7 @@ def _verdict_table(verdicts: Sequence[Verdict]) -> Table:
 def _job_lines(job: JobResult) -> list[str]:
     lines = [f"{STATES[job.state].en}: {job.reason}" if job.reason else STATES[job.state].en]
     lines += [
-        f"cell {c.index + 1} (id {c.id}): {c.error}"
+        f"{c.place}: {c.error}"
         for c in job.cells
         if c.state is CellState.FAILED and c.error and not names_cell(job.reason, c)
     ]
@@ -161,4 +162,4 @@ def _print_problem(console: Console, head: str, lines: Sequence[str]) -> None:
 
     console.print(RichText(one_line(head), style="bold"))
     for line in lines:
-        console.print(Padding(RichText(one_line(line)), (0, 0, 0, 2)))
+        console.print(Padding(RichText(one_line(line)), (0, 0, 0, 2), expand=False))

@@ -9,6 +9,7 @@ from typing import Any
 from harness import cache
 from harness.config import Book
 from harness.environment import hardware_class
+from harness.model import Job
 from harness.plan import Planned
 
 MOST_REASONS = 8  # told of one job
@@ -45,21 +46,40 @@ def _explain(book: Book | None, entry: Planned, variables: Sequence[str]) -> Why
         )
     try:
         parts = cache.key_parts(
-            job, entry.notebook, book.root, book.packages, hardware_class(job.device), variables
+            job,
+            entry.notebook,
+            book.root,
+            book.packages,
+            hardware_class(job.device),
+            variables,
+            book.data_files(job.chapter),
         )
     except OSError as error:
         return Why(job.id, True, (f"cannot read {error.filename}: {error.strerror}",))
     if (kept := cache.look(book.root, cache.key_of(parts))) is not None:
-        return Why(job.id, False, (f"unchanged since run {kept}",))
+        if changed := kept.changes(book.root):
+            return Why(job.id, True, (f"since run {kept.run}", *_few(changed)))
+        return Why(job.id, False, (f"unchanged since run {kept.run}", *_unseen(book, job, kept)))
     kept_ones = [
         (list(differences(entry.parts, parts)), entry.run) for entry in cache.entries_of(book.root, job)
     ]
     if not kept_ones:
         return Why(job.id, True, ("no finished run of it is kept",))
     reasons, run = min(kept_ones, key=lambda one: len(one[0]))  # of equals the newest
-    if len(reasons) > MOST_REASONS:
-        reasons[MOST_REASONS - 1 :] = [f"and {len(reasons) - MOST_REASONS + 1} more"]
-    return Why(job.id, True, (f"since run {run}", *reasons) if reasons else ("its entry is damaged",))
+    return Why(job.id, True, (f"since run {run}", *_few(reasons)) if reasons else ("its entry is damaged",))
+
+
+def _few(reasons: Sequence[str]) -> list[str]:
+    if len(reasons) <= MOST_REASONS:
+        return list(reasons)
+    return [*reasons[: MOST_REASONS - 1], f"and {len(reasons) - MOST_REASONS + 1} more"]
+
+
+def _unseen(book: Book, job: Job, kept: cache.Entry) -> list[str]:
+    """What it read without its being seen, unless the author named what it reads."""
+    if not kept.reads.unseen or job.chapter in book.data:
+        return []
+    return [f"not seen: {', '.join(kept.reads.unseen)}"]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -69,11 +89,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
     yield from _values("variable", before.get("variables") or {}, now["variables"], "not set")
     for name in ("files", "local"):
         yield from _files(before.get(name) or {}, now[name])
+    yield from _files(*({name: name for name in parts.get("data") or ()} for parts in (before, now)))
     yield from _packages(before.get("distributions") or [], now["distributions"])
     for name, word in (
         ("python", "Python"),
         ("hardware", "hardware"),
         ("kernel", "kernel"),
+        ("folder", "folder"),
         ("tags", "tags"),
     ):
         if before.get(name) != now[name]:

@@ -39,6 +39,7 @@ SYMBOLS: Mapping[Outcome, str] = {
     Outcome.INCONCLUSIVE: "≈",
     Outcome.MISSING: "○",
     Outcome.UNEXPECTED: "+",
+    Outcome.NOT_APPLICABLE: "–",
 }
 OUTCOMES: Mapping[Outcome, Text] = {
     Outcome.PASS: Text("pass", "通过"),
@@ -46,6 +47,7 @@ OUTCOMES: Mapping[Outcome, Text] = {
     Outcome.INCONCLUSIVE: Text("inconclusive", "无法判定"),
     Outcome.MISSING: Text("missing", "未记录"),
     Outcome.UNEXPECTED: Text("unexpected", "未声明"),
+    Outcome.NOT_APPLICABLE: Text("not applicable", "不适用"),
 }
 STATES: Mapping[JobState, Text] = {
     JobState.COMPLETED: Text("completed", "完成"),
@@ -63,6 +65,7 @@ RULES: Mapping[str, Text] = {
     "published": Text("published value", "发表值"),
     "bounds": Text("bounds", "取值范围"),
     "recorded": Text("recorded", "有无记录"),
+    "parameters": Text("parameters", "适用的参数"),
 }
 
 
@@ -143,4 +146,4 @@ def markdown_code(text: str) -> str:
 
 def names_cell(reason: str, cell: CellResult) -> bool:
     """Whether a job's *reason* already says which cell it was, by number and id."""
-    return f"cell {cell.index + 1} (id {cell.id})" in reason
+    return cell.name in reason

@@ -165,9 +165,11 @@ def run(
             ast.literal_eval(job["literal"]),
             Limits(**job["limits"]),
             sockets=sockets,
+            log_file=folder / "log.txt",
             fallback="" if job["chapter"] else str(Path(__file__).resolve().parents[1]),
             report=report,
             hidden=hidden,
+            words=job["language"],
         )
     except Cancelled:
         return {

@@ -24,7 +24,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
 
-FONT_FILE = Path(__file__).resolve().parent / "fonts" / "SFTBookSans-Regular.otf"
+FONT_FILE = Path(__file__).resolve().parent / "fonts" / "SFTBookSans-Regular.ttf"
 
 # Told apart by people who confuse red and green, and, being of different lightness, in grey print; each has
 # a contrast of at least 3:1 with white (WCAG 2.2, 1.4.11). Lines differ by their dashes too, points by shape.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 from datasets import Dataset, DatasetDict
@@ -16,6 +17,7 @@ WINDOW = 24
 """Two texts that share a run of so many normalised characters nearly repeat each other."""
 
 
+@cache  # the same corpus is cleaned, split and searched for leaks one after the other
 def normalise(text: str) -> str:
     """The text as compared for repeats: NFKC, lower case, letters and digits only."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).lower())

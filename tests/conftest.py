@@ -2,6 +2,10 @@
 
 import os
 import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
 
 # two workers on two cores: threads that wait for one another by spinning would only fight
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,3 +18,25 @@ for number in (signal.SIGINT, signal.SIGHUP):
 # under GitHub Actions the runs of the tests would annotate the repository and fill the step's summary
 for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
     os.environ.pop(name, None)
+
+CHAPTERS = Path(__file__).with_name("chapters")
+OF_FIXTURE = {
+    "browser": "browser",
+    "cluster": "ray",
+    "site": "slow",
+    "built_book": "slow",
+    "checkout": "slow",  # workflows are played
+    "shell": "slow",  # commands of the pages are run
+    "pytester": "slow",  # starts pytest, and that kernels
+}
+"""Fixtures that are slow to make, and the marker of the tests that ask for one; modules mark the rest themselves."""
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark what `make quick` leaves out, by what a test stands on."""
+    for item in items:
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in OF_FIXTURE:
+                item.add_marker(OF_FIXTURE[fixture])
+        if item.path.is_relative_to(CHAPTERS) and item.path.stem in ("test_smoke", "test_full_profile"):
+            item.add_marker("chapters")

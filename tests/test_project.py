@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -41,9 +42,35 @@ def test_every_pin_is_exact_and_local_versions_are_left_out():
 def test_readmes_name_the_two_commands_and_every_chapter():
     for name in ("README.md", "README.zh-CN.md"):
         text = (ROOT / name).read_text()
-        assert "make book" in text and "make test" in text
+        assert "make book" in text and "make test" in text and "make quick" in text
         for chapter in (ROOT / "chapters").glob("*.ipynb"):
             assert f"chapters/{chapter.name}" in text
+
+
+@pytest.mark.slow
+def test_the_quick_tests_start_no_browser_no_cluster_no_chapter_and_no_site():
+    makefile = (ROOT / "Makefile").read_text()
+    expression = re.search(r"^quick:.*\n.* -m '(.+)'$", makefile, re.M)[1]
+    heavy = [
+        "tests/site",
+        "tests/chapters",
+        "tests/harness/test_ray_executor.py",
+        "tests/test_workflow_steps.py",
+    ]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", *heavy]
+    every, quick = (
+        subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for more in ([], ["-m", expression])
+    )
+    for module in ("test_browser", "test_smoke", "test_full_profile"):
+        assert f"{module}.py::" in every and f"{module}.py::" not in quick
+    for test in (
+        "test_every_state_is_as_in_a_local_run",
+        "test_the_smoke_run_of_a_push_leaves_its_report",
+        "test_the_front_page_offers_all_and_they_are_there",
+    ):
+        assert test in every and test not in quick
+    assert "test_staging.py::" in quick and "test_notebooks.py::" in quick
 
 
 def test_rooms_keep_their_arrows():

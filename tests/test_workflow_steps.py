@@ -219,7 +219,7 @@ def test_a_failed_claim_and_a_failed_chapter_are_published_as_such(play):
     second = (site / "chapters" / f"{SECOND}.html").read_text(encoding="utf-8")
     assert "未通过" in first and "on purpose" in second
     assert {"book.pdf", "book.epub", "book.zip"} <= {path.name for path in site.iterdir()}
-    assert all("apt-get" in call for call in made.calls) and made.calls
+    assert made.calls == []  # the PDF needs no font of the machine
 
 
 def test_a_book_that_cannot_be_run_is_not_published(play):

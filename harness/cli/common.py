@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ AnnotationsOption = Annotated[
         help="Annotate notebooks and claims, and write the step's summary; by default under GitHub Actions.",
     ),
 ]
+_UNLIMITED = 100_000  # columns
 EXIT_CODES = (
     "Exit codes: 0 all claims hold; 1 a claim failed or its metric is missing; 2 a notebook failed;"
     " 3 usage or configuration: what was asked for cannot be run; 4 a time limit, a kernel that died, an"
@@ -73,10 +75,16 @@ def newest_run(runs: Path) -> str | None:
 
 
 def console() -> Any:
-    """Rich's console on stdout."""
+    """Rich's console on stdout. What is piped is not wrapped or cut: a program reads it, and looks for names.
+
+    ``COLUMNS`` says how wide a reader is that is no terminal.
+    """
     from rich.console import Console
 
-    return Console(highlight=False)
+    screen = Console(highlight=False)
+    if not screen.is_terminal and not os.environ.get("COLUMNS"):
+        screen = Console(highlight=False, width=_UNLIMITED)
+    return screen
 
 
 def names(option: str | None) -> list[str] | None:
@@ -97,9 +105,9 @@ def check_out(out: str | None) -> None:
 
 def check_claim_files(book: Book) -> None:
     """A broken claim file is told before anything runs, not after an hour of training."""
-    from harness.claims import load_all_claims
+    from harness.claims import book_claims
 
-    load_all_claims(book.claims_dir, [c.stem for c in book.chapters], tuple(book.profiles))
+    book_claims(book)
 
 
 def judge_and_report(

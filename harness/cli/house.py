@@ -10,6 +10,7 @@ import typer
 
 from harness.cli.common import (
     RunArgument,
+    check_claim_files,
     console,
     fail,
     newest_run,
@@ -46,7 +47,9 @@ def list_chapters(
 
     book = load_book()
     chosen = book.profile(profile).name
-    table = Table("chapter", "title", f"parameters ({chosen})", title=book.title)
+    table = Table(title=book.title)
+    for head in ("chapter", "title", f"parameters ({chosen})"):
+        table.add_column(head, overflow="fold")  # in a narrow terminal a name is broken, never cut
     for chapter in book.chapters:
         try:
             notebook = read_notebook(chapter)
@@ -95,17 +98,27 @@ def lint(
         bool, typer.Option("--fix", help="Write the normal form: no outputs, sorted keys.")
     ] = False,
 ) -> int:
-    """Check the form of notebooks: no outputs, stable ids, plain Markdown, no measured number in prose."""
+    """Check notebooks: no outputs, plain Markdown, no measured number in prose, quizzes, numbers, pictures.
+
+    Without notebooks those of the book are checked, and its claim files and its glossary.
+    """
     from harness.lint import fix as rewrite
     from harness.lint import lint as examine
+    from harness.lint import lint_glossary
 
     found = 0
-    for path in notebooks or load_book().chapters:
+    the_book = None if notebooks else load_book()
+    for path in notebooks or (the_book.chapters if the_book else ()):
         if fix and rewrite(path):
             print(f"{path}: rewritten")
         for finding in examine(path):
             print(finding)
             found += 1
+    if the_book:
+        for finding in lint_glossary(the_book.chapters_dir / "glossary.md"):
+            print(finding)
+            found += 1
+        check_claim_files(the_book)
     return int(ExitCode.USAGE if found else ExitCode.OK)
 
 

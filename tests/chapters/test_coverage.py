@@ -1,8 +1,7 @@
 """The book against the article it rewrites: headings, errors put right, and one name for one thing.
 
 The article itself is not in the repository; what it says stands in the 勘误 page (`chapters/errata.md`) and in
-`ARTICLE` below. An entry of that page and the call-out that puts the error right are bound by the article's own
-words: what the entry quotes in “…” or `…`, one `> **勘误**` block of the linked section must quote too.
+`ARTICLE` below. That page is the only place that speaks of it: it lists every error with what is right, and why.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from typing import NamedTuple
 import pytest
 
 CHAPTERS = Path(__file__).parents[2] / "chapters"
-# The article's headings that fall in chapters 1-5; of the chapters' own titles the part before “&” or “：”.
+# The article's headings in chapters 1-5, by their number; of the chapters' own titles the part before “&” or “：”.
 ARTICLE = {
-    "01-background": ["第 1 章 背景介绍", "1.1 大语言模型的发展历程", "1.2 大语言模型的优势"],
-    "02-core-concepts": [
+    "01": ["第 1 章 背景介绍", "1.1 大语言模型的发展历程", "1.2 大语言模型的优势"],
+    "02": [
         "第 2 章 核心概念与联系",
         "2.1 核心概念",
         "2.2 原理与架构",
@@ -27,24 +26,37 @@ ARTICLE = {
         "2.4 核心算法原理",
         "2.5 具体操作步骤",
     ],
-    "03-algorithm": [
+    "03": [
         "第 3 章 核心算法原理",
         "3.1 算法原理概述",
         "3.2 算法步骤详解",
         "3.3 算法优缺点",
         "3.4 算法应用领域",
     ],
-    "04-mathematics": [
+    "04": [
         "第 4 章 数学模型和公式",
         "4.1 数学模型构建",
         "4.2 公式推导过程",
         "4.3 案例分析与讲解",
     ],
-    "05-1-fine-tuning": ["第 5 章 项目实践", "5.1 开发环境搭建", "5.2 源代码详细实现"],
-    "05-2-experiments": ["第 5 章 项目实践", "5.3 代码解读与分析"],
+    "05": ["第 5 章 项目实践", "5.1 开发环境搭建", "5.2 源代码详细实现", "5.3 代码解读与分析"],
 }
-# In the order of the page. E56-E81 belong to chapters 6-9; E82 was found when chapter 2 was written.
-ERRATA = [f"E{n:02d}" for n in (*range(1, 23), 82, *range(23, 56))]
+# First and last error of each part of the page; E82 was found when chapter 2 was written and stands at its end.
+PARTS = {
+    "形式与全文": (1, 4),
+    "第 1 章": (5, 11),
+    "第 2 章": (12, 22),
+    "第 3 章": (23, 31),
+    "第 4 章": (32, 40),
+    "第 5 章": (41, 55),
+    "第 6 章": (56, 61),
+    "第 7 章": (62, 67),
+    "第 8 章": (68, 72),
+    "第 9 章": (73, 81),
+}
+LATER = {"第 2 章": [82]}
+KINDS = {"错误", "不准确", "遗漏", "过时", "无依据", "形式"}
+NOTEBOOKS = sorted(path.name for path in CHAPTERS.glob("*.ipynb"))
 # Characters that GB 2312 does not file under the reading they have here, and one that it does.
 READ_AS = str.maketrans({"熵": "伤", "重": "虫", "校": "叫"})
 NOT_TERMS = {"learned"}  # an English word in brackets that glosses a phrase, not a term
@@ -107,99 +119,95 @@ def section(page: str, fragment: str) -> list[Line]:
     return inside
 
 
-def callouts(part: list[Line]) -> list[str]:
-    """The `> **勘误** …` blocks among some lines."""
-    text = "\n".join(line.text for line in part)
-    return [block for block in re.findall(r"(?:^>.*\n?)+", text, re.M) if "**勘误**" in block]
-
-
-def bare(text: str) -> str:
-    """A text without what may differ between two quotations: spaces, mark-up, the dress of a formula."""
-    text = re.sub(r"\\(?:text|mathrm|operatorname|left|right)\b", "", text).replace(r"\top", "T")
-    return re.sub(r"[\s`*${}\\>]", "", text).lower()
-
-
 class Entry(NamedTuple):
+    part: str  # heading it stands under
     number: str
     target: str
     term: str
-    body: str
+    kind: str
+    right: str
+    source: str
 
     @property
     def quotes(self) -> list[str]:
         return [a or b for a, b in re.findall(r"“([^”]+)”|`([^`]+)`", self.term)]
 
-    @property
-    def places(self) -> list[tuple[str, str]]:
-        return re.findall(r"\]\(([\w-]+\.(?:ipynb|md))#([^)]+)\)", self.body)
-
 
 @functools.cache
 def errata() -> list[Entry]:
     text = (CHAPTERS / "errata.md").read_text(encoding="utf-8")
-    entry = r"^\[\*\*(E\d\d)\*\*\]\{#(\w+)\} (.+)\n((?::.+\n)+)"
-    return [Entry(*parts) for parts in re.findall(entry, text, re.M)]
+    entry = r"^\[\*\*(E\d\d)\*\*\]\{#(\w+)\} (.+)（(\w+)）\n: (.+)\n: 依据：(.+)\n"
+    return [
+        Entry(part.split("\n", 1)[0], *found)
+        for part in re.split(r"^## ", text, flags=re.M)[1:]
+        for found in re.findall(entry, part, re.M)
+    ]
+
+
+def chapter(number: str) -> list[str]:
+    """The notebooks of a chapter."""
+    found = [name for name in NOTEBOOKS if name.startswith(f"{number}-")]
+    assert found, f"there is no notebook of chapter {number}"
+    return found
 
 
 @pytest.mark.parametrize(
-    ("chapter", "wanted"),
-    [(c, h) for c, titles in ARTICLE.items() for h in titles],
+    ("number", "wanted"),
+    [(n, h) for n, titles in ARTICLE.items() for h in titles],
     ids=lambda value: value.replace(" ", ""),
 )
-def test_every_heading_of_the_article_has_its_anchor(chapter: str, wanted: str):
+def test_every_heading_of_the_article_has_its_anchor(number: str, wanted: str):
     level = 1 if wanted.startswith("第") else 2
-    number, words = re.fullmatch(r"(第 \d 章|\d\.\d) (.+)", wanted).groups()
+    pages = chapter(number)[:1] if level == 1 else chapter(number)
+    place, words = re.fullmatch(r"(第 \d 章|\d\.\d) (.+)", wanted).groups()
     fitting = [
-        h.title for h in headings(f"{chapter}.ipynb") if h.level == level and h.title.startswith(number + " ")
+        h.title
+        for page in pages
+        for h in headings(page)
+        if h.level == level and h.title.startswith(place + " ")
     ]
-    assert len(fitting) == 1, f"{chapter} has {fitting or 'no heading'} for {wanted!r}"
+    assert len(fitting) == 1, f"chapter {number} has {fitting or 'no heading'} for {wanted!r}"
     assert words in fitting[0]
 
 
-@pytest.mark.parametrize("chapter", ARTICLE)
-def test_sections_stand_in_the_order_of_the_article(chapter: str):
-    numbers = [h.title[:3] for h in headings(f"{chapter}.ipynb") if re.match(r"\d\.\d ", h.title)]
-    assert numbers == [title[:3] for title in ARTICLE[chapter] if not title.startswith("第")]
+@pytest.mark.parametrize("number", ARTICLE)
+def test_sections_stand_in_the_order_of_the_article(number: str):
+    titles = [h.title for page in chapter(number) for h in headings(page)]
+    numbers = [title[:3] for title in titles if re.match(r"\d\.\d ", title)]
+    assert numbers == [title[:3] for title in ARTICLE[number] if not title.startswith("第")]
 
 
-def test_the_errata_page_lists_exactly_the_known_errors_in_order():
-    assert [entry.number for entry in errata()] == ERRATA
-    assert [entry.target for entry in errata()] == [number.lower() for number in ERRATA]
+def test_the_errata_page_lists_each_known_error_once_by_chapter_and_in_order():
+    found = {name: [int(e.number[1:]) for e in errata() if e.part.startswith(name)] for name in PARTS}
+    assert found == {
+        name: [*range(first, last + 1), *LATER.get(name, [])] for name, (first, last) in PARTS.items()
+    }
+    text = (CHAPTERS / "errata.md").read_text(encoding="utf-8")
+    assert len(errata()) == text.count("{#e") == 82  # all 81 of the list, and one more
+    assert [entry.target for entry in errata()] == [entry.number.lower() for entry in errata()]
 
 
-@pytest.mark.parametrize("number", ERRATA)
-def test_every_error_is_put_right_where_the_errata_page_says(number: str):
-    entry = next((entry for entry in errata() if entry.number == number), None)
-    assert entry, f"{number} has no entry on the 勘误 page"
-    assert entry.quotes, f"{number} quotes nothing of the article"
-    assert entry.places, f"{number} does not say where it is put right"
-    for page, fragment in entry.places:
-        blocks = callouts(section(page, fragment))
-        assert any(all(bare(quote) in bare(block) for quote in entry.quotes) for block in blocks), (
-            f"{number}: no 勘误 call-out under chapters/{page}#{fragment} quotes {' and '.join(entry.quotes)}"
-        )
+@pytest.mark.parametrize("entry", errata(), ids=lambda entry: entry.number)
+def test_an_error_is_quoted_put_right_and_sourced(entry: Entry):
+    assert entry.kind in KINDS
+    assert entry.quotes, f"{entry.number} quotes nothing of the article"
+    assert len(re.findall("[\u4e00-\u9fff]", entry.right)) >= 20, f"{entry.number} does not say what is right"
+    assert re.search(r"\]\(https://[^)]+\)|原文", entry.source), f"{entry.number} names no source"
 
 
-@pytest.mark.parametrize("chapter", ARTICLE)
-def test_every_callout_of_a_chapter_is_listed(chapter: str):
-    """A call-out that no entry of the page leads to is an error that the page forgot."""
-    page = f"{chapter}.ipynb"
-    listed = [
-        [bare(quote) for quote in entry.quotes]
-        for entry in errata()
-        if page in (place for place, _ in entry.places)
-    ]
-    forgotten = [
-        block
-        for block in callouts(lines(page))
-        if not any(all(quote in bare(block) for quote in quotes) for quotes in listed)
-    ]
-    assert forgotten == []
+def test_the_errata_page_does_not_hang_on_the_chapters():
+    """Chapters are rewritten and split; the page must not lose its footing."""
+    text = (CHAPTERS / "errata.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\([^):]*\.ipynb[^)]*\)", text) == []
+
+
+AWAITED = {"过拟合": "chapter 5 is being written anew and will say it"}  # term -> why no chapter uses it yet
 
 
 class Term(NamedTuple):
     name: str
     others: tuple[str, ...]  # English, abbreviations; of a name in Latin script its Chinese
+    synonyms: tuple[str, ...]  # what it is called elsewhere
     text: str
     page: str
     fragment: str
@@ -214,14 +222,14 @@ def glossary() -> list[Term]:
             head, body = entry.split("\n", 1)
             name, others = re.fullmatch(r"([^（）]+)(?:（([^（）]+)）)?", head).groups()
             page, fragment = re.search(r"\]\(([\w-]+\.ipynb)#([^)]+)\)", body).groups()
-            found.append(
-                Term(name, tuple((others or "").split("，")) if others else (), body, page, fragment)
-            )
+            others = tuple(others.split("，")) if others else ()
+            synonyms = tuple(s for list_ in re.findall(r"同义：([^。]+)。", body) for s in list_.split("、"))
+            found.append(Term(name, others, synonyms, body, page, fragment))
     return found
 
 
-def test_every_term_has_one_name():
-    names = [name.casefold() for term in glossary() for name in (term.name, *term.others)]
+def test_every_term_has_one_name_and_no_name_means_two_things():
+    names = [n.casefold() for term in glossary() for n in (term.name, *term.others, *term.synonyms)]
     assert sorted({name for name in names if names.count(name) > 1}) == []
 
 
@@ -235,7 +243,12 @@ def test_terms_are_sorted_latin_first_then_by_pinyin():
     assert names == sorted(names, key=place)
 
 
-@pytest.mark.parametrize("term", glossary(), ids=lambda term: term.name)
+def each_term() -> list:
+    awaited = {name: (pytest.mark.xfail(strict=True, reason=why),) for name, why in AWAITED.items()}
+    return [pytest.param(term, id=term.name, marks=awaited.get(term.name, ())) for term in glossary()]
+
+
+@pytest.mark.parametrize("term", each_term())
 def test_a_terms_link_leads_to_where_it_is_used(term: Term):
     part = "\n".join(line.text for line in section(term.page, term.fragment)).casefold()
     part = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", part)  # links read as their text
@@ -244,14 +257,14 @@ def test_a_terms_link_leads_to_where_it_is_used(term: Term):
     )
 
 
-@pytest.mark.parametrize("chapter", ARTICLE)
-def test_terms_of_a_chapter_agree_with_the_glossary(chapter: str):
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_terms_of_a_chapter_agree_with_the_glossary(page: str):
     """Each 中文（English） in a chapter is a term of the glossary, with the same English for the same Chinese."""
     english = {t.name: {other.casefold() for other in t.others} for t in glossary()}
     taken = {o.casefold(): t.name for t in glossary() for o in t.others if not o.isupper()}
     short = {other.casefold() for t in glossary() for other in t.others if other.isupper()}
     wrong = []
-    for line in lines(f"{chapter}.ipynb"):
+    for line in lines(page):
         text = (
             re.sub(r"“[^”]*”", "“”", line.text) if line.text.startswith(">") else line.text
         )  # the article's words
@@ -259,7 +272,7 @@ def test_terms_of_a_chapter_agree_with_the_glossary(chapter: str):
             said = re.split(r"[，；：]", inside)[0].strip()
             if not re.fullmatch(r"[A-Za-z][A-Za-z '–-]*", said) or said in NOT_TERMS:
                 continue
-            where, said = f"{chapter}, cell {line.cell}: …{before[-12:]}（{said}）", said.casefold()
+            where, said = f"{page}, cell {line.cell}: …{before[-12:]}（{said}）", said.casefold()
             name = max((n for n in english if before.endswith(n)), key=len, default=None)
             if name and said not in english[name]:
                 wrong.append(f"{where}; the glossary has {name}（{'，'.join(sorted(english[name]))}）")

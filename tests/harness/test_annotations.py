@@ -262,3 +262,10 @@ def test_a_notebook_outside_a_book_is_annotated_too(tmp_path, monkeypatch, capsy
     ((level, file, line, _, message),) = commands(capsys)
     assert (level, file) == ("error", "lone.ipynb") and int(line) > 1 and "ZeroDivisionError" in message
     assert read_json(tmp_path / "out" / "result.json")["exit_code"] == 2
+
+
+def test_of_two_cells_with_one_id_the_one_that_failed_is_annotated():
+    cells = [{"id": "same", "source": f"x = {i}"} for i in range(3)]
+    text = json.dumps({"cells": cells}, indent=1)
+    places = [source_line(text, index, "same", 1) for index in range(3)]
+    assert [text.splitlines()[place - 1].split('"')[-2] for place in places] == ["x = 0", "x = 1", "x = 2"]

@@ -293,3 +293,19 @@ def test_what_is_blessed_passes_when_judged_again(book):
     assert claims is not None
     verdict = judge(claims, results, profile="offline", hardware=ENVIRONMENT["hardware"])[0]
     assert verdict.outcome == "pass" and "identical" in verdict.message
+
+
+def test_what_a_claim_is_not_made_for_is_never_blessed(book):
+    text = CLAIMS.replace(
+        "    unit: fraction\n", "    unit: fraction\n    parameters: {source: [packaged]}\n", 1
+    )
+    path = claim_path(book.claims_dir, "05-a")
+    path.write_text(text, encoding="utf-8")
+    book.parameters = {"05-a": {"offline": {"source": "hub"}}}  # the book's own value: no --param
+    made = job(parameters={"source": "hub"}, metrics=metrics(loss=1.0))
+    files, said = run_bless(book, write_run(book, made))
+    assert files == [] and path.read_text(encoding="utf-8") == text
+    assert (
+        "05-a: claim accuracy: not applicable, measured with source = 'hub', claimed for source = 'packaged';"
+        " left as it is"
+    ) in said

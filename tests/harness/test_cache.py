@@ -15,6 +15,7 @@ from harness.errors import HarnessError
 from harness.execution import run_job
 from harness.model import Job, JobState, Limits
 from harness.notebook import read_notebook
+from harness.sources import follow
 
 FILES = {
     "lib/__init__.py": "",
@@ -89,7 +90,7 @@ def test_prose_and_outputs_do_not_count(key, root):
 )  # fmt: skip
 def test_files_that_count(root, key, cell, counting, not_counting):
     key(cell)
-    found = cache.imported_files(read_notebook(root / "chapters" / "a.ipynb"), root, ("lib",))
+    found = follow(read_notebook(root / "chapters" / "a.ipynb"), root, ("lib",)).files
     names = {path.relative_to(root).as_posix() for path in found}
     assert counting <= names and not names & not_counting
 

@@ -467,3 +467,99 @@ def test_a_claim_file_of_no_chapter_stops_the_judgement(tmp_path):
     (tmp_path / "07-c.yml").write_text("chapter: 07-c\nclaims: []\n", encoding="utf-8")
     with pytest.raises(HarnessError, match="no chapter is called '07-c'"):
         judge_run(StandInBook(tmp_path), [job()], profile="offline")
+
+
+# -- parameters that decide what is measured ----------------------------------------------------------
+
+OWN = {"source": "packaged", "flip_fraction": 0.0, "lr": 1.0}
+
+
+def covering(parameters) -> Claim:
+    return claim(blessed={"offline": runs()}, parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "set_to", "outcome"),
+    [
+        ({"source": None}, {}, Outcome.PASS),
+        ({"source": None}, {"source": "packaged"}, Outcome.PASS),
+        ({"source": None}, {"source": "local"}, Outcome.NOT_APPLICABLE),
+        ({"source": None}, {"flip_fraction": 0.1}, Outcome.PASS),
+        ({"source": ("packaged", "hub")}, {"source": "hub"}, Outcome.PASS),
+        ({"source": ("packaged", "hub")}, {}, Outcome.PASS),
+        ({"source": ("packaged", "hub")}, {"source": "local"}, Outcome.NOT_APPLICABLE),
+        ({"source": ("hub",)}, {}, Outcome.NOT_APPLICABLE),
+        ({"source": None, "lr": None}, {"lr": 2.0}, Outcome.NOT_APPLICABLE),
+        ({}, {"source": "local"}, Outcome.PASS),
+    ],
+)
+def test_a_claim_is_judged_only_where_it_applies(parameters, set_to, outcome):
+    made = claims_of(covering(parameters))
+    (verdict,) = judge(made, [job(0.81, parameters=set_to)], profile="offline", hardware=CPU, own=OWN)
+    assert verdict.outcome is outcome
+    moved = judge(made, [job(0.2, parameters=set_to)], profile="offline", hardware=CPU, own=OWN)
+    assert moved[0].outcome is (Outcome.FAIL if outcome is Outcome.PASS else outcome)
+
+
+def test_what_does_not_apply_says_which_parameter_and_shows_the_value():
+    made = claims_of(covering({"source": ("packaged", "hub")}))
+    jobs = [job(v, seed=s, parameters={"source": "local"}) for s, v in enumerate((0.5, 0.6))]
+    (verdict,) = judge(made, jobs, profile="offline", own=OWN)
+    assert (verdict.rule, verdict.observed, verdict.reference) == ("parameters", (0.5, 0.6), None)
+    assert verdict.message == "measured with source = 'local', claimed for source = 'packaged' or 'hub'"
+    assert "声明只适用于 source = 'packaged'或 'hub'" in verdict.message_zh
+
+
+def test_what_does_not_apply_is_not_missing_either():
+    dead = job(None, state=JobState.DEAD, reason="killed", parameters={"source": "local"})
+    (verdict,) = judge(claims_of(covering({"source": None})), [dead], profile="offline", own=OWN)
+    assert (verdict.outcome, verdict.observed) == (Outcome.NOT_APPLICABLE, ())
+
+
+def test_jobs_of_both_kinds_are_told_apart():
+    made = claims_of(covering({"source": None}))
+    jobs = [job(0.81), job(0.5, seed=1, parameters={"source": "local"})]
+    verdicts = judge(made, jobs, profile="offline", hardware=CPU, own=OWN)
+    assert {(v.outcome, v.observed) for v in verdicts} == {
+        (Outcome.PASS, (0.81,)),
+        (Outcome.NOT_APPLICABLE, (0.5,)),
+    }
+
+
+# -- a chapter without a seed -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "outcome", "words"),
+    [
+        (0.81, Outcome.PASS, "within ±0.0200"),
+        (0.78, Outcome.PASS, "within ±0.0200"),
+        (0.83, Outcome.FAIL, "beyond ±0.0200; better than published"),
+        (0.77, Outcome.FAIL, "beyond ±0.0200; worse than published"),
+    ],
+)
+def test_a_published_value_of_a_chapter_without_seed_is_judged_by_its_margin(value, outcome, words):
+    made = claim(margin=0.02, published={"offline": Published(0.80, "somebody")})
+    (verdict,) = judge(claims_of(made), [job(value, seed=None)], profile="offline")
+    assert (verdict.outcome, verdict.rule) == (outcome, "published")
+    assert words in verdict.message and "seed" not in verdict.message and "种子" not in verdict.message_zh
+
+
+def test_a_chapter_that_could_take_a_seed_still_needs_several():
+    made = claim(margin=0.02, published={"offline": Published(0.80, "somebody")})
+    (verdict,) = judge(claims_of(made), [job(0.81, seed=None)], profile="offline", own={"seed": None})
+    assert verdict.outcome is Outcome.INCONCLUSIVE and "3 seeds" in verdict.message
+
+
+def test_no_more_seeds_are_asked_of_a_chapter_without_one():
+    made = claims_of(claim(blessed={"offline": runs([0.81])}))
+    (verdict,) = judge(made, [job(0.81, seed=None)], profile="offline", hardware=CPU)
+    assert verdict.outcome is Outcome.PASS and "seed" not in verdict.message
+
+
+def test_a_claimed_name_that_was_glued_as_text_says_so():
+    glued = job(None, passed_over={"accuracy": "'about 92 %'"})
+    (verdict,) = judge(claims_of(claim()), [glued], profile="offline")
+    assert verdict.outcome is Outcome.MISSING and "was reached" not in verdict.message
+    assert verdict.message.startswith("glued but not a number: 'about 92 %'; glue the number itself")
+    assert "glue 了，但不是数：'about 92 %'" in verdict.message_zh

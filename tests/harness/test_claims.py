@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from notebooks import write_notebook
 
 from harness.claims import claim_path, load_all_claims, load_claims, parse_claims, read_claim_yaml
 from harness.errors import ExitCode, HarnessError
@@ -208,3 +209,53 @@ def test_all_claims_by_chapter(tmp_path):
     write(tmp_path, GOOD)
     (tmp_path / "README.md").write_text("no claims here", encoding="utf-8")
     assert list(load_all_claims(tmp_path, ["01-background", "05-fine-tuning"])) == ["05-fine-tuning"]
+
+
+# -- parameters that decide what is measured ----------------------------------------------------------
+
+
+def with_parameters(tmp_path: Path, common: str = "", own: str = "") -> Path:
+    cell = 'source: str = "packaged"\nlr: float = 1e-4\ndata_path: str | None = None'
+    write_notebook(tmp_path / "05-fine-tuning.ipynb", parameters=cell)
+    text = GOOD.replace("claims:\n", f"{common}claims:\n", 1)
+    return write(tmp_path, text.replace("    unit: fraction\n", f"    unit: fraction\n{own}", 1))
+
+
+def read(tmp_path: Path):
+    return load_claims(tmp_path, "05-fine-tuning", None, tmp_path / "05-fine-tuning.ipynb")
+
+
+def test_a_claim_says_for_which_parameters_it_stands(tmp_path):
+    with_parameters(tmp_path, "parameters: [source, data_path]\n")
+    assert [c.parameters for c in read(tmp_path).claims] == [{"source": None, "data_path": None}] * 2
+    own = '    parameters: {source: ["packaged", hub], lr: [1], data_path: [null]}\n'
+    with_parameters(tmp_path, "parameters: [data_path]\n", own)
+    first, second = read(tmp_path).claims
+    assert first.parameters == {"source": ("packaged", "hub"), "lr": (1.0,), "data_path": (None,)}
+    assert type(first.parameters["source"][0]) is str and type(first.parameters["lr"][0]) is float
+    assert second.parameters == {"data_path": None}
+    with_parameters(tmp_path, "parameters: [data_path]\n", "    parameters: []\n")
+    assert [c.parameters for c in read(tmp_path).claims] == [{}, {"data_path": None}]
+
+
+@pytest.mark.parametrize(
+    ("common", "own", "line", "words"),
+    [
+        ("parameters: [sourse]\n", "", 2, "no parameter 'sourse'; its parameters: source, lr, data_path"),
+        ("parameters:\n  - source\n  - batch\n", "", 4, "no parameter 'batch'"),
+        ("", "    parameters: {sourse: [hub]}\n", 6, "no parameter 'sourse'"),
+        ("", "    parameters:\n      source: [hub]\n      rate: [1]\n", 8, "no parameter 'rate'"),
+        ("", "    parameters: {source: [1]}\n", 6, "parameter source must be str, not int"),
+        ("", "    parameters: {source: hub}\n", 6, "'source' must be a list of values such as [a, b]"),
+        ("", "    parameters: {source: []}\n", 6, "'source' must be a list of values"),
+        ("parameters: source\n", "", 2, "must be names or `name: [values]`, not 'source'"),
+        ("parameters:\n", "", 2, "must be names or `name: [values]`, not nothing"),
+        ("parameters: [3]\n", "", 2, "3 under 'parameters' is no parameter's name"),
+    ],
+)
+def test_a_parameter_that_is_none_is_named_with_file_and_line(tmp_path, common, own, line, words):
+    path = with_parameters(tmp_path, common, own)
+    with pytest.raises(HarnessError) as caught:
+        read(tmp_path)
+    assert str(caught.value).startswith(f"{path}:{line}: ") and words in str(caught.value)
+    assert "\n" not in str(caught.value)

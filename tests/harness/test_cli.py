@@ -451,7 +451,7 @@ def at_work(tmp_path, monkeypatch):
 
 def _wait_for_cell(events, process):
     deadline = time.monotonic() + 60
-    while not (events.exists() and '"number": 2' in events.read_text()):
+    while not (events.exists() and events.read_text().count('"cell_start"') >= 2):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
 
@@ -534,7 +534,7 @@ def hanging(book):
     )
     events = book / "_build" / "runs" / "latest" / "events.jsonl"
     deadline = time.monotonic() + 60
-    while not (events.exists() and '"number": 2' in events.read_text()):
+    while not (events.exists() and events.read_text().count('"cell_start"') >= 2):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     yield process
@@ -680,3 +680,154 @@ def test_the_parent_stays_light(book):
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "HEAVY [] 0" in out and "skipped" in out
+
+
+def test_a_claim_made_for_other_data_is_not_applied(book, capsys):
+    source = f"{RECORD}\nrecord('acc', accuracy if source == 'own' else 0.9, unit='fraction')"
+    cell = "accuracy = 0.5\nsource = 'own'\nseed = 0"
+    write_notebook(book / "chapters" / "01-a.ipynb", source, parameters=cell)
+    path = book / "chapters" / "claims" / "01-a.yml"
+    path.write_text(json.dumps({**CLAIMS, "parameters": ["source"]}, ensure_ascii=False), encoding="utf-8")
+    assert main(["run", "--strict"]) == ExitCode.OK
+    assert main(["run", "--param", "accuracy=0.9", "--quiet"]) == ExitCode.CLAIM_FAILED
+    capsys.readouterr()
+    assert main(["run", "--param", "source=other", "--strict"]) == ExitCode.OK
+    out = " ".join(capsys.readouterr().out.split())
+    assert "– not applicable" in out and "measured with source = 'other', claimed for source = 'own'" in out
+    assert "claims: 1 not applicable" in out
+    folder = find_run(book)
+    assert read_json(folder / "result.json")["verdicts"][0]["outcome"] == "not_applicable"
+    assert "– 不适用" in (folder / "report.md").read_text(encoding="utf-8")
+    assert "– not applicable" in (folder / "report.en.html").read_text(encoding="utf-8")
+    assert '<skipped message="not applicable: measured with' in (folder / "junit.xml").read_text("utf-8")
+    assert main(["bless"]) == ExitCode.USAGE
+    assert "ran with source = 'other'" in one_error(capsys)
+
+    path.write_text(json.dumps({**CLAIMS, "parameters": ["data"]}), encoding="utf-8")
+    for command in ("run", "lint"):
+        main(["lint", "--fix"])
+        capsys.readouterr()
+        assert main([command]) == ExitCode.USAGE
+        assert "01-a.yml:1: the chapter has no parameter 'data'; its parameters: accuracy" in one_error(
+            capsys
+        )
+
+
+def test_a_notebook_that_ran_once_says_the_seed_it_ran_with(tmp_path, monkeypatch):
+    """The injected cell of the first run overrides the parameters cell in the kernel, so in the record, too."""
+    monkeypatch.chdir(tmp_path)
+    write_notebook(tmp_path / "a.ipynb", f"{RECORD}\nrecord('used', seed)", parameters="seed = 0\nlr = 0.1")
+    assert main(["run", "a.ipynb", "--seeds", "3,", "--out", "first", "--quiet"]) == ExitCode.OK
+    shutil.copy(next((tmp_path / "first" / "jobs").glob("*/out.ipynb")), tmp_path / "again.ipynb")
+    for out, options in (("second", []), ("third", ["--param", "lr=0.5"])):
+        assert main(["run", "again.ipynb", "--out", out, "--quiet", *options]) == ExitCode.OK
+        (job,) = read_json(tmp_path / out / "result.json")["jobs"]
+        assert (job["seed"], job["parameters"]["seed"], job["metrics"][0]["value"]) == (3, 3, 3)
+        assert job["id"] == "again-offline-seed3"
+
+
+BASH_KERNEL = """
+import subprocess
+from ipykernel.kernelapp import IPKernelApp
+from ipykernel.kernelbase import Kernel
+
+class Bash(Kernel):
+    implementation, implementation_version, banner = "bash", "1", "bash"
+    language_info = {"name": "bash", "mimetype": "text/x-sh", "file_extension": ".sh"}
+    so_far = ""
+
+    async def do_execute(self, code, silent, *others, **more):
+        before = subprocess.run(["bash", "-c", self.so_far], capture_output=True, text=True).stdout
+        self.so_far += code + "\\n"
+        after = subprocess.run(["bash", "-c", self.so_far], capture_output=True, text=True).stdout
+        self.send_response(self.iopub_socket, "stream", {"name": "stdout", "text": after[len(before):]})
+        return {"status": "ok", "execution_count": self.execution_count, "payload": [], "user_expressions": {}}
+
+IPKernelApp.launch_instance(kernel_class=Bash)
+"""
+
+
+def test_parameters_are_set_in_another_language(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "share" / "kernels" / "bash"
+    folder.mkdir(parents=True)
+    (folder / "kernel.py").write_text(BASH_KERNEL, encoding="utf-8")
+    argv = [sys.executable, str(folder / "kernel.py"), "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "bash", "language": "bash"}
+    (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    monkeypatch.chdir(tmp_path)
+    path = write_notebook(tmp_path / "a.ipynb", "echo name is $name", parameters="name=x\nn=3", kernel="bash")
+    path.write_text(path.read_text("utf-8").replace('"language": "python"', '"language": "bash"'), "utf-8")
+    assert main(["run", "a.ipynb", "--out", "out", "--quiet", "--param", "name=a b"]) == ExitCode.OK
+    text = next((tmp_path / "out" / "jobs").glob("*/out.ipynb")).read_text("utf-8")
+    assert "name is a b" in text and "name='a b'" in text
+    assert read_json(tmp_path / "out" / "result.json")["jobs"][0]["parameters"] == {"name": "a b"}
+    capsys.readouterr()
+    assert main(["run", "a.ipynb", "--out", "bad", "--quiet", "--param", "n=many"]) == ExitCode.USAGE
+    assert "parameter n must be int or float, not str ('many')" in one_error(capsys)
+
+
+def test_a_cell_has_one_number_and_one_id_everywhere_and_in_every_run(tmp_path, monkeypatch, capsys):
+    """Of a notebook without ids, too: the number counts all cells from 1, the injected cell is none of them."""
+    monkeypatch.chdir(tmp_path)
+    path = write_notebook(tmp_path / "a.ipynb", "ok = 1", "# why\n1 / zero", parameters="zero = 1")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["cells"].insert(0, {"cell_type": "markdown", "metadata": {}, "source": "text"})
+    for cell in document["cells"]:
+        cell.pop("id", None)
+    path.write_text(json.dumps({**document, "nbformat_minor": 4}), encoding="utf-8")
+    ids = []
+    for out in ("one", "two"):
+        options = ["--out", out, "--annotations", "--param", "zero=0"]
+        assert main(["run", "a.ipynb", *options]) == ExitCode.NOTEBOOK_FAILED
+        job = read_json(tmp_path / out / "result.json")["jobs"][0]
+        place = "cell 4 (id cell-4) “1 / zero”, line 2: ZeroDivisionError"
+        assert job["reason"].startswith(place) and job["cells"][2]["index"] == 3
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"failed: {place}" in said and f"::{place}" in said
+        events = [
+            json.loads(line) for line in (tmp_path / out / "events.jsonl").read_text("utf-8").splitlines()
+        ]
+        started = [(e["cell"], e["total"], e["code"]) for e in events if e["event"] == "cell_start"]
+        assert started == [(2, 4, "zero = 1"), (3, 4, "ok = 1"), (4, 4, "1 / zero")]
+        assert [e["cell"] for e in events if e["event"] == "cell_end"] == [2, 3, 4]
+        left = json.loads(next((tmp_path / out / "jobs").glob("*/out.ipynb")).read_text("utf-8"))["cells"]
+        ids.append(
+            [
+                cell["id"]
+                for cell in left
+                if "papermill-error-cell-tag" not in cell["metadata"].get("tags", ())
+            ]
+        )
+    assert ids[0] == ids[1] == ["cell-1", "cell-2", "injected-parameters", "cell-3", "cell-4"]
+
+
+def test_what_is_set_is_told_in_the_language_of_the_notebook(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text, comment in (
+        ("a", "1", "# Parameters set by harness"),
+        ("b", "1  # 一", "# 由 harness 设置的参数"),
+    ):
+        write_notebook(tmp_path / f"{name}.ipynb", text, parameters="n = 1")
+        assert main(["run", f"{name}.ipynb", "--out", name, "--quiet", "--param", "n=2"]) == ExitCode.OK
+        left = json.loads(next((tmp_path / name / "jobs").glob("*/out.ipynb")).read_text("utf-8"))
+        assert "".join(left["cells"][1]["source"]) == f"{comment}\nn = 2"
+
+
+def test_no_name_is_cut_where_output_is_piped(book, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    name, value = "02-" + "a-very-long-name-" * 8, "a very long text " * 12
+    write_notebook(
+        book / "chapters" / f"{name}.ipynb", "# " + "long title " * 12, parameters=f"text = {value!r}"
+    )
+    assert main(["list"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert any(name in line and f"text={value!r}" in line for line in out.splitlines()) and "…" not in out
+    assert main(["run", "--chapters", "02"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert any(f"{name[:50]}" in line for line in out.splitlines())
+    assert max(map(len, out.splitlines())) < 2000  # nothing is padded to the width
+    monkeypatch.setenv("COLUMNS", "70")
+    assert main(["list"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert "…" not in out and max(map(len, out.splitlines())) <= 70

@@ -45,6 +45,14 @@ def test_order_comes_from_the_table_of_contents(tmp_path):
         load_book(root)
 
 
+def test_the_number_of_a_split_chapter_chooses_all_its_parts(tmp_path):
+    book = load_book(write_book(tmp_path, {name: ["1"] for name in ("05-1-core", "05-2-more", "06-x")}))
+    assert [c.stem for c in book.select(["05"])] == ["05-1-core", "05-2-more"]
+    assert [c.stem for c in book.select(["05-2"])] == ["05-2-more"]
+    with pytest.raises(HarnessError, match=r"'0' fits several"):
+        book.select(["0"])
+
+
 def test_chapters_are_chosen_by_unique_beginnings(tmp_path):
     book = load_book(write_book(tmp_path, {"05-fine-tuning": ["1"], "06-x": ["1"], "06-y": ["1"]}))
     assert [c.stem for c in book.select(["06-y", "05"])] == ["05-fine-tuning", "06-y"]
@@ -194,3 +202,36 @@ def test_network_must_be_a_truth_value(tmp_path):
     (tmp_path / "harness.yml").write_text("profiles: {quick: {network: 'no'}}\n", encoding="utf-8")
     with pytest.raises(HarnessError, match="network is true or false"):
         load_book(tmp_path)
+
+
+def test_data_of_the_book_and_of_a_chapter(tmp_path):
+    for name in ("data/a/x.csv", "data/y.csv", "models/m.bin", "models/in/n.bin"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    book = load_book(write_book(tmp_path, {"01-a": ["1"]}, data=["data/**/*.csv"]))
+    names = [path.relative_to(tmp_path).as_posix() for path in book.data_files("01-a")]
+    assert names == ["data/a/x.csv", "data/y.csv"]
+    data = {"01-a": ["models", str(tmp_path / "data" / "y.csv")]}
+    book = load_book(write_book(tmp_path, {"01-a": ["1"], "02-b": ["1"]}, data=data))
+    names = [path.relative_to(tmp_path).as_posix() for path in book.data_files("01-a")]
+    assert names == ["data/y.csv", "models/in/n.bin", "models/m.bin"]
+    assert book.data_files("02-b") == [] and book.data_files(None) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("x.csv", "data must be a list of files such as data/**/*.csv, or map chapter -> list, not 'x.csv'"),
+        ([1], "data: 1 is no file"),
+        ([" "], "data: ' ' is no file"),
+        ({"09": ["x"]}, "data given for '09', which is no chapter"),
+        ({"01-a": "x.csv"}, "data of 01-a must be a list of files"),
+        ({"01-a": [None]}, "data of 01-a: None is no file"),
+    ],
+)
+def test_data_that_is_none(tmp_path, data, message):
+    root = write_book(tmp_path, {"01-a": ["1"]}, data=data)
+    with pytest.raises(HarnessError) as caught:
+        load_book(root)
+    assert message in str(caught.value) and "harness.yml" in str(caught.value)
+    assert "\n" not in str(caught.value)

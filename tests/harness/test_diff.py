@@ -577,3 +577,37 @@ def test_hostile_names_and_texts_stay_text(tmp_path, monkeypatch, capsys):
         out = capsys.readouterr().out
         assert "\x1b" not in out and "\x07" not in out and "red" in out
     assert "\\[red\\]x\\[/red\\] &lt;script>\\|\\`" in out
+
+
+def test_runs_that_measured_different_things_are_not_compared(book, capsys):
+    claim = {**CLAIM, "parameters": ["accuracy"]}
+    path = book / "chapters" / "claims" / "01-a.yml"
+    path.write_text(json.dumps({"chapter": "01-a", "claims": [claim]}), encoding="utf-8")
+    for value in ("0.75", "0.5", "0.5"):
+        assert main(["run", "--quiet", "--no-cache", "--param", f"accuracy={value}"]) == ExitCode.OK
+    newest = sorted(p.name for p in (book / "_build" / "runs").iterdir() if not p.is_symlink())
+    capsys.readouterr()
+    assert main(["diff", newest[0], newest[1], "--fail-on-worse", "--format", "markdown"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert "– not applicable" in out and "accuracy = 0.75 in A, 0.5 in B" in out
+    assert main(["diff", newest[1], newest[2], "--format", "json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["metrics"][0]["change"] == "identical"
+
+
+def test_cells_of_one_id_are_told_apart(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, third in (("a", "1/0"), ("b", "1/0"), ("c", "print('third')")):  # nbformat draws ids for twins
+        path = write_notebook(tmp_path / "nb.ipynb", "print('first')", "print('second')", third)
+        document = json.loads(path.read_text(encoding="utf-8"))
+        text = {"cell_type": "markdown", "metadata": {}, "source": "text"}
+        document["cells"] = [
+            {**cell, "id": "same"} for cell in (*document["cells"][:1], text, *document["cells"][1:])
+        ]
+        path.write_text(json.dumps(document), encoding="utf-8")
+        main(["run", "nb.ipynb", "--out", name, "--quiet"])
+    capsys.readouterr()
+    assert main(["diff", "a", "b", "--format", "json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["outputs"] == []
+    assert main(["diff", "a", "c", "--format", "json"]) == ExitCode.OK
+    (change,) = json.loads(capsys.readouterr().out)["outputs"]
+    assert change["cell"]["index"] == 3 and change["cell"]["code_changed"]

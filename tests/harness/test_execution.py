@@ -64,8 +64,9 @@ def states(result):
 
 
 def place(result, number, line=None):
-    """The one way to name a cell: its number from 1 and its id."""
-    named = f"cell {number} (id {result.cells[number - 1].id})"
+    """The one way to name a cell: its number from 1, its id and its first line."""
+    cell = result.cells[number - 1]
+    named = f"cell {number} (id {cell.id}) “{cell.code}”"
     return f"{named}, line {line}" if line else named
 
 
@@ -124,7 +125,8 @@ def test_completed_and_all_that_is_kept(run, tmp_path):
     assert read_json(tmp_path / "job" / "job.json")["parameters"]["name"] == "中文"
     kinds = [event["event"] for event in events]
     assert kinds[0] == "job_start" and kinds[-1] == "job_end" and kinds.count("cell_start") == 5
-    assert [(e["number"], e["total"]) for e in events if e["event"] == "cell_start"][-1] == (5, 5)
+    started = [(e["cell"], e["total"], e["code"]) for e in events if e["event"] == "cell_start"]
+    assert started[-1] == (7, 7, result.cells[-1].code)
 
 
 def test_parameters_arrive_as_they_were_given(run, tmp_path):
@@ -205,13 +207,192 @@ def test_exit_with_an_error_code_is_a_failure(run, tmp_path):
     assert (result.state, result.reason) == (JobState.FAILED, f"{place(result, 1)}: SystemExit: 3")
 
 
+@pytest.mark.parametrize(("source", "words"), [("exit(1)", "1"), ("quit('no data')", "no data")])
+def test_exit_means_its_argument_as_a_code(run, tmp_path, source, words):
+    """IPython takes it for ``keep_kernel``; in the last cell it counts, too."""
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", source))
+    assert (result.state, result.reason) == (JobState.FAILED, f"{place(result, 2)}: SystemExit: {words}")
+
+
+def test_exit_that_keeps_the_kernel_ends_nothing(run, tmp_path):
+    path = write_notebook(tmp_path / "a.ipynb", "exit(keep_kernel=True)", "print('on')")
+    assert run(path).state is JobState.COMPLETED
+    assert outputs_of(tmp_path / "job" / "out.ipynb")[1] == "on\n"
+
+
+SHOWN_NOT_REPLIED = (
+    "%run fails.py",
+    "%%capture\n1/0",
+    "%%capture\nraise ExceptionGroup('two', [ValueError(1)])",
+    "%%capture kept\n%no_such_magic",
+    "%%time\n1/0",
+    "get_ipython().run_cell('1/0')",
+    "get_ipython().events.register('post_execute', lambda: 1/0)",
+    "class A:\n    def _repr_html_(self): return 1/0\nA()",
+    "from IPython.display import clear_output\nget_ipython().run_cell('1/0'); clear_output()",
+)
+
+
+@pytest.mark.parametrize("source", SHOWN_NOT_REPLIED)
+def test_an_error_that_is_shown_but_not_replied_fails_its_cell(run, tmp_path, source):
+    (tmp_path / "fails.py").write_text("print('a')\n1/0\n")
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", source, "2"))
+    assert result.state is JobState.FAILED and states(result) == ["completed", "failed", "pending"]
+    assert result.reason.startswith(place(result, 2))
+    expected = "ExceptionGroup: two" if "Group" in source else "UsageError" if "no_such" in source else (
+        "ZeroDivisionError: division by zero"
+    )  # fmt: skip
+    assert expected in result.reason
+
+
+def test_an_error_that_is_shown_where_a_cell_may_raise(run, tmp_path):
+    path = write_notebook(
+        tmp_path / "a.ipynb", "%%capture\n1/0", "print('on')", tags={0: ["raises-exception"]}
+    )
+    assert run(path).state is JobState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (
+            "class A:\n    def __repr__(self): raise RuntimeError('broken')\nA()",
+            "line 2: RuntimeError: broken",
+        ),
+        ("%pdb on\nx = 0\n1 / x", "line 3: ZeroDivisionError: division by zero"),
+        (
+            "errors = []\ntry:\n    1 / 0\nexcept Exception as e:\n    errors.append(e)\n"
+            "raise ExceptionGroup('all', errors)",
+            "line 6: ExceptionGroup: all (1 sub-exception)",
+        ),
+        ("try:\n    1/0\nexcept Exception as e:\n    raise ValueError('b') from e", "line 4: ValueError: b"),
+        ("e = ValueError('a')\ne.add_note('see')\nraise e", "line 3: ValueError: a"),
+        ("1\nraise KeyboardInterrupt", "line 2: KeyboardInterrupt"),
+    ],
+)
+def test_the_reason_is_the_real_error(run, tmp_path, source, reason):
+    """Not what the reply says where it was lost, nor that a debugger finds nobody."""
+    result = run(write_notebook(tmp_path / "a.ipynb", source, "2"))
+    assert (result.state, result.reason) == (JobState.FAILED, f"{place(result, 1)}, {reason}")
+
+
+def test_an_error_in_an_output_widget_fails_its_cell(run, tmp_path):
+    pytest.importorskip("ipywidgets")
+    source = "import ipywidgets\nwith ipywidgets.Output():\n    1 / 0"
+    result = run(write_notebook(tmp_path / "a.ipynb", source, "2"))
+    assert (result.state, states(result)) == (JobState.FAILED, ["failed", "pending"])
+    assert result.reason.endswith("ZeroDivisionError: division by zero")
+
+
+def test_messages_that_a_widget_sends_back_do_not_hide_the_reply(run, tmp_path):
+    """They go over the socket on which the reply arrives; it was found at the cell's limit only."""
+    pytest.importorskip("ipywidgets")
+    source = (
+        "import ipywidgets\nout = ipywidgets.Output()\n"
+        "with out:\n    for i in range(40): print(i, flush=True)\nout.clear_output()"
+    )
+    path = write_notebook(tmp_path / "a.ipynb", *[source] * 12)
+    result = run(path, limits=Limits(100, 100))
+    assert result.state is JobState.COMPLETED and max(cell.seconds for cell in result.cells) < 50
+
+
+LATER = """import asyncio, threading, time
+async def task():
+    await asyncio.sleep(0.2)
+    print('task')
+def thread():
+    time.sleep(1)
+    print('thread')
+kept = asyncio.create_task(task())
+threading.Thread(target=thread).start()"""
+
+
+def test_what_an_earlier_cell_prints_later_is_not_lost(run, tmp_path):
+    path = write_notebook(
+        tmp_path / "a.ipynb", LATER, "import asyncio; await asyncio.sleep(0.4); print('here')"
+    )
+    assert run(path).state is JobState.COMPLETED
+    first, last = outputs_of(tmp_path / "job" / "out.ipynb")
+    assert "task\n" in first and "here\n" in last
+    assert (first + last).count("thread\n") == 1  # below which one is IPython's choice
+
+
+def test_an_error_of_a_task_that_an_earlier_cell_started_is_that_cells(run, tmp_path):
+    source = (
+        "import asyncio\nasync def later():\n    await asyncio.sleep(0.3)\n    get_ipython().run_cell('1/0')\n"
+        "t = asyncio.create_task(later())"
+    )
+    path = write_notebook(tmp_path / "a.ipynb", source, "import asyncio; await asyncio.sleep(1)", "2")
+    result = run(path)
+    assert (result.state, states(result)) == (JobState.FAILED, ["failed", "completed", "pending"])
+    assert result.reason == f"{place(result, 1)}: ZeroDivisionError: division by zero"
+
+
+SAVES = """import atexit, threading, time
+results = {'loss': 0.5}
+def save(name):
+    open(name, 'w').write(str(results))
+def slowly():
+    time.sleep(4)
+    save('thread')
+atexit.register(lambda: (print('saving'), save('handler')))
+threading.Thread(target=slowly).start()"""
+
+
+@pytest.mark.parametrize(
+    ("last", "state"), [("2", "completed"), ("1/0", "failed"), ("exit()\n", "exited_early")]
+)
+def test_a_kernel_ends_as_a_script_does(run, tmp_path, last, state):
+    """Threads are waited for and exit handlers find their names, whether the notebook failed or not."""
+    result = run(write_notebook(tmp_path / "a.ipynb", SAVES, last, "3"))
+    assert result.state == state
+    assert (tmp_path / "thread").read_text() == (tmp_path / "handler").read_text() == "{'loss': 0.5}"
+    assert "saving" in "".join(outputs_of(tmp_path / "job" / "out.ipynb"))
+
+
+def test_an_exit_handler_that_hangs_is_ended_and_told(run, tmp_path):
+    events = []
+    path = write_notebook(tmp_path / "a.ipynb", "import atexit, time\natexit.register(time.sleep, 600)")
+    result = run(path, limits=Limits(60, 20), emit=events.append)
+    assert (result.state, result.reason) == (JobState.COMPLETED, "")
+    (warning,) = [e["message"] for e in events if e["event"] == "warning"]
+    assert warning.startswith("the kernel did not end within ") and "exit handler" in warning
+
+
+def test_commands_are_those_of_the_kernel(run, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "bin"
+    elsewhere.mkdir()
+    (elsewhere / "python").write_text("#!/bin/sh\necho another python\n")
+    (elsewhere / "python").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{elsewhere}{os.pathsep}{os.environ['PATH']}")
+    shows = "import subprocess\nprint(subprocess.run(['python', '-c', 'import sys; print(sys.prefix)'],"
+    shows += " capture_output=True, text=True).stdout)"
+    path = write_notebook(tmp_path / "a.ipynb", "!python -c 'import sys; print(sys.prefix)'", shows)
+    assert run(path).state is JobState.COMPLETED
+    assert [text.strip() for text in outputs_of(tmp_path / "job" / "out.ipynb")] == [sys.prefix] * 2
+
+
+def test_error_markers_of_an_earlier_run_are_gone(run, tmp_path):
+    path = write_notebook(tmp_path / "a.ipynb", "1", "1/0")
+    notebook = nbformat.read(path, as_version=4)
+    for position in (0, 2):
+        marker = nbformat.v4.new_markdown_cell("An Exception was encountered at 'In [1]'")
+        marker.metadata["tags"] = ["papermill-error-cell-tag"]
+        notebook.cells.insert(position, marker)
+    nbformat.write(notebook, path)
+    result = run(path)
+    assert result.reason.startswith(place(result, 2, 1)) and states(result) == ["completed", "failed"]
+    assert [cell.cell_type for cell in saved(tmp_path).cells] == ["code", "code"]
+
+
 def test_a_cell_past_its_limit_shows_where_it_hung(run, tmp_path):
     path = write_notebook(
         tmp_path / "a.ipynb", f"{RECORD}\nrecord('acc', 1)", "import time\nprint('a')\ntime.sleep(600)", "2"
     )
     result = run(path, limits=Limits(1, 60))
     assert result.state is JobState.TIMED_OUT
-    assert result.reason == f"{place(result, 2, 3)}: ran past the cell's limit of 1 s"
+    raising = "raise it with --cell-timeout, or with cell_timeout in harness.yml"
+    assert result.reason == f"{place(result, 2, 3)}: ran past the cell's limit of 1 s; {raising}"
     assert states(result) == ["completed", "failed", "pending"]
     assert [m.name for m in result.metrics] == ["acc"]
     text = outputs_of(tmp_path / "job" / "out.ipynb")[1]
@@ -432,15 +613,77 @@ def test_an_installed_python3_that_points_elsewhere_is_not_believed(run, tmp_pat
     assert run(write_notebook(tmp_path / "a.ipynb", "1")).state is JobState.COMPLETED
 
 
-def test_a_kernel_that_does_not_start(run, tmp_path, monkeypatch):
-    spec = tmp_path / "share" / "kernels" / "broken" / "kernel.json"
+def install(tmp_path, monkeypatch, name, *argv, language="python"):
+    """A kernelspec of that name."""
+    spec = tmp_path / "share" / "kernels" / name / "kernel.json"
     spec.parent.mkdir(parents=True)
-    spec.write_text(
-        json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"})
-    )
+    spec.write_text(json.dumps({"argv": argv, "display_name": name, "language": language}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+
+
+def test_a_kernel_that_does_not_start(run, tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch, "broken", "/bin/false", "{connection_file}")
     result = run(write_notebook(tmp_path / "a.ipynb", "1", kernel="broken"))
-    assert result.state is JobState.INVALID and "'broken' did not start" in result.reason
+    assert result.state is JobState.DEAD and states(result) == ["pending"]
+    assert result.reason == "before the first cell: the kernel 'broken' did not start (exit code 1)"
+
+
+def test_a_kernel_that_dies_at_its_start_says_why(run, tmp_path, monkeypatch):
+    program = "import sys\nprint('starting')\nimport no_such_module"
+    install(tmp_path, monkeypatch, "broken", sys.executable, "-c", program, "{connection_file}")
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", kernel="broken"))
+    assert result.state is JobState.DEAD and result.seconds < 30
+    assert result.reason == (
+        "before the first cell: the kernel 'broken' did not start (exit code 1: ModuleNotFoundError: "
+        f"No module named 'no_such_module'; see {tmp_path / 'job' / 'log.txt'})"
+    )
+
+
+def test_a_kernel_that_never_answers(run, tmp_path, monkeypatch):
+    install(
+        tmp_path,
+        monkeypatch,
+        "mute",
+        sys.executable,
+        "-c",
+        "import time; time.sleep(600)",
+        "{connection_file}",
+    )
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", kernel="mute"), limits=Limits(60, 4))
+    assert result.state is JobState.TIMED_OUT and "\n" not in result.reason
+    assert result.reason.startswith(
+        "before the first cell: the kernel 'mute' ran past the notebook's limit of 4 s as it started (its log: "
+    )
+
+
+TCP_ONLY = """
+import json, runpy, sys
+connection = json.load(open(sys.argv[-1]))
+ports = [connection[f"{name}_port"] for name in ("shell", "iopub", "stdin", "control", "hb")]
+if connection["transport"] != "tcp" or connection["ip"] != "127.0.0.1" or len(set(ports)) < 5:
+    sys.exit("cannot bind " + f'{connection["transport"]}://{connection["ip"]}:{ports[0]}')
+runpy.run_module("ipykernel" + "_launcher", run_name="__main__")
+"""
+
+
+def test_a_kernel_that_knows_tcp_alone(run, tmp_path, monkeypatch):
+    (tmp_path / "kernel.py").write_text(TCP_ONLY)
+    install(
+        tmp_path, monkeypatch, "tcp", sys.executable, str(tmp_path / "kernel.py"), "-f", "{connection_file}"
+    )
+    result = run(write_notebook(tmp_path / "a.ipynb", "print('over tcp')", "1/0", kernel="tcp"))
+    assert result.reason == f"{place(result, 2, 1)}: ZeroDivisionError: division by zero"
+    assert outputs_of(tmp_path / "job" / "out.ipynb")[0] == "over tcp\n"
+
+
+def test_a_kernel_whose_ports_are_taken_meanwhile_is_started_again(run, tmp_path, monkeypatch):
+    taken = "import os, sys\nif not os.path.exists('tried'):\n    open('tried', 'w')\n"
+    taken += "    sys.exit('zmq.error.ZMQError: Address already in use (addr=tcp://127.0.0.1:1)')\n"
+    (tmp_path / "kernel.py").write_text(taken + TCP_ONLY)
+    install(
+        tmp_path, monkeypatch, "tcp", sys.executable, str(tmp_path / "kernel.py"), "-f", "{connection_file}"
+    )
+    assert run(write_notebook(tmp_path / "a.ipynb", "1", kernel="tcp")).state is JobState.COMPLETED
 
 
 @pytest.mark.parametrize(
@@ -533,7 +776,7 @@ def test_cancelled_while_running(run, tmp_path):
     cancel = threading.Event()
 
     def emit(event):
-        if event["event"] == "cell_start" and event["cell"] == 1:
+        if event["event"] == "cell_start" and event["cell"] == 2:
             cancel.set()
 
     result = run(path, cancel=cancel, emit=emit)

@@ -10,7 +10,8 @@ from notebooks import RECORD, write_notebook
 
 from harness.execution import run_job
 from harness.foreign import foreign_metrics, read_foreign
-from harness.model import Job, JobState, Limits, Metric
+from harness.model import Job, JobState, Limits, Metric, job_result_from_json
+from harness.store import read_json
 
 
 def notebook(*outputs):
@@ -45,7 +46,7 @@ def scrap(name, data, encoder="json"):
 
 
 def values(document, recorded=()):
-    metrics, warnings = foreign_metrics(document, recorded)
+    metrics, warnings, _ = foreign_metrics(document, recorded)
     return {metric.name: metric.value for metric in metrics}, warnings
 
 
@@ -72,7 +73,6 @@ def test_numbers_of_glue(display, text, value):
 @pytest.mark.parametrize(
     "text",
     [
-        "'0.91'",
         '"nan"',
         "True",
         "np.True_",
@@ -193,7 +193,7 @@ def test_what_record_recorded_wins():
     ],
 )
 def test_anything_may_stand_in_a_notebook(document):
-    assert foreign_metrics(document) == ((), ())
+    assert foreign_metrics(document) == ((), (), {})
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_notebook_that_cannot_be_read_has_no_metric(tmp_path, content):
     path = tmp_path / "out.ipynb"
     if content is not None:
         path.write_bytes(content)
-    assert read_foreign(path, ()) == ((), ())
+    assert read_foreign(path, ()) == ((), (), {})
 
 
 def test_glue_in_a_notebook_that_runs(tmp_path):
@@ -216,7 +216,8 @@ def test_glue_in_a_notebook_that_runs(tmp_path):
         "import numpy as np\nfrom myst_nb import glue\nglue('plain', 0.912345678901234, display=False)",
         "glue('准确率', np.float64(0.25))\nglue('narrow', np.float32(0.5), display=False)",
         f"{RECORD}\nrecord('both', 3)\nglue('both', 3)\nglue('with-dash', np.int64(2))",
-        "glue('text', '0.91')\nglue('lost', float('nan'))\nglue('many', np.array([1.0, 2.0]))",
+        "glue('text', f'{0.914:.1%}')\nglue('words', 'about a half')",
+        "glue('lost', float('nan'))\nglue('many', np.array([1.0, 2.0]))",
         "1 / 0",
         "glue('never', 1)",
     )
@@ -230,6 +231,66 @@ def test_glue_in_a_notebook_that_runs(tmp_path):
     result = run_job(job, tmp_path / "job", emit=events.append, cancel=threading.Event())
     assert result.state is JobState.FAILED and "ZeroDivisionError" in result.reason
     found = {metric.name: metric.value for metric in result.metrics}
-    assert found == {"plain": 0.912345678901234, "准确率": 0.25, "narrow": 0.5, "both": 3.0, "with_dash": 2.0}
+    assert found == {
+        "plain": 0.912345678901234, "准确率": 0.25, "narrow": 0.5, "both": 3.0, "with_dash": 2.0, "text": 0.914,
+    }  # fmt: skip
+    assert result.passed_over["words"] == "'about a half'" and {"lost", "many"} <= set(result.passed_over)
+    assert job_result_from_json(read_json(tmp_path / "job" / "result.json")) == result
     told = [event["message"] for event in events if event["event"] == "warning"]
     assert len(told) == 2 and "with_dash" in told[0] and "glue('lost') left out" in told[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "unit"),
+    [
+        ("0.91", 0.91, ""),
+        (" +0.5 ", 0.5, ""),
+        ("92.3%", 0.923, "fraction"),
+        ("7 %", 0.07, "fraction"),
+        ("12％", 0.12, "fraction"),
+        ("1,234", 1234.0, ""),
+        ("-1,234,567.5", -1234567.5, ""),
+        ("−0.25", -0.25, ""),
+        ("1.5e-3", 0.0015, ""),
+        (".5", 0.5, ""),
+        ("0.87 ± 0.01", 0.87, ""),
+        ("0.87±0.01", 0.87, ""),
+        ("0.87 +/- 0.01", 0.87, ""),
+        ("92.3% ± 0.5%", 0.923, "fraction"),
+        ("92.3 ± 0.5 %", 0.923, "fraction"),
+    ],
+)
+def test_a_formatted_number_is_one(text, value, unit):
+    assert foreign_metrics(notebook(glued("x", repr(text)))) == ((Metric("x", value, unit),), (), {})
+    assert foreign_metrics(notebook(scrap("x", text, "text"))) == ((Metric("x", value, unit),), (), {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "about 0.9",
+        "0,87",
+        "12,34",
+        "1.2.3",
+        "3/4",
+        "-",
+        "%",
+        "± 1",
+        "2026-11-24",
+        "5 epochs",
+        "0.8–0.9",
+        "nan",
+        "x" * 999,
+    ],
+)
+def test_a_text_that_is_not_plainly_a_number_is_passed_over_by_name(text):
+    metrics, warnings, passed_over = foreign_metrics(notebook(glued("x-y", repr(text))))
+    assert (metrics, warnings) == ((), ())
+    assert list(passed_over) == ["x_y"] and len(passed_over["x_y"]) <= 40
+
+
+def test_what_counts_in_the_end_is_not_passed_over():
+    document = notebook(glued("x", "'soon'"), glued("x", "0.5"), glued("y", "'text'"))
+    metrics, _, passed_over = foreign_metrics(document, (Metric("y", 1.0),))
+    assert metrics == (Metric("x", 0.5),) and passed_over == {}

@@ -15,6 +15,8 @@ from harness.cli import main
 from harness.errors import ExitCode
 from harness.store import read_json
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 KEPT = f"{RECORD}\nrecord('kept', 1)\nprint('so far')"
 

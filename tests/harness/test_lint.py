@@ -8,7 +8,7 @@ import pytest
 from test_notebook import BROKEN
 
 from harness.errors import HarnessError
-from harness.lint import fix, lint, normal_form
+from harness.lint import fix, lint, lint_glossary, normal_form
 
 
 def cell(kind="markdown", source="文字", **more):
@@ -85,8 +85,11 @@ def test_ids_and_the_parameters_cell(tmp_path):
     path = tmp_path / "a.ipynb"
     path.write_text(normal_form({"cells": [cell(id="same"), cell(id="same")]}), encoding="utf-8")
     found = messages(path)
-    assert "0 cells are tagged parameters; exactly one must be" in found
+    assert not any("tagged parameters" in message for message in found)  # none is needed
     assert found.count("no id, or one that is not unique") == 2
+    twice = {"cells": [{**PARAMETERS, "id": name} for name in ("a", "b")]}
+    path.write_text(normal_form(twice), encoding="utf-8")
+    assert messages(path) == ["2 cells are tagged parameters; at most one may be"]
 
 
 @pytest.mark.parametrize("text", BROKEN)
@@ -113,3 +116,131 @@ def test_a_link_is_followed(tmp_path, notebook):
     link = tmp_path / "link.ipynb"
     link.symlink_to(real)
     assert fix(link) and link.is_symlink() and messages(real) == []
+
+
+QUIZ = """\
+**1.** 为什么？
+
+- A. 甲
+- B. 乙
+
+<details><summary>答案与解析</summary>
+
+- A ✗ 不是甲
+- B ✓ 是乙
+
+</details>"""
+
+
+def question(source, **tags):
+    return cell(source=source, metadata={"tags": ["quiz"]})
+
+
+def test_quizzes_that_may_stand(notebook):
+    assert messages(notebook(question(QUIZ), question(QUIZ.replace("**1.**", "**2.**")))) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("B ✓", "B ✗", "line 6: no right answer; exactly one carries ✓"),
+        ("A ✗", "A ✓", "line 6: 2 right answers (A, B); exactly one carries ✓"),
+        ("- A ✗ 不是甲\n", "", "line 3: option A has no explanation"),
+        ("- A ✗ 不是甲", "- A ✗ ", "line 3: option A has no explanation"),
+        ("- B. 乙", "- C. 乙", "line 1: options must be `- A. …`, `- B. …` and so on, not A, C"),
+        ("- B. 乙\n", "", "line 8: B explains no option"),
+        ("**1.**", "**2.**", "line 1: question 2 where 1 comes next"),
+        ("**1.**", "1.", "line 1: a quiz without the question, `**1.** …`"),
+        ("</details>", "", "line 1: a quiz without the answers in `<details>…</details>`"),
+    ],
+)
+def test_a_quiz_that_nobody_could_answer_is_found(notebook, old, new, told):
+    assert told in messages(notebook(question(QUIZ.replace(old, new))))
+
+
+NUMBERED = """\
+**图 5.1**　一张。
+
+**表 5.1**　一张表，见图 5.1。
+
+$$a \\tag{5.1}$$
+
+见式 (5.1)、表 5.1 和 `图 5.9`。"""
+
+
+@pytest.fixture
+def chapter(tmp_path):
+    def write(**notebooks):
+        for name, source in notebooks.items():
+            path = tmp_path / f"{name.replace('_', '-').removeprefix('n')}.ipynb"
+            cells = [PARAMETERS, cell(source=source)]
+            path.write_text(normal_form({"cells": cells}), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_numbers_that_may_stand(chapter):
+    second = "**图 5.2**　又一张。见图 5.1、图 6.1。"
+    path = chapter(n05_1_a=NUMBERED, n05_2_b=second, n06_c="**图 6.1**　下一章的。")
+    for name in ("05-1-a", "05-2-b", "06-c"):
+        assert messages(path.with_name(f"{name}.ipynb")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("\n\n见图 5.9。", "line 3: 图 5.9 is nowhere; mend the number or add it"),
+        ("见式（5.2）。", "line 1: 式 (5.2) is nowhere; mend the number or add it"),
+        ("表 5.2 里有。", "line 1: 表 5.2 is nowhere; mend the number or add it"),
+        ("**图 5.1**　又是一。", "line 1: 图 5.1 is given twice, first in 05-1-a.ipynb, cell "),
+        ("**图 5.3**　跳了。", "line 1: 图 5.3 where 5.2 comes next"),
+        ("**图 5.3**　倒了。\n\n**图 5.2**　倒了。", "line 1: 图 5.3 where 5.2 comes next"),
+        ("**表 4.1**　错了。", "line 1: 表 4.1 in chapter 5"),
+        ("$$x \\tag{5.3}$$", "line 1: 式 (5.3) where 5.2 comes next"),
+    ],
+)
+def test_numbers_that_lead_nowhere_or_astray_are_found(chapter, source, told):
+    assert any(message.startswith(told) for message in messages(chapter(n05_1_a=NUMBERED, n05_2_b=source)))
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("![](a.svg)", "line 1: a.svg has no alternative text: say in a sentence what it shows"),
+        ("文字\n\n![一张图](figures/no.svg)", "line 3: figures/no.svg does not exist"),
+        ("> **常见误解** 原文说大。", "line 1: a 常见误解 that names the article; it must stand without it"),
+        ("> **常见误解** 有人说大。\n>\n> 原文也说。", "line 3: a 常见误解 that names the article"),
+        ("> **勘误** 应为小。", "line 1: 勘误 boxes stand on the page 勘误"),
+    ],
+)
+def test_pictures_and_call_outs_that_fail_the_reader_are_found(notebook, source, told):
+    path = notebook(cell(source=source))
+    (path.parent / "a.svg").touch()
+    (message,) = messages(path)
+    assert message.startswith(told)
+
+
+def test_pictures_and_call_outs_that_may_stand(notebook):
+    path = notebook(
+        cell(source="> **常见误解** 有人说大。\n\n![画](a.svg) ![远处的](https://example.org/b.svg)")
+    )
+    (path.parent / "a.svg").touch()
+    assert messages(path) == []
+
+
+def test_a_finding_names_file_cell_and_line(notebook):
+    path = notebook(cell(id="here", source="文字\n\n![一张图](no.svg)"))
+    assert [str(finding) for finding in lint(path)] == [f"{path}: cell here: line 3: no.svg does not exist"]
+
+
+def test_a_name_that_two_terms_claim_is_found(tmp_path):
+    path = tmp_path / "glossary.md"
+    assert lint_glossary(path) == []
+    path.write_text(
+        "# 术语表\n\n:::{glossary}\n早停（early stopping）\n  停下。同义：提前停止。\n\n"
+        "停车（parking）\n  停下。同义：Early Stopping。\n:::\n",
+        encoding="utf-8",
+    )
+    (finding,) = lint_glossary(path)
+    assert str(finding).startswith(f"{path}: line 8: 'Early Stopping' is claimed by 早停 and by 停车")

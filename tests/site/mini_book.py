@@ -76,6 +76,67 @@ flowchart LR
 ```"""
 
 
+_CONVENTIONS = """\
+## 5.3 给读者的
+
+> **先猜再跑** 图 5.1 里哪一条先到头？先写下你的答案，再看表 5.1。
+
+> **常见误解** 损失小不等于分数高，见式 (5.1)，没有图 5.9。
+
+> **提示** 公式里的 `图 5.1` 不是链接。
+
+> 平常的引用。
+
+$$ a^2 + b^2 = c^2 \\tag{5.1} $$
+
+![一个方框里写着“编码器”，箭头从左边来](figures/05-flow.svg)
+
+**图 5.1**　数据从左到右走一遍。
+
+**表 5.1**　两种做法。
+
+| 做法 | 分数 |
+|:--|--:|
+| 甲 | 1 |
+
+### 更细的一节（选读）
+
+里面的话，先看图 5.2。
+
+#### 更深一层
+
+深处的话：深处才有的词。
+
+### 不是选读
+
+外面的话。"""
+
+_QUIZ = """\
+**1.** 为什么先去重，再切分？
+
+- A. 这样训练更快
+- B. 同一条评论会在两边，$p>0$
+
+<details><summary>答案与解析</summary>
+
+- A ✗ 去重只少了几行
+- B ✓ 考题进了课本，$q<1$
+
+</details>"""
+
+_QUIZ_HEADING = "## 测验"
+
+DRAWING = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 120"><title>编码器</title>
+<style>.ink{stroke:#333;fill:none} .text{fill:#222;font:14px sans-serif} .a{fill:#dbe9f6;stroke:#2b6cb0}
+@media (prefers-color-scheme: dark){.ink{stroke:#ccc} .text{fill:#eee} .a{fill:#1e3a5f;stroke:#63b3ed}}</style>
+<defs><marker id="tip" viewBox="0 0 9 9" refX="9" refY="4" orient="auto" markerWidth="9" markerHeight="9">
+<path d="M0 0L9 4L0 8" class="ink"/></marker></defs>
+<path d="M20 60H280" class="ink" marker-end="url(#tip)"/><rect x="290" y="30" width="140" height="60" class="a"/>
+<text x="360" y="65" text-anchor="middle" class="text">编码器</text></svg>
+"""
+
+
 def png(width: int = 1244, height: int = 744) -> str:
     """A grey PNG as the notebook format stores it: base64 in lines."""
 
@@ -141,6 +202,12 @@ def chapter(with_outputs: bool) -> dict[str, Any]:
         code("record", "record('test_accuracy', accuracy)", *shown(metric())),
         markdown("diagram", _DIAGRAM),
         code("solution", "assert num_epochs == 3", tags=("solution",)),
+        markdown("conventions", _CONVENTIONS),
+        code("numbered", "plotting.show(fig, alt='…')", *shown(figure("第二张图"))),
+        markdown("caption", "**图 5.2**　分数随轮数变化。"),
+        markdown("quiz-heading", _QUIZ_HEADING),
+        markdown("quiz-1", _QUIZ, tags=["quiz"]),
+        markdown("quiz-2", _QUIZ.replace("**1.**", "**2.**"), tags=["quiz"]),
     ]
     if with_outputs:
         injected = code("injected", "# Parameters\nnum_epochs = 3", tags=("injected-parameters",))
@@ -252,6 +319,8 @@ def write_book(root: Path) -> Path:
         (chapters / name).write_text(text, encoding="utf-8")
     shutil.copytree(REPOSITORY / "chapters" / APPENDIX, chapters / APPENDIX)
     write_notebook(chapters / f"{CHAPTER}.ipynb", chapter(with_outputs=False))
+    (chapters / "figures").mkdir()
+    (chapters / "figures" / "05-flow.svg").write_text(DRAWING, encoding="utf-8")
     (chapters / "claims" / f"{CHAPTER}.yml").write_text("claims: []\n", encoding="utf-8")
     (root / "_toc.yml").write_text(_TOC, encoding="utf-8")
     (root / "harness.yml").write_text("book: 小书\n", encoding="utf-8")

@@ -106,6 +106,12 @@ def test_the_front_page_names_a_chapter_whose_code_changed_since(small_book):
     assert "**代码在运行之后改过**：第 5 章" in files["chapters/index.md"].decode()
 
 
+def test_the_front_page_fills_in_how_long_each_chapter_takes(small_book):
+    _, files = stage_run(small_book, mini_book.chapter(True))
+    front = files["chapters/index.md"].decode()
+    assert "读约 10 分钟，运行 3 分 52 秒" in front and "harness:time" not in front
+
+
 def test_a_lost_marker_is_reported(small_book):
     (small_book / "chapters" / "reproduction.md").write_text("# 看板\n", encoding="utf-8")
     with pytest.raises(HarnessError, match=r"the line .* is missing"):

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import mini_book
+import pytest
 
 from harness import dashboard
 from harness.model import JobState, Outcome, to_json
@@ -88,6 +89,40 @@ def test_the_front_page_hides_no_seed_that_failed_and_says_what_is_of_an_earlier
     cached = mini_book.job(JobState.SKIPPED, cached_from="old", started="2026-11-20T08:00:00+00:00")
     since = "1 章没有变，沿用 2026 年 11 月 20 日 08:00（UTC）以来的结果"
     assert since in dashboard.last_run(document(jobs=[cached]), TITLES)
+
+
+def test_the_front_page_says_when_the_numbers_were_made_and_not_when_they_were_looked_up():
+    cached = mini_book.job(
+        JobState.SKIPPED, cached_from="old", started="2026-11-20T08:00:00+00:00", seconds=232.4
+    )
+    box = dashboard.last_run(
+        document(jobs=[cached], started="2026-11-26T09:00:00+00:00", seconds=1.1), TITLES
+    )
+    assert "做于 2026 年 11 月 20 日 ·" in box and "各章合计 3 分 52 秒" in box
+    assert "11 月 26 日" not in box and "1.1 秒" not in box
+    fresh = mini_book.job(id="06", chapter="06-more", started="2026-11-26T09:00:00+00:00", seconds=60.0)
+    box = dashboard.last_run(document(jobs=[cached, fresh]), TITLES | {"06-more": "第 6 章 应用"})
+    assert "做于 2026 年 11 月 20 日至 2026 年 11 月 26 日" in box and "各章合计 4 分 52 秒" in box
+    assert "做于 —" in dashboard.last_run(document(jobs=[], started=""), TITLES)
+
+
+@pytest.mark.parametrize(
+    ("chapters", "said"),
+    [
+        ({"05-mini": 9800}, "读约 40 分钟，运行 3 分 52 秒"),
+        ({"05-mini": 5000, "05-2-more": 5000}, "读约 40 分钟"),  # one of them did not run
+        ({"05-mini": 12}, "读约 10 分钟，运行 3 分 52 秒"),
+        ({}, "—"),
+    ],
+)
+def test_the_front_page_says_how_long_a_chapter_takes(chapters, said):
+    again = mini_book.job(seed=1, id="05-mini-offline-seed1", seconds=999.0)
+    assert dashboard.time_text(document(jobs=[mini_book.job(), again]), chapters) == said
+
+
+def test_without_a_run_or_without_success_no_time_is_told():
+    dead = document(jobs=[mini_book.job(JobState.DEAD)])
+    assert [dashboard.time_text(d, {"05-mini": 2500}) for d in (None, dead)] == ["读约 10 分钟"] * 2
 
 
 def test_a_chapter_without_claims_still_has_its_place():

@@ -100,6 +100,28 @@ def test_nonsense_has_no_answer(search_page, query):
     assert "书里没有" in search_page.locator("#search-results [role=status]").inner_text()
 
 
+@pytest.mark.parametrize(
+    ("query", "page"),
+    [
+        ("过拟合", "glossary.html"),
+        ("overfitting", "glossary.html"),
+        ("早停", "05-fine-tuning.html"),
+        ("Early Stopping", "05-fine-tuning.html"),
+        ("动态填充", "05-fine-tuning.html"),
+        ("早停 学习率", "05-fine-tuning.html"),
+    ],
+)
+def test_another_name_of_a_thing_leads_to_it(search_page, query, page):
+    assert any(hit.startswith(page) for hit in hits(search_page, query)[:5])
+
+
+def test_an_english_name_of_several_words_is_one(search_page):
+    found = [set(hits(search_page, name)) for name in ("early stopping", "早停", "提前停止")]
+    assert found[0] == found[1] == found[2]
+    marks = search_page.locator("#search-results mark").all_inner_texts()
+    assert "提前停止" in marks and "early" not in marks
+
+
 def test_an_empty_query_says_nothing(search_page):
     assert hits(search_page, "  ") == []
     assert search_page.locator("#search-results [role=status]").inner_text() == ""

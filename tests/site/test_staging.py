@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import replace
 
 import mini_book
 import pytest
 
 from harness import staging
-from harness.model import JobState
+from harness.model import JobState, Outcome
 from harness.staging import Evidence
 
 
@@ -120,3 +121,24 @@ def test_citations_lead_to_their_entry():
     assert 'href="bibliography.html#ref-devlin2019bert"' in staging.cite(text, frozenset({"devlin2019bert"}))
     with pytest.raises(KeyError, match="devlin2019bert"):
         staging.cite(text, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "shown"),
+    [
+        ((Outcome.PASS, Outcome.FAIL), "✗ 未通过"),
+        ((Outcome.PASS, Outcome.MISSING), "○ 未记录"),
+        ((Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.PASS), "≈ 无法判定"),
+        ((Outcome.INCONCLUSIVE, Outcome.MISSING, Outcome.FAIL, Outcome.PASS), "✗ 未通过"),
+        ((Outcome.INCONCLUSIVE, Outcome.MISSING), "○ 未记录"),
+        ((Outcome.PASS, Outcome.PASS), "✓ 通过"),
+        ((Outcome.NOT_APPLICABLE,), "– 不适用"),
+        ((Outcome.PASS, Outcome.NOT_APPLICABLE), "– 不适用"),
+    ],
+)
+def test_beside_a_number_stands_the_worst_of_its_verdicts(outcomes, shown):
+    """One seed, one reference or one class of hardware may hold where another does not."""
+    mine = tuple(replace(mini_book.verdicts()[0], outcome=outcome) for outcome in outcomes)
+    facts = replace(evidence(), verdicts=(*mine, mini_book.verdicts()[1]))
+    text = staging._show_metric(mini_book.metric("test_accuracy"), facts)["data"]["text/html"]
+    assert f">{shown}</a>" in text and text.count('class="verdict') == 1
