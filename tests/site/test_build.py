@@ -92,7 +92,7 @@ def test_an_unknown_citation_in_a_cell_without_id_has_the_number_of_the_cell(sma
     for cell in source["cells"]:
         del cell["id"]
     mini_book.write_notebook(small_book / "chapters" / "05-mini.ipynb", source)
-    with pytest.raises(HarnessError, match=r"05-mini\.ipynb, cell 0, line 3: no entry"):
+    with pytest.raises(HarnessError, match=r"05-mini\.ipynb, cell 1, line 3: no entry"):
         stage_run(small_book)
 
 
