@@ -121,10 +121,10 @@ def test_nonsense_has_no_answer(search_page, query):
     [
         ("过拟合", "glossary.html"),
         ("overfitting", "glossary.html"),
-        ("早停", "05-fine-tuning.html"),
-        ("Early Stopping", "05-fine-tuning.html"),
-        ("动态填充", "05-fine-tuning.html"),
-        ("早停 学习率", "05-fine-tuning.html"),
+        ("早停", "05-1-fine-tuning.html"),
+        ("Early Stopping", "05-1-fine-tuning.html"),
+        ("动态填充", "05-1-fine-tuning.html"),
+        ("早停 学习率", "05-1-fine-tuning.html"),
     ],
 )
 def test_another_name_of_a_thing_leads_to_it(search_page, query, page):
