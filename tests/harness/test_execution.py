@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -25,6 +26,7 @@ from harness.store import read_json
 from harness.variables import common_environment
 
 LIMITS = Limits(60, 60)
+needs_widgets = pytest.mark.skipif(find_spec("ipywidgets") is None, reason="ipywidgets is not installed")
 
 
 @pytest.fixture
@@ -276,17 +278,17 @@ def test_the_reason_is_the_real_error(run, tmp_path, source, reason):
     assert (result.state, result.reason) == (JobState.FAILED, f"{place(result, 1)}, {reason}")
 
 
+@needs_widgets
 def test_an_error_in_an_output_widget_fails_its_cell(run, tmp_path):
-    pytest.importorskip("ipywidgets")
     source = "import ipywidgets\nwith ipywidgets.Output():\n    1 / 0"
     result = run(write_notebook(tmp_path / "a.ipynb", source, "2"))
     assert (result.state, states(result)) == (JobState.FAILED, ["failed", "pending"])
     assert result.reason.endswith("ZeroDivisionError: division by zero")
 
 
+@needs_widgets
 def test_messages_that_a_widget_sends_back_do_not_hide_the_reply(run, tmp_path):
     """They go over the socket on which the reply arrives; it was found at the cell's limit only."""
-    pytest.importorskip("ipywidgets")
     source = (
         "import ipywidgets\nout = ipywidgets.Output()\n"
         "with out:\n    for i in range(40): print(i, flush=True)\nout.clear_output()"
