@@ -184,6 +184,17 @@ def test_a_drawing_is_legible_on_a_phone_and_the_keyboard_can_move_it(browser, s
         assert page.locator(".drawing-frame").evaluate("e => [e.tabIndex, e.clientWidth < 400]") == [0, True]
 
 
+def test_a_numbered_equation_wider_than_a_phone_begins_where_the_reader_sees_it(browser, site):
+    with page_of(browser, viewport=PHONE) as (page, _):
+        page.goto(f"{site.address}/{CHAPTER}.html")
+        page.wait_for_selector("#eq-5-1 mjx-mtable")
+        first, frame = (
+            page.locator(spot).first.evaluate("e => e.getBoundingClientRect().left")
+            for spot in ("#eq-5-1 mjx-mi", "#eq-5-1")
+        )
+        assert page.locator("#eq-5-1").evaluate("e => e.scrollWidth > e.clientWidth") and first >= frame
+
+
 def test_two_drawings_do_not_share_names(teaching):
     one, two = (
         teaching.inlined(mini_book.DRAWING, name, "画", "x.svg") for name in ("drawing-1", "drawing-2")
