@@ -36,7 +36,6 @@ KEYS = (
 PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
 SLOWEST = 0.01  # that a speed may be said to be
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
-_PACKAGE = re.compile(r"[^\W\d]\w*")
 _MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _PAGES = (".ipynb", ".md", ".rst", ".txt")  # suffixes, the first that there is wins
 _ROOT = (".", "./")  # as a folder of chapters: the book's own
