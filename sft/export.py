@@ -185,8 +185,8 @@ def _refuse_changes(backend: str, found: Agreement, allow_changes: bool) -> None
         )
     if backend == "int8" and found.fraction > MOST_CHANGED and not allow_changes:
         raise CommandError(
-            f"int8 改变了 {found.n:,} 条里 {found.changed:,} 条的答案（{found.fraction:.1%}，上限 {MOST_CHANGED:.0%}），"
-            "没有留下它的文件：用 --onnx 的 float32，或加 --allow-changes 照样留下"
+            f"int8 改变了 {found.n:,} 条里 {found.changed:,} 条的答案（{found.fraction:.1%}），"
+            f"多于 {MOST_CHANGED:.0%}，没有留下它的文件：用 --onnx 的 float32，或加 --allow-changes 照样留下"
         )
 
 

@@ -75,6 +75,8 @@ def finetune(
     sheet: str | None = None,
     separator: str | None = None,
     strict: bool = False,
+    test_size: float | None = None,
+    validation_size: float | None = None,
     model: str = "mini-bert-zh",
     method: str = "full",
     epochs: int | None = None,
@@ -88,7 +90,8 @@ def finetune(
     """Fine-tune ``model`` on the table ``path`` and leave the folder ``out``.
 
     Args:
-        text, label, split, sheet, separator, strict: as :func:`sft.own_data.load_own_data`.
+        text, label, split, sheet, separator, strict, test_size, validation_size: as
+            :func:`sft.own_data.load_own_data`.
         method: ``"full"``, ``"frozen"`` (the output layer alone) or ``"lora"``.
         epochs, lr: None lets :func:`sft.recipes.choose_recipe` choose by the number of rows.
         class_weights: rare classes weigh as much as frequent ones.
@@ -105,8 +108,9 @@ def finetune(
     _refuse_foreign(out)
     place = _find_device(seed, device)
     data = load_own_data(
-        path, text=text, label=label, split=split, separator=separator, sheet=sheet, strict=strict, seed=seed
-    )
+        path, text=text, label=label, split=split, separator=separator, sheet=sheet, strict=strict, seed=seed,
+        test_size=_rows_or_share(test_size), validation_size=_rows_or_share(validation_size),
+    )  # fmt: skip
     say("\n".join(data.report.lines()))
     if data.kind not in TRAINERS:
         raise CommandError(_LATER[data.kind])
@@ -256,6 +260,11 @@ def _one_line(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         raise CommandError(str(error)) from error
 
 
+def _rows_or_share(size: float | None) -> int | float | None:
+    """A whole number is a number of rows."""
+    return int(size) if size is not None and size >= 1 else size
+
+
 def _find_device(seed: int, device: str) -> torch.device:
     try:
         return prepare(seed, device)
@@ -362,6 +371,10 @@ def main(
     sheet: Annotated[str | None, typer.Option(help="XLSX 里的哪一张表")] = None,
     separator: Annotated[str | None, typer.Option(help="一格里几个标签时，用什么隔开")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="有行读不了就停下，不丢掉它")] = False,
+    test_size: Annotated[float | None, typer.Option(min=0.0, help="测试集的条数，小于 1 则是比例")] = None,
+    validation_size: Annotated[
+        float | None, typer.Option(min=0.0, help="验证集的条数，小于 1 则是比例")
+    ] = None,
     model: Annotated[str, typer.Option(help="mini-bert-zh、hub 上的名字，或一个模型文件夹")] = "mini-bert-zh",
     method: Annotated[str, typer.Option(help="full、frozen（只学输出层）或 lora")] = "full",
     epochs: Annotated[int | None, typer.Option(min=1, help="轮数，不写则按行数选")] = None,
@@ -375,6 +388,7 @@ def main(
     with one_line_errors("finetune", interrupted="已中断；再执行同一条命令，从断点继续"):
         finetune(
             file, out, text=text, label=label, split=split, sheet=sheet, separator=separator, strict=strict,
+            test_size=test_size, validation_size=validation_size,
             model=model, method=method, epochs=epochs, lr=lr, class_weights=class_weights, seed=seed,
             device=device, license=license,
         )  # fmt: skip
