@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -315,8 +316,8 @@ def fit(
         history.examples += len(train)
         history.train_loss.append(sum(x * n for x, n in losses) / len(train))
         if validation is not None:
-            figures = evaluate(model, validation, pad_id, device, config.precision, loss_function)
-            best = _keep_best(model, figures, config, history, epoch, best)
+            judge = partial(evaluate, data=validation, loss_function=loss_function)
+            best = _validate(model, judge, config, pad_id, device, history, epoch, best)
         state.save(model, optimizer, scheduler, rng, history, best, epoch + 1)
     if progress and history.train_loss:
         _finish_bar(history)
@@ -341,9 +342,9 @@ def evaluate(
     return loss, right.float().mean().item()
 
 
-def _keep_best(model, figures, config, history, epoch, best):
+def _validate(model, judge, config, pad_id, device, history, epoch, best):
     """Append this epoch's validation figures to ``history``; return the best weights so far, if they are wanted."""
-    loss, accuracy = figures
+    loss, accuracy = judge(model, pad_id=pad_id, device=device, precision=config.precision)
     history.validation_loss.append(loss)
     history.validation_accuracy.append(accuracy)
     if loss <= min(history.validation_loss):
