@@ -142,7 +142,7 @@ def estimate_cost(
     """
     device = find_device(str(device or "auto"))
     network = AutoModelForSequenceClassification.from_config(
-        AutoConfig.from_pretrained(locate_model(model)), dtype=torch.float32
+        AutoConfig.from_pretrained(locate_model(model)), dtype=torch.float32, **_attention(device)
     )
     steps = _Logits(network).to(device).train()
     optimizer = make_optimizer(steps, lr=1e-5)
@@ -229,6 +229,7 @@ def tune(
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
         problem_type=KINDS[kind],
+        **_attention(device),
     ).to(device)
     set_dropout(network, recipe.dropout)
     rows = _encode(train, tokenizer, recipe.max_length)
@@ -306,6 +307,11 @@ class _Logits(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits, shape (batch, num_labels)."""
         return self.network(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+def _attention(device: torch.device) -> dict[str, str]:
+    """On a CPU the written-out attention trains short texts half as fast again as the fused one."""
+    return {"attn_implementation": "eager"} if device.type == "cpu" else {}
 
 
 def check_rows(rows: Dataset, names: Sequence[str], kind: str) -> None:
