@@ -89,3 +89,65 @@ def split_by_group(dataset: Dataset, groups: np.ndarray, *, test_size: int, seed
         name: shuffled[split_of_row[shuffled] == i] for i, name in enumerate(("test", "validation", "train"))
     }
     return DatasetDict({name: dataset.select(rows[name]) for name in SPLITS})
+
+
+def stratified_split(
+    groups: np.ndarray, strata: np.ndarray, sizes: Sequence[int], *, seed: int
+) -> np.ndarray:
+    """Parts of rows that never divide a group and keep every stratum in proportion, as far as the groups allow.
+
+    Groups are taken in a seeded order, stratum by stratum; one that would overfill a part goes to what is left over. At
+    least one group of each stratum is left over, and each part gets one where there are enough.
+
+    Args:
+        groups: int array of shape ``(rows,)``, dense from 0.
+        strata: int array of shape ``(rows,)``; a group belongs to the rarest of its rows' strata.
+        sizes: rows of the parts 1, 2, ….
+
+    Returns:
+        int array of shape ``(rows,)``: the part of each row, 0 for what is left over.
+    """
+    rng = np.random.default_rng(seed)
+    _, strata, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    rank = np.argsort(np.argsort(counts, kind="stable"), kind="stable")  # 0 is the rarest
+    size_of_group = np.bincount(groups)
+    stratum_of_group = np.full(len(size_of_group), len(counts))
+    np.minimum.at(stratum_of_group, groups, rank[strata])
+    rows_of_stratum = np.bincount(stratum_of_group, weights=size_of_group, minlength=len(counts))
+    targets = [_shares_of(size, rows_of_stratum) for size in sizes]
+    part_of_group = np.zeros(len(size_of_group), dtype=np.int64)
+    order = rng.permutation(len(size_of_group))
+    order = order[np.argsort(stratum_of_group[order], kind="stable")]
+    bounds = np.searchsorted(stratum_of_group[order], np.arange(len(counts) + 1))
+    for stratum in range(len(counts)):
+        members = order[bounds[stratum] : bounds[stratum + 1]].tolist()
+        left = len(members)
+        filled = [0] * len(sizes)
+        for group in members:
+            size = int(size_of_group[group])
+            for part, target in enumerate(targets):
+                if left > 1 and filled[part] + size <= target[stratum]:
+                    filled[part] += size
+                    part_of_group[group] = part + 1
+                    left -= 1
+                    break
+            if all(done >= target[stratum] for done, target in zip(filled, targets, strict=True)):
+                break
+        for part, target in enumerate(targets):  # every group is larger than what the part may hold
+            free = [group for group in members if part_of_group[group] == 0]
+            if not filled[part] and target[stratum] and len(free) > 1:
+                part_of_group[min(free, key=size_of_group.__getitem__)] = part + 1
+    return part_of_group[groups]
+
+
+def _shares_of(size: int, rows: np.ndarray) -> np.ndarray:
+    """``size`` rows divided in proportion to ``rows``; where it suffices, at least one to each that has any."""
+    exact = size * rows / rows.sum()
+    shares = np.floor(exact).astype(int)
+    shares[np.argsort(shares - exact, kind="stable")[: size - shares.sum()]] += 1
+    needy = np.flatnonzero((shares == 0) & (rows > 0))
+    if size >= np.count_nonzero(rows):
+        for stratum in needy:
+            shares[shares.argmax()] -= 1
+            shares[stratum] += 1
+    return shares
