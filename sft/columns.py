@@ -118,7 +118,7 @@ def describe(samples: Mapping[str, Sequence[Any]]) -> str:
         words = ["" if value is None else str(value) for value in values]
         kinds = list(dict.fromkeys(word.strip() for word in words if word.strip()))
         shown = "、".join(_cut(kind) for kind in kinds[:3]) or "全空"
-        more = "…" if len(kinds) > 3 else ""
+        more = " 等" if len(kinds) > 3 else ""
         phrases.append(f"{name}（{shown}{more}）")
     return "；".join(phrases)
 
@@ -175,7 +175,14 @@ def choose_columns(
     else:
         texts = _fitting("text", [name for name in free if name not in labels], named, samples)
     if label is None:
-        labels = _fitting("label", [name for name in free if name not in texts], named, samples)
+        others = [name for name in free if name not in texts]
+        labels = _fitting("label", others, named, samples)
+        if (
+            not labels
+            and len(others) == 1
+            and all(map(is_number, filter(str.strip, _words(samples[others[0]]))))
+        ):
+            labels = others  # too many numbers for a label: the error will say in which row
     if len(texts) != 1 or not labels or (label is None and len(labels) > 1) or texts[0] in labels:
         raise DataError(
             _ask(samples, where, texts if len(texts) == 1 else [], labels if len(labels) == 1 else [])
@@ -251,8 +258,7 @@ def _fits(role: str, values: Sequence[Any], *, named: bool) -> bool:
     filled = [word for word in words if word.strip()]
     if role == "label":
         return not looks_like_text(words) or len(filled) < 20
-    numbers = sum(map(is_number, filled)) > len(filled) / 2
-    return not filled or not (numbers or (len(filled) >= 20 and looks_like_label(words)))
+    return sum(map(is_number, filled)) <= len(filled) / 2
 
 
 def _fitting(

@@ -759,10 +759,7 @@ def load_own_data(
     names = [part.strip() for given in (text, label, split) if given for part in re.split("[,，]", given)]
     parts = read_parts(place, sheet=None if sheet is None else str(sheet), names=names)
     first = parts[0].table
-    column = _find_split_column(first, split, (text, label)) if parts[0].split is None else split
-    samples = {name: first.sample(name) for name in first.columns}
-    roles = choose_columns(samples, where=first.path.name, text=text, label=label, split=column)
-    rows = _read_rows(parts, roles, column, separator, asked=label is not None)
+    roles, column, rows = _understand(parts, text=text, label=label, split=split, separator=separator)
     if column is not None and not (rows.split == 0).any():
         raise DataError(f"{first.path.name}：列 {column} 里没有 train：改好，或换一列作 --split")
     official = bool((rows.split >= 0).any())
@@ -798,6 +795,47 @@ def load_own_data(
         notes=(*notes, *(rows.labels.notes if rows.labels else ()), *_absent(splits, kind, cleaned.names)),
     )
     return OwnData(splits, kind, cleaned.names, report)
+
+
+def _understand(
+    parts: Sequence[Part],
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    separator: str | None = None,
+) -> tuple[Roles, str | None, _Rows]:
+    """What the columns of a table are, the one that names the splits, and the rows of all tables."""
+    first = parts[0].table
+    column = _find_split_column(first, split, (text, label)) if parts[0].split is None else split
+    samples = {name: first.sample(name) for name in first.columns}
+    roles = choose_columns(samples, where=first.path.name, text=text, label=label, split=column)
+    return roles, column, _read_rows(parts, roles, column, separator, asked=label is not None)
+
+
+def read_official_splits(folder: Path) -> tuple[DatasetDict, tuple[str, ...]]:
+    """The train, validation and test files of a folder of texts with one label each, and the names of the classes.
+
+    Every row is there, in its order: nothing is cleaned.
+
+    Raises:
+        DataError: a split is absent, a row has no label, or it is another kind of data.
+    """
+    parts = read_parts(folder)
+    found = {part.split for part in parts}
+    missing = [name for name in SPLITS if name not in found]
+    if missing:
+        have = "、".join(part.table.path.name for part in parts)
+        raise DataError(f"{folder} 里没有 {'、'.join(missing)}（有：{have}）：三个划分都要有，缺的补上文件")
+    _, _, rows = _understand(parts)
+    if rows.labels is None or rows.labels.flags is not None:
+        raise DataError(f"{folder} 不是每条一个标签的正文：用 python -m sft.finetune 训练")
+    unlabelled = np.flatnonzero(rows.labels.codes < 0)
+    if len(unlabelled):
+        raise DataError(f"{rows.place(unlabelled[0])}没有标签：补上，或删去这一条")
+    everything = np.ones(len(rows.row), dtype=bool)
+    cleaned = _Cleaned(everything, (), rows.labels.names, {}, 0, 0, 0, 0)
+    return _build(rows, cleaned, rows.split, shuffle=False, seed=0)[0], cleaned.names
 
 
 def _facts(part: Part) -> FileFacts:
