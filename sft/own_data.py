@@ -25,7 +25,7 @@ from datasets.table import InMemoryTable
 from sft.columns import Roles, by_role, choose_columns, choose_text, find_column
 from sft.labels import Labels, Place, read_flags, read_labels
 from sft.packaged import DataError
-from sft.repeats import SPLITS, WINDOW, near_duplicate_groups, normalise, stratified_split
+from sft.repeats import SPLITS, WINDOW, near_duplicate_groups, stratified_split, text_hashes
 from sft.tables import SUFFIXES, Column, Table, read_table
 
 Kind = Literal["single_label", "multi_label", "prompts", "conversations"]
@@ -307,12 +307,10 @@ class _Rows:
     @cached_property
     def keys(self) -> np.ndarray:
         """A number for each row, the same for rows that repeat each other."""
-        if self.labels is None:
-            keys = (hash(text.strip()) for text in _spoken_texts(self.data))
-        else:
-            # a text of signs alone has no letters to compare
-            keys = (hash(normalise.__wrapped__(text) or text.strip()) for text in _spoken_texts(self.data))
-        return np.fromiter(keys, dtype=np.int64, count=len(self.row))
+        texts = _spoken_texts(self.data)
+        if self.labels is not None:
+            return text_hashes(texts)
+        return np.fromiter((hash(text.strip()) for text in texts), dtype=np.int64, count=len(self.row))
 
 
 def _spoken_texts(data: pa.Table) -> Iterator[str]:
