@@ -241,8 +241,16 @@ def _run_hashes(batch: _Batch, window: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _repeated(hashes: np.ndarray) -> np.ndarray:
-    """Pairs of places (one, the first with the same hash), int array of shape ``(pairs, 2)``."""
-    order = np.argsort(hashes, kind="stable")
+    """Pairs of places (one, the first with the same hash), int array of shape ``(pairs, 2)``.
+
+    Most hashes occur once. Sorting them without their places is several times faster than with them, and tells which
+    do not; those alone are sorted with their places.
+    """
+    ordered = np.sort(hashes)
+    several = np.zeros(1 << 22, dtype=bool)  # by the first bits
+    several[ordered[1:][ordered[1:] == ordered[:-1]] >> np.uint64(42)] = True
+    places = np.flatnonzero(several[hashes >> np.uint64(42)])
+    order = places[np.argsort(hashes[places], kind="stable")]
     new = np.ones(len(order), dtype=bool)
     new[1:] = hashes[order[1:]] != hashes[order[:-1]]
     first = order[new][new.cumsum() - 1] if len(order) else order
