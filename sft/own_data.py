@@ -661,7 +661,7 @@ def _strata(labels: Labels | None, pool: np.ndarray) -> np.ndarray:
 def _amount(name: str, size: int | float | None, rows: int, classes: int) -> int:
     """Rows of a split: as asked for, in rows or as a fraction, or a share that depends on how many there are."""
     if size is None:
-        return min(max(round(_SHARES[name] * rows), min(classes, rows // 3), 1), _MOST_ROWS[name])
+        return min(max(round(_SHARES[name] * rows), min(classes, rows // 4), 1), _MOST_ROWS[name])
     if 0 < size < 1:
         return max(1, round(size * rows))
     if size >= 1 and float(size).is_integer():
@@ -867,7 +867,8 @@ def _lengths(data: pa.Table, keep: np.ndarray) -> dict[str, int]:
     else:
         characters = sum(pc.utf8_length(data[name]).to_numpy() for name in data.column_names)
     kept = characters[keep]
-    return {"median": int(np.median(kept)), "p90": int(np.percentile(kept, 90)), "max": int(kept.max())}
+    median, p90, longest = np.quantile(kept, [0.5, 0.9, 1.0], method="inverted_cdf")
+    return {"median": int(median), "p90": int(p90), "max": int(longest)}
 
 
 def _leaks(keys: np.ndarray, keep: np.ndarray, split: np.ndarray) -> dict[str, int]:
