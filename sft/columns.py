@@ -77,7 +77,10 @@ def has_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bool | No
     """
     cells = [cell.strip() for cell in first]
     values = [[row[i].strip() for row in rest] for i in range(len(cells))]
-    if any(role_of(cell) and cell not in column for cell, column in zip(cells, values, strict=True)):
+    if any(
+        role_of(cell) not in (None, "other") and cell not in column
+        for cell, column in zip(cells, values, strict=True)
+    ):
         return True
     votes = {vote for cell, column in zip(cells, values, strict=True) for vote in _votes(cell, column)}
     if len(votes) == 1:
@@ -117,14 +120,15 @@ def describe(samples: Mapping[str, Sequence[Any]]) -> str:
     for name, values in samples.items():
         words = ["" if value is None else str(value) for value in values]
         kinds = list(dict.fromkeys(word.strip() for word in words if word.strip()))
-        shown = "、".join(_cut(kind) for kind in kinds[:3]) or "全空"
+        some = "、".join(shown(kind, 12) for kind in kinds[:3]) or "全空"
         more = " 等" if len(kinds) > 3 else ""
-        phrases.append(f"{name}（{shown}{more}）")
+        phrases.append(f"{name}（{some}{more}）")
     return "；".join(phrases)
 
 
-def _cut(word: str, length: int = 12) -> str:
-    word = " ".join(word.split())
+def shown(word: object, length: int = 20) -> str:
+    """A cell as an error shows it: on one line, its beginning."""
+    word = " ".join(str(word).split())
     return word if len(word) <= length else word[:length] + "…"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sft.columns import MOST_CLASSES, is_number
+from sft.columns import MOST_CLASSES, is_number, shown
 from sft.packaged import DataError
 
 Place = Callable[[int], str]
@@ -139,7 +139,8 @@ def read_labels(
         wrong = [i for i, kind in enumerate(kinds) if isinstance(kind, str) and kind]
         if wrong:
             raise DataError(
-                f'{place(first[wrong[0]])}的标签 {kinds[wrong[0]]} 不是一串词，别的行是：每行都写成一串，如 ["甲"]'
+                f"{place(first[wrong[0]])}的标签 {shown(kinds[wrong[0]])} 不是一串词，别的行是："
+                '每行都写成一串，如 ["甲"]'
             )
         return _several(kinds, codes, column=column, place=place, first=first, asked=asked)
     if separator is None:
@@ -179,7 +180,7 @@ def _classes(
         odd, what = (words, "不是数") if counts[numbers].sum() >= counts[words].sum() else (numbers, "是数")
         i = min(odd, key=lambda i: first[i])
         raise DataError(
-            f"{place(first[i])}，列 {column}：标签 {kinds[i]} {what}，和别的不一样：改成同一种写法，或删去这一行"
+            f"{place(first[i])}，列 {column}：标签 {shown(kinds[i])} {what}，和别的不一样：改成同一种写法，或删去这一行"
         )
     names = {i: kinds[i] for i in filled}
     if numbers:
@@ -210,11 +211,10 @@ def _refuse_too_many(
     if len(seen) <= most:
         return
     row, word = sorted((row, word) for word, row in seen.items())[most]
-    shown = word if len(word) <= 20 else word[:20] + "…"
     remedy = "把它分成几档" if all(map(is_number, seen)) else "合并少见的类别"
     more = "" if asked else f"；真有这么多类，就写明 --label {column}"
     raise DataError(
-        f"{place(row)}，列 {column}：到 {shown} 已有 {most + 1} 种标签（共 {len(seen)} 种），像编号、分数或正文："
+        f"{place(row)}，列 {column}：到 {shown(word)} 已有 {most + 1} 种标签（共 {len(seen)} 种），像编号、分数或正文："
         f"{remedy}，或用 --label 另指一列{more}"
     )
 
@@ -237,8 +237,8 @@ def _refuse_spellings(
             rare = min((i for i, name in names.items() if name in spellings), key=lambda i: (counts[i], i))
             others = "、".join(sorted(set(spellings) - {names[rare]}))
             raise DataError(
-                f"{place(first[rare])}，列 {column}：标签 {names[rare]} 和 {others} 只差大小写、全半角或空格："
-                "统一成一种写法"
+                f"{place(first[rare])}，列 {column}：标签 {shown(names[rare])} 和 {shown(others)} "
+                "只差大小写、全半角或空格：统一成一种写法"
             )
 
 
@@ -260,7 +260,8 @@ def _refuse_combinations(
         if plain and 2 * len(plain) >= len(combined):
             i = min(plain, key=lambda i: first[i])
             raise DataError(
-                f'{place(first[i])}，列 {column}：{kinds[i]} 像是几个标签合在一格：是，就加 --separator "{mark}"；'
+                f"{place(first[i])}，列 {column}：{shown(kinds[i])} 像是几个标签合在一格："
+                f'是，就加 --separator "{mark}"；'
                 '整格是一个类别，就加 --separator ""'
             )
 
@@ -280,7 +281,7 @@ def _as_list(kind: str, where: str) -> str | tuple[str, ...]:
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue
     raise DataError(
-        f'{where}的标签 {kind[:40]} 不是完整的一串：写成 ["甲", "乙"]，或用 --separator 说明分隔符'
+        f'{where}的标签 {shown(kind)} 不是完整的一串：写成 ["甲", "乙"]，或用 --separator 说明分隔符'
     )
 
 
@@ -294,6 +295,11 @@ def _several(
     asked: bool,
 ) -> Labels:
     """Classes of cells that hold several labels, or none (an empty list)."""
+    if {part for kind in kinds if isinstance(kind, tuple) for part in kind} <= {"0", "1"}:
+        raise DataError(
+            f"{place(min(first.values()))}，列 {column}：标签是一串 0 和 1，不知道各是哪一类："
+            "拆成几列，每列一类，用 --label 甲,乙,丙 指出；或改写成类别的词"
+        )
     parts = {part: i for i in reversed(range(len(kinds))) if isinstance(kinds[i], tuple) for part in kinds[i]}
     numbering = list(parts)
     rows = np.array([first[parts[part]] for part in numbering], dtype=int)
@@ -305,8 +311,6 @@ def _several(
         first={i: i for i in range(len(numbering))},
         asked=asked,
     )
-    if not names:
-        raise DataError(f"列 {column} 里没有一个标签：补上标签，或用 --label 另指一列")
     table = np.zeros((len(kinds), len(names)), dtype=bool)
     for i, kind in enumerate(kinds):
         if isinstance(kind, tuple):
@@ -330,7 +334,7 @@ def read_flags(columns: Mapping[str, Sequence[pa.ChunkedArray | list[Any]]], pla
             if kind not in marks:
                 row = int(np.flatnonzero(codes == i)[0])
                 raise DataError(
-                    f"{place(row)}，列 {name}：{kind} 不是 0 或 1：几列各是一类时，每格只能是 0 或 1"
+                    f"{place(row)}，列 {name}：{shown(kind)} 不是 0 或 1：几列各是一类时，每格只能是 0 或 1"
                 )
         values = np.array([marks[kind] for kind in kinds])[codes]
         flags.append(values == 1)

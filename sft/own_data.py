@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, List, Value, load_from_disk
 from datasets.table import InMemoryTable
 
-from sft.columns import Roles, by_role, choose_columns, choose_text, find_column
+from sft.columns import Roles, by_role, choose_columns, choose_text, find_column, shown
 from sft.labels import Labels, Place, read_flags, read_labels
 from sft.packaged import DataError
 from sft.repeats import SPLITS, WINDOW, near_duplicate_groups, stratified_split, text_hashes
@@ -372,8 +372,12 @@ def _conversation(cell: Any, place: str) -> list[dict[str, str]]:
         content = turn.get("content") if turn.get("content") is not None else turn.get("value")
         role = _SPEAKERS.get(str(speaker).casefold())
         if role is None:
-            raise DataError(f"{place}，第 {number} 句的角色 {speaker} 不认识：用 system、user、assistant")
-        if not isinstance(content, str) or not content.strip():
+            raise DataError(
+                f"{place}，第 {number} 句的角色 {shown(speaker)} 不认识：用 system、user、assistant"
+            )
+        if content is not None and not isinstance(content, str):
+            raise DataError(f"{place}，第 {number} 句（{role}）不是文字：写成一段文字")
+        if not content or not content.strip():
             raise DataError(f"{place}，第 {number} 句（{role}）是空的：补上，或删去这一条")
         expected = "user" if not told or told[-1]["role"] in ("system", "assistant") else "assistant"
         if role != expected and not (role == "system" and number == 1):
@@ -455,7 +459,8 @@ def _split_column(tables: Sequence[Table], name: str, place: Place) -> np.ndarra
             split = SPLIT_WORDS.get(str(value).strip().casefold())
             if split is None:
                 raise DataError(
-                    f"{place(count)}，列 {name}：{value!r} 不是 train、validation、test 之一：改好，或换一列作 --split"
+                    f"{place(count)}，列 {name}：{shown(value)} 不是 train、validation、test 之一："
+                    "改好，或换一列作 --split"
                 )
             splits.append(SPLITS.index(split))
             count += 1
@@ -896,7 +901,9 @@ def _absent(splits: DatasetDict, kind: Kind, names: Sequence[str]) -> Iterator[s
             yield f"{_IN_CHINESE[split]}里没有类别 {'、'.join(lacking)}"
 
 
-def read_texts(path: str | Path, *, text: str | None = None) -> tuple[dict[str, list], str]:
+def read_texts(
+    path: str | Path, *, text: str | None = None, sheet: str | int | None = None
+) -> tuple[dict[str, list], str]:
     """All columns of a file in their order, labels or none, and the name of the one that holds the texts.
 
     Raises:
@@ -905,7 +912,7 @@ def read_texts(path: str | Path, *, text: str | None = None) -> tuple[dict[str, 
     place = resolve(path)
     if place.is_dir():
         raise DataError(f"{place} 是文件夹：写出其中一个文件")
-    table = read_table(place, names=[text] if text else ())
+    table = read_table(place, sheet=None if sheet is None else str(sheet), names=[text] if text else ())
     samples = {name: table.sample(name) for name in table.columns}
     chosen = choose_text(samples, where=table.path.name, text=text)
     columns = {name: table.values(name) for name in table.columns}

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sft.columns import has_header, looks_like_label, role_of
+from sft.columns import has_header, looks_like_label, role_of, shown
 from sft.packaged import DataError
 
 Column = pa.ChunkedArray | list[Any]
@@ -129,7 +129,7 @@ def read_table(path: Path, *, sheet: str | None = None, names: Sequence[str] = (
     except IsADirectoryError:
         raise DataError(f"{path} 是文件夹，不是文件：给出其中的文件") from None
     except OSError as error:
-        raise DataError(f"读不了 {path}（{error.strerror or error}）：检查磁盘，或复制一份再试") from None
+        raise DataError(f"读不了 {path}（{error.strerror}）：检查磁盘，或复制一份再试") from None
     except MemoryError:
         raise DataError(f"{path} 太大，内存放不下：拆成几个文件，或另存为 .parquet 并只留要用的列") from None
     if not table.rows:
@@ -429,9 +429,9 @@ def _decide_header(
     if told is None and names and all(name.isdigit() for name in names):
         return False
     if told is None:
-        shown = "、".join(cell[:12] for cell in cells[:6])
+        first_cells = "、".join(shown(cell, 12) for cell in cells[:6])
         raise DataError(
-            f"{path}：看不出第一行（{shown}）是表头还是数据：是表头，就用 --text 和 --label 写出其中的列名；"
+            f"{path}：看不出第一行（{first_cells}）是表头还是数据：是表头，就用 --text 和 --label 写出其中的列名；"
             "是数据，就写第几列，如 --text 2 --label 1"
         )
     return told
@@ -443,7 +443,7 @@ def header_names(path: Path, cells: Iterable[str]) -> list[str]:
     Raises:
         DataError: two columns share a name.
     """
-    names = [cell.strip() or str(i) for i, cell in enumerate(cells, 1)]
+    names = [" ".join(cell.split()) or str(i) for i, cell in enumerate(cells, 1)]
     for i, name in enumerate(names):
         if name in names[:i]:
             first = names.index(name) + 1
@@ -596,8 +596,10 @@ def _read_parquet(path: Path) -> Table:
         with pq.ParquetFile(path) as file:
             header_names(path, file.schema_arrow.names)
             table = file.read()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        reason = str(error).splitlines()[0][:120]
+    except (pa.ArrowException, OSError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno:  # of the file system
+            raise
+        reason = " ".join(str(error).split())[:120]
         raise DataError(f"{path} 不是完好的 Parquet 文件（{reason}）：重新导出一次") from None
     columns: dict[str, Column] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):

@@ -224,6 +224,10 @@ FAULTS: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
         "a.csv", delimited([(a, b, "2") for a, b in NUMBERS], header="text,甲,乙"),
         {"label": "甲,乙"}, r"第 1 条，列 乙：2 不是 0 或 1",
     ),
+    "vectors": (
+        "a.jsonl", json_lines([{"text": t, "label": [i % 2, 1 - i % 2]} for i, t in enumerate(TEXTS)]), {},
+        "第 1 条，列 label：标签是一串 0 和 1",
+    ),
     "one class": ("a.csv", delimited([(t, "好评") for t in TEXTS]), {}, "都是一类（好评）"),
     "a row a class": (
         "a.csv", delimited([(t, f"类{i}") for i, t in enumerate(TEXTS)]),
@@ -246,7 +250,7 @@ FAULTS: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
     ),
     "a strange split": (
         "a.csv", delimited([(*r, "trian") for r in ROWS], header="text,label,split"),
-        {"split": "split"}, r"第 1 条，列 split：'trian' 不是",
+        {"split": "split"}, r"第 1 条，列 split：trian 不是",
     ),
     "a split too large": ("a.csv", delimited(ROWS), {"test_size": 100}, "验证和测试要 10"),
     "a split of nothing": ("a.csv", delimited(ROWS), {"test_size": 0}, "--test-size 0 不行"),
