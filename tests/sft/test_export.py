@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,24 +59,34 @@ def test_what_was_checked_is_kept_beside_the_models(exported):
     ]
 
 
-def test_eight_bits_that_change_answers_are_refused_and_not_left(tmp_path, monkeypatch):
-    folder = write_classifier(tmp_path / "m")
+@pytest.fixture
+def again(exported, tmp_path, monkeypatch):
+    """A copy of the folder whose export is not computed a second time."""
+    folder = shutil.copytree(exported[0], tmp_path / "m")
+    graph = exported[0] / "onnx" / "model.onnx"
+    monkeypatch.setattr(module, "write_onnx", lambda folder, classifier, file: shutil.copy(graph, file))
+    return folder
+
+
+def test_eight_bits_that_change_answers_are_refused_and_not_left(again, monkeypatch):
     real = module.agree
-    monkeypatch.setattr(
-        module, "agree", lambda a, b, several: Agreement(100, 2 * (real(a, b, several).largest > 1e-4), 0.1)
-    )
-    monkeypatch.setattr(module, "TOLERANCE", 1)
+
+    def agree_but_for_two(expected, found, several):
+        return replace(real(expected, found, several), n=100, changed=2)
+
+    monkeypatch.setattr(module, "agree", agree_but_for_two)
     with pytest.raises(CommandError, match="100 条里 2 条的答案"):
-        export(folder, int8=True)
-    assert [file.name for file in (folder / "onnx").iterdir()] == ["model.onnx"]
+        export(again, int8=True)
+    assert [file.name for file in (again / "onnx").iterdir()] == ["model.onnx"]
+    assert export(again, int8=True, allow_changes=True).agreement["int8"].changed == 2
 
 
-def test_a_graph_that_answers_otherwise_is_refused_and_not_left(tmp_path, monkeypatch):
-    folder = write_classifier(tmp_path / "m")
-    monkeypatch.setattr(module, "TOLERANCE", -1)
+def test_a_graph_that_answers_otherwise_is_refused_and_not_left(again, monkeypatch):
+    other = write_classifier(again.parent / "other", ("甲", "乙", "丙"), scale=-1.0)
+    shutil.copy(other / "model.safetensors", again / "model.safetensors")
     with pytest.raises(CommandError, match="继续用 PyTorch"):
-        export(folder)
-    assert list((folder / "onnx").iterdir()) == []
+        export(again)
+    assert list((again / "onnx").iterdir()) == []
 
 
 def test_answers_are_compared_by_label_or_by_every_label():
