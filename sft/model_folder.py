@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from sft import plotting
 from sft.predict import SEPARATOR, answer
@@ -37,6 +39,7 @@ from sft.templates import render
 
 FORMAT = 1  # of training.json
 MOST_CLASSES = 16  # in the confusion matrix; the rarest are drawn as one
+SPLIT_NAMES = {"train": "训练", "validation": "验证", "test": "测试"}
 SHOWN = 20  # doubtful rows in the report
 
 _LABEL_WIDTH = 10  # characters of a label in a figure
@@ -113,12 +116,17 @@ def write_folder(folder: Path, found: Findings) -> None:
         image = plotting.png(figure)
         plt.close(figure)
         (folder / f"{name}.png").write_bytes(image)
-        images[name] = base64.b64encode(image).decode("ascii")
+        width = Image.open(io.BytesIO(image)).width // 2  # two pixels for each of the page's
+        images[name] = {"data": base64.b64encode(image).decode("ascii"), "width": width}
     wrong = [dict(zip(COLUMNS, row, strict=True)) for row in doubtful]
     wrong = [row for row in wrong if row["prediction"] != row["label"]][:SHOWN]
-    _write(folder / "README.md", render("card.md", found=found))
-    _write(folder / "report.html", render("report.html", found=found, images=images, doubtful=wrong))
+    page = render("report.html", found=found, names=SPLIT_NAMES, images=images, doubtful=wrong)
+    _write(folder / "README.md", render("card.md", found=found, names=SPLIT_NAMES))
+    _write(folder / "report.html", page)
     _write(folder / "training.json", json.dumps(_as_json(found), ensure_ascii=False, indent=1) + "\n")
+    readable = (folder / "README.md").stat().st_mode
+    for file in folder.iterdir():
+        file.chmod(readable)  # safetensors' are the owner's alone, whatever the umask says
 
 
 def read_training(folder: Path) -> dict[str, Any] | None:
