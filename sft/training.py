@@ -10,15 +10,19 @@ import math
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Of logits (batch, num_labels) and labels: the mean loss."""
 
 # --- machine -------------------------------------------------------------------------------------------
 
@@ -68,10 +72,10 @@ def autocast(device: torch.device, precision: str = "auto") -> AbstractContextMa
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised texts and their labels, not padded yet."""
+    """Tokenised texts and their labels, not padded yet; several labels to a text are a row of 0.0 and 1.0."""
 
     input_ids: Sequence[Sequence[int]]
-    labels: Sequence[int]
+    labels: Sequence[int] | Sequence[Sequence[float]]
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -106,7 +110,8 @@ def collate(data, indices, pad_id, device, multiple=8):
     saves more than the extra padding costs, in time and above all in memory.
 
     Returns:
-        ``input_ids`` (batch, n) int64, ``attention_mask`` (batch, n) int64, ``labels`` (batch,) int64.
+        ``input_ids`` (batch, n) int64, ``attention_mask`` (batch, n) int64, ``labels`` (batch,) int64, or
+        (batch, num_labels) float32 where a text has several.
     """
     lengths = torch.tensor([len(data.input_ids[i]) for i in indices])
     n = math.ceil(int(lengths.max()) / multiple) * multiple
@@ -176,12 +181,14 @@ def warmup_linear(step, total_steps, warmup_fraction=0.1):
 # --- loop ----------------------------------------------------------------------------------------------
 
 
-def train_step(model, batch, optimizer, device, precision="auto", max_grad_norm=1.0):
+def train_step(
+    model, batch, optimizer, device, precision="auto", max_grad_norm=1.0, loss_function=F.cross_entropy
+):
     """Forward, loss, backward, clip, update. Returns the mean loss of the batch as a float."""
     input_ids, attention_mask, labels = batch
     with autocast(device, precision):
         logits = model(input_ids, attention_mask)  # (batch, num_labels)
-    loss = F.cross_entropy(logits.float(), labels)
+    loss = loss_function(logits.float(), labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
@@ -213,6 +220,9 @@ class TrainingConfig:
     warmup_fraction: float = 0.1
     max_grad_norm: float = 1.0
     patience: int | None = None  # stop after this many epochs without a better validation loss; None: never
+    keep: str = (
+        "best"  # the weights that stay: of the epoch with the lowest validation loss, or of the "last"
+    )
     precision: str = "auto"
     seed: int = 0
 
@@ -226,6 +236,7 @@ class History:
     validation_accuracy: list[float] = field(default_factory=list)
     best_epoch: int = -1  # from 0; -1 without validation
     seconds: float = 0.0  # training alone
+    epoch_seconds: list[float] = field(default_factory=list)
     examples: int = 0
 
     @property
@@ -244,6 +255,8 @@ def fit(
     device: torch.device | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
+    optimizer: torch.optim.Optimizer | None = None,
+    loss_function: LossFunction = F.cross_entropy,
 ) -> History:
     """Train, keep the weights of the epoch with the lowest validation loss, stop early if asked.
 
@@ -252,6 +265,9 @@ def fit(
         checkpoint: a file written after every epoch. When it exists, training goes on from it and ends with the
             same weights as an uninterrupted run on the same machine.
         progress: one text bar that leaves one line.
+        optimizer: over the weights of ``model``, where :func:`make_optimizer` is not what is wanted; the schedule
+            scales the learning rate of each of its groups.
+        loss_function: of logits and labels, for training and validation.
 
     Raises:
         ValueError: no training rows, patience without validation, or a checkpoint that is cut short or belongs to
@@ -264,7 +280,7 @@ def fit(
         raise ValueError("patience needs a validation set")
     device = device or next(model.parameters()).device
     model.to(device)
-    optimizer = make_optimizer(model, config.lr, config.weight_decay)
+    optimizer = optimizer or make_optimizer(model, config.lr, config.weight_decay)
     total_steps = config.num_epochs * math.ceil(len(train) / config.batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_linear(step, total_steps, config.warmup_fraction)
@@ -284,7 +300,9 @@ def fit(
         batches = length_buckets(lengths, config.batch_size, rng)
         for step, indices in enumerate(batches):
             batch = collate(train, indices, pad_id, device)
-            loss = train_step(model, batch, optimizer, device, config.precision, config.max_grad_norm)
+            loss = train_step(
+                model, batch, optimizer, device, config.precision, config.max_grad_norm, loss_function
+            )
             if not math.isfinite(loss):
                 raise FloatingPointError(
                     f"loss is {loss} at epoch {epoch + 1}, step {step + 1}; lower lr={config.lr}"
@@ -293,11 +311,13 @@ def fit(
             losses.append((loss, len(indices)))
             if progress:
                 _bar(epoch, config.num_epochs, step + 1, len(batches), loss)
-        history.seconds += time.perf_counter() - began
+        history.epoch_seconds.append(time.perf_counter() - began)
+        history.seconds += history.epoch_seconds[-1]
         history.examples += len(train)
         history.train_loss.append(sum(x * n for x, n in losses) / len(train))
         if validation is not None:
-            best = _validate(model, validation, config, pad_id, device, history, epoch, best)
+            judge = partial(evaluate, data=validation, loss_function=loss_function)
+            best = _validate(model, judge, config, pad_id, device, history, epoch, best)
         state.save(model, optimizer, scheduler, rng, history, best, epoch + 1)
     if progress and history.train_loss:
         _finish_bar(history)
@@ -306,15 +326,30 @@ def fit(
     return history
 
 
-def _validate(model, validation, config, pad_id, device, history, epoch, best):
-    """Append this epoch's validation figures to ``history``; return the best weights so far."""
-    logits = predict_logits(model, validation, pad_id, device, precision=config.precision)
-    labels = torch.as_tensor(validation.labels)
-    history.validation_loss.append(F.cross_entropy(logits, labels).item())
-    history.validation_accuracy.append((logits.argmax(-1) == labels).float().mean().item())
-    if history.validation_loss[-1] <= min(history.validation_loss):
+def evaluate(
+    model: nn.Module,
+    data: Encoded,
+    pad_id: int,
+    device: torch.device,
+    precision: str = "auto",
+    loss_function: LossFunction = F.cross_entropy,
+) -> tuple[float, float]:
+    """(loss, accuracy); where a text has several labels, it is right when all of them are."""
+    logits = predict_logits(model, data, pad_id, device, precision=precision)
+    labels = torch.as_tensor(data.labels)
+    loss = loss_function(logits.to(device), labels.to(device)).item()
+    right = (logits.argmax(-1) == labels) if labels.ndim == 1 else ((logits > 0) == labels.bool()).all(-1)
+    return loss, right.float().mean().item()
+
+
+def _validate(model, judge, config, pad_id, device, history, epoch, best):
+    """Append this epoch's validation figures to ``history``; return the best weights so far, if they are wanted."""
+    loss, accuracy = judge(model, pad_id=pad_id, device=device, precision=config.precision)
+    history.validation_loss.append(loss)
+    history.validation_accuracy.append(accuracy)
+    if loss <= min(history.validation_loss):
         history.best_epoch = epoch
-        return copy.deepcopy(model.state_dict())
+        return copy.deepcopy(model.state_dict()) if config.keep == "best" else None
     return best
 
 

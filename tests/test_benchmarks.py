@@ -6,11 +6,13 @@ import itertools
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
-from benchmarks import mini_bert, soak, verdict_tables, verdicts
+from benchmarks import mini_bert, recipes, soak, verdict_tables, verdicts
 from harness.statistics import paired_bootstrap
 
 
@@ -169,3 +171,45 @@ def test_the_soak_test_is_content_with_the_truth(tmp_path):
 )
 def test_the_soak_test_notices(tmp_path, facts, words):
     assert any(words in violation for violation in _soaked(tmp_path, **facts))
+
+
+# -- recipes ----------------------------------------------------------------------------------------
+
+
+def test_no_training_row_nearly_repeats_a_test_row():
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("甲乙丙丁戊己庚辛"), size=40)) for _ in range(300)]
+    texts += [text + "！" for text in texts] + ["完" + text[:30] for text in texts]  # equal, and nearly so
+    file = recipes.File(texts, [i % 2 for i in range(900)], ["a", "b"])
+    small, large = (recipes.draw(file, size, seed=1, test_rows=100) for size in (20, 60))
+    assert (len(small.train), len(large.train), len(large.test)) == (20, 60, 100)
+    assert small.test["text"][:] == large.test["text"][:]
+    assert small.train["text"][:] == large.train["text"][:20]
+    runs = {text[i : i + 24] for text in large.test["text"] for i in range(len(text) - 23)}
+    assert not any(text[i : i + 24] in runs for text in large.train["text"] for i in range(len(text) - 23))
+
+
+def test_targets_of_the_recipes_count_cells():
+    def run(right: int) -> dict:
+        bits = np.arange(200) < right
+        return {"accuracy": right / 200, "test": 200, "correct": np.packbits(bits).tobytes().hex()}
+
+    results = {
+        "x/200/0/tfidf": run(150), "x/200/0/frozen": run(160), "x/200/0/chosen": run(159),
+        "x/500/0/tfidf": run(170), "x/500/0/frozen": run(160), "x/500/0/chosen": run(167),
+    }  # fmt: skip
+    told = recipes.summarise(results).splitlines()
+    assert told[-1] == (
+        "chosen: of 2 cells, 1 no more than a point below the better of TF-IDF and frozen; against TF-IDF 1 better "
+        "and 0 worse with p < 0.05"
+    )
+    assert told[2] == "| x | 200 | 0.750 | 0.800 | 0.795 (+0.004) |"
+
+
+def test_a_recipe_is_named_by_what_it_changes():
+    train = Dataset.from_dict({"text": ["一二三"] * 50, "label": [0, 1] * 25})
+    plain = recipes.recipe_of("plain", train, 2, seed=3)
+    assert (plain.head_start, plain.lr, plain.seed) == ("random", 1e-4, 3)
+    assert recipes.recipe_of("plain:lr=1e-3,num_epochs=9", train, 2, seed=3) == replace(
+        plain, lr=1e-3, num_epochs=9
+    )

@@ -131,7 +131,8 @@ def test_local_layouts(tmp_path: Path, layout: str):
     [
         (("nowhere",), "unknown source"),
         (("local",), "needs path"),
-        (("local", "/does/not/exist"), "does not exist"),
+        (("local", "/does/not/exist"), "不存在"),
+        (("packaged", "reviews.csv"), "would not be read"),
     ],
 )
 def test_bad_sources_say_what_to_do(arguments, message):
@@ -141,18 +142,65 @@ def test_bad_sources_say_what_to_do(arguments, message):
 
 def test_incomplete_folder_is_named(tmp_path: Path):
     (tmp_path / "train.csv").write_text("text,label\n好,1\n")
-    with pytest.raises(data.DataError, match="no split validation, test"):
+    with pytest.raises(data.DataError, match=r"没有 validation、test（有：train\.csv）"):
         data.load_reviews("local", tmp_path)
 
 
-def test_wrong_columns_are_named(tmp_path: Path):
+def test_columns_that_say_nothing_are_asked_for(tmp_path: Path):
     for name in data.SPLITS:
-        (tmp_path / f"{name}.csv").write_text("sentence,y\n好,1\n")
-    with pytest.raises(data.DataError, match="needs text and label"):
+        (tmp_path / f"{name}.csv").write_text("甲,乙\n好,1\n坏,0\n很好,1\n不好,0\n")
+    with pytest.raises(data.DataError, match=r"train\.csv.*甲（好、坏、很好 等）；乙（1、0）.*--text"):
         data.load_reviews("local", tmp_path)
 
 
 def test_unreadable_table_is_named(tmp_path: Path):
     (tmp_path / "train.parquet").write_bytes(b"not parquet")
-    with pytest.raises(data.DataError, match=r"cannot read .*train\.parquet"):
+    with pytest.raises(data.DataError, match=r"train\.parquet 不是完好的 Parquet"):
         data.load_reviews("local", tmp_path)
+
+
+def write_splits(folder: Path, labels: tuple[str, ...], text: str = "好") -> None:
+    for name in data.SPLITS:
+        rows = "".join(f"{text}{name}{i},{label}\n" for i, label in enumerate(labels))
+        (folder / f"{name}.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+
+
+@pytest.mark.parametrize("words", [("-1", "1"), ("差评", "好评"), ("Negative", "Positive"), ("0.0", "1.0")])
+def test_words_for_good_and_bad_become_the_classes_of_the_book(tmp_path: Path, words: tuple[str, str]):
+    write_splits(tmp_path, (words[1], words[0], words[0]), text="NA")
+    splits = data.load_reviews("local", tmp_path)
+    assert list(splits["test"]["label"]) == [1, 0, 0]
+    assert list(splits["test"]["text"]) == ["NAtest0", "NAtest1", "NAtest2"]
+    assert splits["test"].features["label"].names == list(data.LABEL_NAMES)
+
+
+def test_rows_of_official_splits_are_kept_as_they_are(tmp_path: Path):
+    for name in data.SPLITS:
+        (tmp_path / f"{name}.csv").write_text('text,label\nNA,1\nNA,1\n"",0\n"一\n二",0\n', encoding="utf-8")
+    splits = data.load_reviews("local", tmp_path)
+    assert list(splits["validation"]["text"]) == ["NA", "NA", "", "一\n二"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("0", "1", "2"), "标签是 0、1、2"),
+        (("0.9", "0.2", "1"), "第 1 条.*小数"),
+        (("1", "", "0"), "第 2 条没有标签"),
+    ],
+)
+def test_other_labels_are_refused(tmp_path: Path, labels: tuple[str, ...], message: str):
+    write_splits(tmp_path, labels)
+    with pytest.raises(data.DataError, match=message):
+        data.load_reviews("local", tmp_path)
+
+
+def test_one_file_is_cleaned_and_split(tmp_path: Path):
+    rows = "".join(f"{'好' if i % 2 else '坏'}评论第{i}号,{i % 2}\n" for i in range(30))
+    (tmp_path / "reviews.CSV").write_text(f"review,label\n{rows}", encoding="gb18030")
+    splits = data.load_reviews("local", tmp_path / "reviews.CSV")
+    assert [len(splits[name]) for name in data.SPLITS] == [21, 3, 6]
+    for table in splits.values():
+        assert all(
+            text.startswith("坏好"[label]) for text, label in zip(table["text"], table["label"], strict=True)
+        )

@@ -1,0 +1,81 @@
+"""How well a classifier did on rows it was not trained on: figures with intervals, one line a label.
+
+Where a text may have several labels, a row is right when all of them are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import f1_score, precision_recall_fscore_support
+
+from sft.metrics.significance import bootstrap_interval, bootstrap_macro_f1_interval
+from sft.recipes import is_right
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure and its 95 % interval."""
+
+    name: str
+    value: float
+    interval: tuple[float, float]
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.name} {self.value:.1%}（95% 区间 {low:.1%}–{high:.1%}）"
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """One label: how many rows have it, how many of those that were given it do, how many that do were found."""
+
+    name: str
+    rows: int
+    precision: float
+    recall: float
+    f1: float
+
+
+def score(probabilities: np.ndarray, labels: np.ndarray) -> tuple[Score, ...]:
+    """Accuracy and macro-F1; exact match and accuracy of single labels where a text may have several.
+
+    Args:
+        probabilities: (N, C).
+        labels: class numbers (N,), or 0 and 1 (N, C).
+    """
+    right = is_right(probabilities, labels)
+    if labels.ndim == 2:
+        single = ((probabilities > 0.5) == (labels > 0.5)).mean(axis=1)
+        return (_mean("全部标签都对", right), _mean("逐个标签的准确率", single))
+    predicted = probabilities.argmax(axis=1)
+    macro = Score(
+        "macro-F1",
+        float(f1_score(labels, predicted, average="macro")),
+        bootstrap_macro_f1_interval(predicted, labels),
+    )
+    return (_mean("准确率", right), macro)
+
+
+def score_labels(probabilities: np.ndarray, labels: np.ndarray, names: list[str]) -> tuple[LabelScore, ...]:
+    """Precision, recall and F1 of each label, in the order of ``names``."""
+    predicted = probabilities > 0.5 if labels.ndim == 2 else probabilities.argmax(axis=1)
+    columns = precision_recall_fscore_support(
+        labels.astype(int), predicted, labels=range(len(names)), zero_division=0
+    )
+    return tuple(
+        LabelScore(name, int(rows), float(precision), float(recall), float(f1))
+        for name, precision, recall, f1, rows in zip(names, *columns, strict=True)
+    )
+
+
+def probability_of_label(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What the classifier gives to the labels that the rows carry, shape (N,); labels taken as independent."""
+    if labels.ndim == 2:
+        return np.where(labels > 0.5, probabilities, 1 - probabilities).prod(axis=1)
+    return probabilities[np.arange(len(labels)), labels]
+
+
+def _mean(name: str, values: np.ndarray) -> Score:
+    return Score(name, float(values.mean()), bootstrap_interval(values.astype(float)))
