@@ -124,7 +124,7 @@ def test_one_group_a_head_without_today_s_changes_is_multi_head_attention():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
     x, mask = torch.randn(2, 6, 16), causal_mask(6)
-    torch.testing.assert_close(grouped(x, mask), plain(x, mask=mask))
+    torch.testing.assert_close(grouped(x, mask), plain(x, x, mask))
 
 
 def test_heads_must_be_shared_evenly():
