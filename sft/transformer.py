@@ -285,6 +285,16 @@ def bert_encoder(bert: BertModel) -> Encoder:
     return encoder
 
 
+@torch.no_grad()
+def encoder_weights(encoder: Encoder, input_ids: torch.Tensor) -> torch.Tensor:
+    """Where every head of every layer looks in one text without padding (1, n): (layers, h, n, n)."""
+    x, maps = encoder.embeddings(input_ids), []
+    for layer in encoder.layers:
+        maps.append(attention(*layer.attention.project(x, x))[1][0])
+        x = layer(x)
+    return torch.stack(maps)
+
+
 def cross_weights(decoder: Decoder, input_ids: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
     """Where the last layer looks in the source while it predicts each next token, mean of the heads, (batch, n, m)."""
     x, mask = decoder.embeddings(input_ids), causal_mask(input_ids.shape[1], device=input_ids.device)

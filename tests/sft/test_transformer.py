@@ -21,6 +21,7 @@ from sft.transformer import (
     beam_search,
     bert_encoder,
     cross_weights,
+    encoder_weights,
     greedy,
     log_probability,
 )
@@ -228,3 +229,14 @@ def test_cross_weights_are_those_that_the_last_layer_used():
     A = cross_weights(model.decoder, target, memory)
     torch.testing.assert_close(A, seen[0].mean(1))
     torch.testing.assert_close(A.sum(-1), torch.ones(1, 4, dtype=torch.float64))
+
+
+def test_encoder_weights_are_those_of_each_layer():
+    encoder = Encoder(TransformerConfig(**SMALL)).double().eval()
+    ids, seen = torch.tensor([[3, 4, 5]]), []
+    for layer in encoder.layers:
+        layer.attention.register_forward_hook(
+            lambda module, given, _: seen.append(attention(*module.project(*given[:2]))[1][0])
+        )
+    encoder(ids)
+    torch.testing.assert_close(encoder_weights(encoder, ids), torch.stack(seen))
