@@ -239,4 +239,5 @@ def test_encoder_weights_are_those_of_each_layer():
             lambda module, given, _: seen.append(attention(*module.project(*given[:2]))[1][0])
         )
     encoder(ids)
-    torch.testing.assert_close(encoder_weights(encoder, ids), torch.stack(seen))
+    expected = torch.stack(seen)
+    torch.testing.assert_close(encoder_weights(encoder, ids), expected)
