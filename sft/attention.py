@@ -121,6 +121,18 @@ class MultiHeadAttention(nn.Module):
         return self.mix(*self.project(x, y), mask)
 
 
+def pytorch_twin(ours: MultiHeadAttention) -> nn.MultiheadAttention:
+    """PyTorch's own layer with the weights of ``ours``; it keeps the three projections stacked in one matrix."""
+    three = (ours.W_q, ours.W_k, ours.W_v)
+    twin = nn.MultiheadAttention(
+        ours.W_q.in_features, ours.num_heads, batch_first=True, dtype=ours.W_q.weight.dtype
+    )
+    twin.in_proj_weight.data = torch.cat([W.weight.data for W in three])
+    twin.in_proj_bias.data = torch.cat([W.bias.data for W in three])
+    twin.out_proj.load_state_dict(ours.W_o.state_dict())
+    return twin
+
+
 def remember(
     cache: dict[str, torch.Tensor] | None, K: torch.Tensor, V: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from sft.attention import (
@@ -15,6 +14,7 @@ from sft.attention import (
     attention,
     causal_mask,
     padding_mask,
+    pytorch_twin,
     rotate,
     sinusoidal_positions,
 )
@@ -57,17 +57,6 @@ def test_a_row_without_any_position_is_nan_as_documented():
 def test_causal_mask():
     assert causal_mask(2, 4).tolist() == [[True, True, True, False], [True, True, True, True]]
     assert torch.equal(causal_mask(3), torch.ones(3, 3).tril().bool())
-
-
-def pytorch_twin(ours: MultiHeadAttention) -> nn.MultiheadAttention:
-    theirs = nn.MultiheadAttention(ours.W_q.in_features, ours.num_heads, batch_first=True).to(
-        ours.W_q.weight.dtype
-    )
-    projections = (ours.W_q, ours.W_k, ours.W_v)
-    theirs.in_proj_weight.data = torch.cat([p.weight.data for p in projections])
-    theirs.in_proj_bias.data = torch.cat([p.bias.data for p in projections])
-    theirs.out_proj.load_state_dict(ours.W_o.state_dict())
-    return theirs
 
 
 @pytest.mark.parametrize("cross", [False, True])

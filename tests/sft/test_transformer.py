@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
-from sft.attention import attention, causal_mask
+from sft.attention import attention, causal_mask, pytorch_twin
 from sft.hub import PRETRAINED
 from sft.transformer import (
     Decoder,
@@ -25,7 +25,6 @@ from sft.transformer import (
     greedy,
     log_probability,
 )
-from tests.sft.test_attention import pytorch_twin
 
 SMALL = {"vocab_size": 11, "d_model": 16, "num_heads": 2, "d_ff": 24, "max_length": 40}
 POSITIONS = ("sinusoidal", "learned")
