@@ -88,17 +88,13 @@ class MultiHeadAttention(nn.Module):
     """``num_heads`` attentions side by side, each with projections of its own (Vaswani et al. 2017, section 3.2.2).
 
     Every head sees the whole sequence; what differs is the projection onto ``d_model / num_heads`` numbers.
-
-    Args:
-        dropout: share of the weights that is dropped in training.
-        rotary: turn queries and keys by their positions (:func:`rotate`); for attention of a text to itself only.
     """
 
-    def __init__(self, d_model: int, num_heads: int, dropout: float = 0.0, rotary: bool = False) -> None:
+    def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
         if d_model % num_heads:
             raise ValueError(f"d_model {d_model} cannot be divided among {num_heads} heads")
-        self.num_heads, self.dropout, self.rotary = num_heads, dropout, rotary
+        self.num_heads = num_heads
         self.W_q, self.W_k = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
         self.W_v, self.W_o = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
 
@@ -106,40 +102,35 @@ class MultiHeadAttention(nn.Module):
         """(batch, n, d_model) -> (batch, h, n, d_k)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def project(
-        self, x: torch.Tensor, memory: torch.Tensor | None = None, start: int = 0
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries (batch, h, n, d_k), keys and values (batch, h, m, d_k) of all heads.
-
-        ``start`` is the position of the first row of ``x``, for rotary positions.
-        """
-        source = x if memory is None else memory
-        Q, K, V = self.W_q(x), self.W_k(source), self.W_v(source)
-        Q, K, V = self.split(Q), self.split(K), self.split(V)
-        return (rotate(Q, start), rotate(K, start), V) if self.rotary else (Q, K, V)
+    def project(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries of ``x`` (batch, h, n, d_k), keys and values of ``y`` (batch, h, m, d_k), of all heads."""
+        return self.split(self.W_q(x)), self.split(self.W_k(y)), self.split(self.W_v(y))
 
     def mix(
         self, Q: torch.Tensor, K: torch.Tensor, V: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """What the heads found, side by side again and mixed by the last projection, (batch, n, d_model)."""
-        dropout = self.dropout if self.training else 0.0
-        Z = F.scaled_dot_product_attention(Q, K, V, attn_mask=mask, dropout_p=dropout)
+        Z = F.scaled_dot_product_attention(Q, K, V, attn_mask=mask)
         return self.W_o(Z.transpose(1, 2).flatten(-2))
 
-    def forward(
-        self, x: torch.Tensor, memory: torch.Tensor | None = None, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Let each position of ``x`` (batch, n, d_model) look at ``memory`` (batch, m, d_model), or at ``x`` itself.
+    def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Let each position of ``x`` (batch, n, d_model) look at ``y`` (batch, m, d_model); itself is ``y = x``.
 
         ``mask`` is broadcastable to (batch, h, n, m). Returns (batch, n, d_model).
         """
-        return self.mix(*self.project(x, memory), mask)
+        return self.mix(*self.project(x, y), mask)
 
-    def weights(
-        self, x: torch.Tensor, memory: torch.Tensor | None = None, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """What each head looks at, (batch, h, n, m): to be drawn, not for training."""
-        return attention(*self.project(x, memory), mask)[1]
+
+def pytorch_twin(ours: MultiHeadAttention) -> nn.MultiheadAttention:
+    """PyTorch's own layer with the weights of ``ours``; it keeps the three projections stacked in one matrix."""
+    three = (ours.W_q, ours.W_k, ours.W_v)
+    twin = nn.MultiheadAttention(
+        ours.W_q.in_features, ours.num_heads, batch_first=True, dtype=ours.W_q.weight.dtype
+    )
+    twin.in_proj_weight.data = torch.cat([W.weight.data for W in three])
+    twin.in_proj_bias.data = torch.cat([W.bias.data for W in three])
+    twin.out_proj.load_state_dict(ours.W_o.state_dict())
+    return twin
 
 
 def remember(
@@ -157,18 +148,28 @@ class CachedAttention(MultiHeadAttention):
     """:class:`MultiHeadAttention` that does not compute keys and values twice.
 
     The ``cache`` of :meth:`forward` holds those of earlier calls. Attention of ``x`` to itself appends to it;
-    attention to ``memory`` fills it once and then reads it.
+    attention to another ``y`` fills it once and then reads it.
+
+    Args:
+        rotary: turn queries and keys by their positions (:func:`rotate`); for attention of a text to itself only.
     """
+
+    def __init__(self, d_model: int, num_heads: int, rotary: bool = False) -> None:
+        super().__init__(d_model, num_heads)
+        self.rotary = rotary
 
     def forward(
         self,
         x: torch.Tensor,
-        memory: torch.Tensor | None = None,
+        y: torch.Tensor,
         mask: torch.Tensor | None = None,
         cache: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """As without a cache; with one, ``x`` (batch, n, d_model) are the positions that are new."""
-        if memory is not None and cache:
+        if cache and y is not x:
             return self.mix(self.split(self.W_q(x)), cache["K"], cache["V"], mask)
-        Q, K, V = self.project(x, memory, start=cache["K"].shape[2] if cache else 0)
+        Q, K, V = self.project(x, y)
+        if self.rotary:
+            start = cache["K"].shape[2] if cache else 0
+            Q, K = rotate(Q, start), rotate(K, start)
         return self.mix(Q, *remember(cache, K, V), mask)

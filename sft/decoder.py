@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sft.attention import remember, rotate
+from sft.attention import causal_mask, remember, rotate
 from sft.transformer import Decoder, Embeddings, FeedForward, TransformerConfig, make_norm
 
 if TYPE_CHECKING:
@@ -240,3 +240,17 @@ def decoder_from(model: PreTrainedModel) -> ModernDecoder:
         )
     decoder.load_state_dict(weights)
     return decoder
+
+
+@torch.no_grad()
+def hidden_states(decoder: Decoder, input_ids: torch.Tensor) -> list[torch.Tensor]:
+    """What `transformers` calls ``hidden_states``: input of each layer, then the output after the last norm."""
+    mask, x, states = (
+        causal_mask(input_ids.shape[1], device=input_ids.device),
+        decoder.embeddings(input_ids),
+        [],
+    )
+    for layer in decoder.layers:
+        states.append(x)
+        x = layer(x, mask=mask)
+    return [*states, decoder.norm(x)]

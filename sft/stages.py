@@ -6,7 +6,7 @@ The text is that of the packaged dictionary, of which the 499 commonest characte
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -88,3 +88,22 @@ def held_out_loss(
     train(model, lambda m: next_loss(m, blocks[order.integers(len(blocks), size=16)]), steps, 1e-2)
     with torch.no_grad():
         return next_loss(model, test).item()
+
+
+def stage_table(stages: Iterable[str], losses: np.ndarray) -> str:
+    """Markdown: each stage's mean loss, and by how much it is below the one before, seed by seed.
+
+    ``losses`` (stages, seeds) in nats. A change counts as seen where it has the same sign in all seeds.
+    """
+    gains = losses[:-1] - losses[1:]  # (stages − 1, seeds)
+    first, *others = stages
+    rows = [
+        "| 换上 | 损失 | 比上一行低 | |",
+        "|:--|--:|--:|:--|",
+        f"| {first} | {losses[0].mean():.3f} | | |",
+    ]
+    for name, loss, gain in zip(others, losses[1:].mean(1), gains, strict=True):
+        low, high = gain.min(), gain.max()
+        seen = "更好" if low > 0 else "更差" if high < 0 else "看不出"
+        rows.append(f"| {name} | {loss:.3f} | {low:+.3f} 到 {high:+.3f} | {seen} |")
+    return "\n".join(rows)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from sft.attention import (
     CachedAttention,
     MultiHeadAttention,
+    attention,
     causal_mask,
     padding_mask,
     sinusoidal_positions,
@@ -40,7 +41,7 @@ class TransformerConfig:
     d_ff: int = 512
     num_layers: int = 2
     dropout: float = 0.1
-    positions: str = "sinusoidal"  # "learned", "rotary"
+    positions: str = "sinusoidal"  # "learned"; "rotary" in decoders only
     norm_first: bool = False  # pre-norm: Xiong et al. 2020, arXiv:2002.04745
     embedding_norm: bool = False  # BERT normalises its embeddings
     activation: str = "relu"  # "gelu"
@@ -121,14 +122,13 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        rotary = config.positions == "rotary"
-        self.attention = MultiHeadAttention(config.d_model, config.num_heads, config.dropout, rotary)
+        self.attention = MultiHeadAttention(config.d_model, config.num_heads)
         self.feed_forward = FeedForward(config)
         self.residuals = nn.ModuleList(Residual(config) for _ in range(2))
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, n, d_model) -> the same shape; ``mask`` broadcastable to (batch, h, n, n)."""
-        x = self.residuals[0](x, lambda y: self.attention(y, mask=mask))
+        x = self.residuals[0](x, lambda y: self.attention(y, y, mask))
         return self.residuals[1](x, self.feed_forward)
 
 
@@ -138,9 +138,8 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: TransformerConfig, cross: bool = True) -> None:
         super().__init__()
         d, h = config.d_model, config.num_heads
-        rotary = config.positions == "rotary"
-        self.attention = CachedAttention(d, h, config.dropout, rotary)
-        self.cross_attention = CachedAttention(d, h, config.dropout) if cross else None
+        self.attention = CachedAttention(d, h, config.positions == "rotary")
+        self.cross_attention = CachedAttention(d, h) if cross else None
         self.feed_forward = FeedForward(config)
         count = 3 if cross else 2
         self.residuals = nn.ModuleList(Residual(config) for _ in range(count))
@@ -155,7 +154,7 @@ class DecoderLayer(nn.Module):
     ) -> torch.Tensor:
         """(batch, n, d_model), looking at ``memory`` (batch, m, d_model) -> (batch, n, d_model)."""
         own, other = cache or (None, None)
-        x = self.residuals[0](x, lambda y: self.attention(y, mask=mask, cache=own))
+        x = self.residuals[0](x, lambda y: self.attention(y, y, mask, own))
         if self.cross_attention is not None:
             look = self.cross_attention
             x = self.residuals[1](x, lambda y: look(y, memory, memory_mask, other))
@@ -286,14 +285,24 @@ def bert_encoder(bert: BertModel) -> Encoder:
     return encoder
 
 
+@torch.no_grad()
+def encoder_weights(encoder: Encoder, input_ids: torch.Tensor) -> torch.Tensor:
+    """Where every head of every layer looks in one text without padding (1, n): (layers, h, n, n)."""
+    x, maps = encoder.embeddings(input_ids), []
+    for layer in encoder.layers:
+        maps.append(attention(*layer.attention.project(x, x))[1][0])
+        x = layer(x)
+    return torch.stack(maps)
+
+
 def cross_weights(decoder: Decoder, input_ids: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
     """Where the last layer looks in the source while it predicts each next token, mean of the heads, (batch, n, m)."""
     x, mask = decoder.embeddings(input_ids), causal_mask(input_ids.shape[1], device=input_ids.device)
     *before, last = decoder.layers
     for layer in before:
         x = layer(x, memory, mask)
-    x = last.residuals[0](x, lambda y: last.attention(y, mask=mask))
-    return last.cross_attention.weights(x, memory).mean(dim=1)
+    x = last.residuals[0](x, lambda y: last.attention(y, y, mask))
+    return attention(*last.cross_attention.project(x, memory))[1].mean(dim=1)
 
 
 # --- writing -------------------------------------------------------------------------------------------

@@ -31,17 +31,16 @@ TAUGHT = {  # number of the chapter -> what later chapters take from `sft/` beca
         "EncoderLayer",
         "Encoder",
         "Block",
+        "learn_to_add",
         "remember",
         "CachedAttention",
         "DecoderLayer",
         "Decoder",
         "Transformer",
-        "greedy",
         "RMSNorm",
         "SwiGLU",
         "GroupedAttention",
         "ModernLayer",
-        "MixtureOfExperts",
     },
     "04": {"rotate"},
     "05": {"training_loop", "predict", "length_buckets"},
@@ -97,10 +96,27 @@ def test_definitions_equal_those_in_sft(path: Path):
     for module in (ROOT / "sft").glob("*.py"):
         if module.stem != "prelude":  # machinery, which no chapter teaches
             library |= definitions(module.read_text())
-    taught = definitions("\n".join("".join(c["source"]) for c in code_cells(path) if not is_magic(c)))
+    source = "\n".join("".join(c["source"]) for c in code_cells(path) if not is_magic(c))
+    for before, after in hunks(path):
+        assert source.count(before) == 1, before
+        source = source.replace(before, after)
+    taught = definitions(source)
     shared = taught.keys() & library.keys()
     different = [name for name in sorted(shared) if taught[name] != library[name]]
     assert different == []
+
+
+def hunks(path: Path) -> list[tuple[str, str]]:
+    """What the page's ```diff fences change in the code above them: lines before and after, a pair for each hunk."""
+    found = []
+    for text, _ in markdown_cells(path):
+        for fence in re.findall(r"^```diff\n(.*?)^```", text, re.M | re.S):
+            for hunk in re.split(r"^@@.*\n", fence, flags=re.M):
+                rows = hunk.splitlines(keepends=True)
+                found.append(
+                    tuple("".join(row[1:] for row in rows if row[0] in kept) for kept in (" -", " +"))
+                )
+    return found
 
 
 @pytest.mark.parametrize("number", TAUGHT)

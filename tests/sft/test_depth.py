@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -32,6 +33,30 @@ def test_without_norm_and_residual_gradients_keep_their_size_on_average():
 def test_a_shallow_stack_learns_to_add():
     assert depth.learn_to_add("pre-norm", 2) == 1.0
     assert depth.learn_to_add("pre-norm", 2, steps=0) < 0.4
+
+
+def test_the_table_of_depths_has_a_row_a_variant_with_mean_and_range():
+    right = {(name, blocks): [0.5, 1.0] for name in depth.VARIANTS for blocks in (2, 3)}
+    rows = depth.depth_table(right, 3).splitlines()
+    assert len(rows) == 2 + len(depth.VARIANTS)
+    assert rows[2].startswith("| 什么都没有 | 75%（50% 到 100%） | 75%（50% 到 100%） | ")
+
+
+def test_a_change_is_seen_where_all_seeds_agree():
+    losses = np.array([[3.0, 3.0], [2.5, 2.75], [2.5, 3.0], [2.75, 2.5]])
+    rows = stages.stage_table(["2017", "a", "b", "c"], losses).splitlines()
+    assert rows[2:] == [
+        "| 2017 | 3.000 | | |",
+        "| a | 2.625 | +0.250 到 +0.500 | 更好 |",
+        "| b | 2.750 | -0.250 到 +0.000 | 看不出 |",
+        "| c | 2.625 | -0.250 到 +0.500 | 看不出 |",
+    ]
+
+
+def test_warm_up_begins_small():
+    assert depth.learn_to_add("pre-norm", 2, steps=1, warmup=10**9) == depth.learn_to_add(
+        "pre-norm", 2, steps=0
+    )
 
 
 def test_each_stage_differs_from_the_one_before_and_sizes_stay_alike():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
-from sft.attention import causal_mask
+from sft.attention import attention, causal_mask, pytorch_twin
 from sft.hub import PRETRAINED
 from sft.transformer import (
     Decoder,
@@ -21,21 +21,25 @@ from sft.transformer import (
     beam_search,
     bert_encoder,
     cross_weights,
+    encoder_weights,
     greedy,
     log_probability,
 )
-from tests.sft.test_attention import pytorch_twin
 
 SMALL = {"vocab_size": 11, "d_model": 16, "num_heads": 2, "d_ff": 24, "max_length": 40}
-POSITIONS = ("sinusoidal", "learned", "rotary")
-variants = pytest.mark.parametrize(
-    "variant",
-    [
-        {"positions": p, "norm_first": n, "activation": a}
-        for p, n, a in itertools.product(POSITIONS, (False, True), ("relu", "gelu"))
-    ],
-    ids=lambda v: "-".join(map(str, v.values())),
-)
+POSITIONS = ("sinusoidal", "learned")
+
+
+def variants(*positions):
+    """One test for each kind of position, place of the norm, and activation."""
+    return pytest.mark.parametrize(
+        "variant",
+        [
+            {"positions": p, "norm_first": n, "activation": a}
+            for p, n, a in itertools.product(positions, (False, True), ("relu", "gelu"))
+        ],
+        ids=lambda v: "-".join(map(str, v.values())),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +106,7 @@ def test_mini_bert_in_our_encoder_equals_transformers_in_every_layer():
     assert torch.equal(whole, x)
 
 
-@variants
+@variants(*POSITIONS)
 def test_padding_changes_nothing(variant):
     encoder = Encoder(TransformerConfig(**SMALL, **variant)).double().eval()
     ids = torch.tensor([[3, 4, 5, 6]])
@@ -111,7 +115,7 @@ def test_padding_changes_nothing(variant):
     torch.testing.assert_close(encoder(padded, mask)[:, :4], encoder(ids), rtol=0, atol=1e-12)
 
 
-@variants
+@variants(*POSITIONS, "rotary")
 def test_the_future_changes_nothing(variant):
     decoder = Decoder(TransformerConfig(**SMALL, **variant), cross=False).double().eval()
     a, b = torch.tensor([[3, 4, 5, 6]]), torch.tensor([[3, 4, 8, 9]])
@@ -126,7 +130,7 @@ def test_order_matters_with_every_kind_of_position(positions):
     assert not torch.allclose(a, b.flip(1), atol=1e-3)
 
 
-@variants
+@variants(*POSITIONS, "rotary")
 def test_cached_generation_equals_recomputation(variant):
     config = TransformerConfig(**SMALL, **variant)
     model = Transformer(config).double().eval()
@@ -182,7 +186,7 @@ def test_a_wide_beam_finds_the_best_text(penalty):
             assert tail[: len(best)] == best and set(tail[len(best) :]) <= {2}
 
 
-@variants
+@variants(*POSITIONS, "rotary")
 def test_one_beam_is_greedy(variant):
     model = Transformer(TransformerConfig(**SMALL, **variant)).double().eval()
     source, mask = torch.tensor([[3, 4, 5], [6, 7, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
@@ -217,8 +221,22 @@ def test_cross_weights_are_those_that_the_last_layer_used():
     source, target, seen = torch.tensor([[3, 4, 5]]), torch.tensor([[1, 5, 6, 7]]), []
     last = model.decoder.layers[-1].cross_attention
     memory = model.encoder(source)
-    last.register_forward_hook(lambda module, given, result: seen.append(module.weights(given[0], memory)))
+    last.register_forward_hook(
+        lambda module, given, _: seen.append(attention(*module.project(*given[:2]))[1])
+    )
     model.decoder(target, memory)
     A = cross_weights(model.decoder, target, memory)
     torch.testing.assert_close(A, seen[0].mean(1))
     torch.testing.assert_close(A.sum(-1), torch.ones(1, 4, dtype=torch.float64))
+
+
+def test_encoder_weights_are_those_of_each_layer():
+    encoder = Encoder(TransformerConfig(**SMALL)).double().eval()
+    ids, seen = torch.tensor([[3, 4, 5]]), []
+    for layer in encoder.layers:
+        layer.attention.register_forward_hook(
+            lambda module, given, _: seen.append(attention(*module.project(*given[:2]))[1][0])
+        )
+    encoder(ids)
+    expected = torch.stack(seen)
+    torch.testing.assert_close(encoder_weights(encoder, ids), expected)
