@@ -90,11 +90,25 @@ def test_links_to_colab_and_setup_cells_are_those_of_the_configuration():
     assert differences(load_book(ROOT)) == []
 
 
+UNTAUGHT = {
+    "prelude",
+    "recipes",
+    "scores",
+    "finetune",
+    "predict",
+    "export",
+    "serve",
+    "model_folder",
+    "own_data",
+}
+"""Machinery, and the commands for one's own data: no chapter teaches what they are made of."""
+
+
 @each_chapter
 def test_definitions_equal_those_in_sft(path: Path):
     library: dict[str, str] = {}
     for module in (ROOT / "sft").glob("*.py"):
-        if module.stem != "prelude":  # machinery, which no chapter teaches
+        if module.stem not in UNTAUGHT:
             library |= definitions(module.read_text())
     source = "\n".join("".join(c["source"]) for c in code_cells(path) if not is_magic(c))
     for before, after in hunks(path):
