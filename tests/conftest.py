@@ -32,6 +32,15 @@ OF_FIXTURE = {
 }
 """Fixtures that are slow to make, and the marker of the tests that ask for one; modules mark the rest themselves."""
 
+START_KERNELS = {
+    f"test_{name}"
+    for name in (
+        "build cli copies corpus diff docs execution failures init interrupts kernels merge pretrain reach reads remote "
+        "resume run schedule search speed streams teaching variables"
+    ).split()
+}
+"""Modules of which nearly every test starts kernels, other processes or a build: only those marked `quick` are."""
+
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Mark what `make quick` leaves out, by what a test stands on."""
@@ -39,5 +48,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in OF_FIXTURE:
                 item.add_marker(OF_FIXTURE[fixture])
+        if item.path.stem in START_KERNELS and item.get_closest_marker("quick") is None:
+            item.add_marker("slow")
         if item.path.is_relative_to(CHAPTERS) and item.path.stem in ("test_smoke", "test_full_profile"):
             item.add_marker("chapters")

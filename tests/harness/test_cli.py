@@ -62,6 +62,7 @@ def one_error(capsys) -> str:
     return err
 
 
+@pytest.mark.quick
 def test_a_run_is_judged_and_reported(book, capsys):
     assert main(["run"]) == ExitCode.OK
     out = capsys.readouterr().out
@@ -81,6 +82,7 @@ def test_a_run_is_judged_and_reported(book, capsys):
     assert again["jobs"][0]["state"] == "skipped" and again["verdicts"][0]["outcome"] == "pass"
 
 
+@pytest.mark.quick
 def test_a_claim_that_does_not_hold(book, capsys):
     assert main(["run", "--profile", "smoke", "--param", "accuracy=0.9"]) == ExitCode.CLAIM_FAILED
     claims = CLAIMS["claims"][0] | {"smoke": {"bounds": {"low": 0.8}}}

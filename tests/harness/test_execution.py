@@ -76,6 +76,7 @@ def saved(tmp_path):
     return nbformat.read(tmp_path / "job" / "out.ipynb", as_version=4)
 
 
+@pytest.mark.quick
 def test_completed_and_all_that_is_kept(run, tmp_path):
     path = write_notebook(
         tmp_path / "笔记 a{b}" / "第一 {x}.ipynb",
@@ -146,6 +147,7 @@ def test_an_error_without_words_ends_without_a_colon(run, tmp_path):
     assert result.reason == f"{place(result, 1, 1)}: AssertionError"
 
 
+@pytest.mark.quick
 def test_a_cell_that_raises(run, tmp_path):
     path = write_notebook(
         tmp_path / "a.ipynb", f"{RECORD}\nrecord('acc', 1)", "def f():\n    return 1 / 0\nf()", "2"

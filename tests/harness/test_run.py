@@ -53,6 +53,7 @@ def harness_importable(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
 
+@pytest.mark.quick
 def test_all_jobs_run_and_are_kept_in_order(book, harness_importable):
     run_dir, outcome = go(book, seeds=(1, 0))
     assert [(r.id, r.state.value) for r in outcome.results] == [
@@ -72,6 +73,7 @@ def test_all_jobs_run_and_are_kept_in_order(book, harness_importable):
     assert kinds[0] == "run_start" and kinds[-1] == "run_end" and kinds.count("job_end") == 3
 
 
+@pytest.mark.quick
 def test_what_did_not_change_is_skipped_until_it_does(book, harness_importable):
     first_dir, first = go(book, chapters=["01"])
     _, second = go(book, chapters=["01"])
