@@ -33,11 +33,30 @@ OF_FIXTURE = {
 """Fixtures that are slow to make, and the marker of the tests that ask for one; modules mark the rest themselves."""
 
 START_KERNELS = {
-    f"test_{name}"
-    for name in (
-        "build cli copies corpus diff docs execution failures init interrupts kernels merge pretrain reach reads remote "
-        "resume run schedule search speed streams teaching variables"
-    ).split()
+    "test_build",
+    "test_cli",
+    "test_copies",
+    "test_corpus",
+    "test_diff",
+    "test_docs",
+    "test_execution",
+    "test_failures",
+    "test_init",
+    "test_interrupts",
+    "test_kernels",
+    "test_merge",
+    "test_pretrain",
+    "test_reach",
+    "test_reads",
+    "test_remote",
+    "test_resume",
+    "test_run",
+    "test_schedule",
+    "test_search",
+    "test_speed",
+    "test_streams",
+    "test_teaching",
+    "test_variables",
 }
 """Modules of which nearly every test starts kernels, other processes or a build: only those marked `quick` are."""
 
