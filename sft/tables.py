@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sft.columns import has_header, looks_like_label, role_of, shown
+from sft.columns import has_header, is_number, looks_like_label, role_of, shown
 from sft.packaged import DataError
 
 Column = pa.ChunkedArray | list[Any]
@@ -91,10 +91,8 @@ class Table:
     def sample(self, name: str, rows: int = _ROWS_TO_JUDGE) -> list[Any]:
         """Cells spread over the whole of a column, in their order."""
         column = self.columns[name]
-        places = range(0, self.rows, max(1, math.ceil(self.rows / rows)))
-        if isinstance(column, pa.ChunkedArray):
-            return column.take(pa.array(places, pa.int64())).to_pylist()
-        return [column[i] for i in places]
+        cells = [column[i] for i in range(0, self.rows, max(1, math.ceil(self.rows / rows)))]
+        return [cell.as_py() for cell in cells] if isinstance(column, pa.ChunkedArray) else cells
 
 
 def read_table(path: Path, *, sheet: str | None = None, names: Sequence[str] = ()) -> Table:
@@ -281,7 +279,7 @@ def _as_written(path: Path, encoding: str, layout: _Layout, names: Sequence[str]
     plain = _Layout(layout.delimiter, quoted=False)
     try:
         return plain, _parse(path, encoding, plain, names)
-    except _RowError:
+    except (_RowError, DataError):
         return None
 
 
@@ -316,12 +314,15 @@ def _most_alike(sample: str, delimiter: str, quoting: int) -> tuple[float, int, 
 
 
 def _is_tabular(rows: Sequence[Sequence[str]], names: Sequence[str]) -> bool:
-    """Whether rows of cells are a table: by the names in the first, or by a column of few short values."""
+    """Whether rows of cells are a table: by the names in the first, or by a column of numbers or few short values."""
     if any(role_of(cell) or cell.strip() in names for cell in rows[0]):
         return True
-    columns = zip(*rows, strict=True)
-    return len(rows) >= 4 and any(
-        looks_like_label(column) and max(map(len, column)) <= 10 for column in columns
+    if len(rows) < 4:
+        return False
+    columns = list(zip(*rows, strict=True))
+    return any(
+        all(map(is_number, column[1:])) or (looks_like_label(column[1:]) and max(map(len, column)) <= 10)
+        for column in columns
     )
 
 
