@@ -289,7 +289,7 @@ class Reply:
 
 
 @torch.inference_mode()
-def reply(
+def replies(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     conversations: Sequence[Conversation],
@@ -394,7 +394,11 @@ def tune_chat(
 
     def measure() -> tuple[float, float, list[Reply]]:
         bits = bits_per_character(tuned, news, tokenizer, context=512, device=device)
-        return held_out_loss(tuned, held_out, collate), bits, reply(tuned, tokenizer, asked, do_sample=False)
+        return (
+            held_out_loss(tuned, held_out, collate),
+            bits,
+            replies(tuned, tokenizer, asked, do_sample=False),
+        )
 
     loss_before, bits_before, said_before = measure()
     history = train(tuned, rows, collate, lr=lr, num_epochs=num_epochs, batch_size=batch_size, seed=seed)

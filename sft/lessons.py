@@ -58,15 +58,20 @@ class Source:
     answer: str
 
 
-def read_sources(split: str) -> list[Source]:
-    """All pairs of one split of the dictionary, the sayings and the reviews, unfiltered.
+def read_sources() -> dict[str, list[Source]]:
+    """All pairs of the dictionary, the sayings and the reviews, unfiltered, by the splits of their corpora.
 
     Raises:
         DataError: as the loaders of :mod:`sft.data`.
     """
-    words, sayings, reviews = (
-        load()[split][:] for load in (data.load_dictionary, data.load_xiehouyu, data.load_reviews)
-    )
+    corpora = [load() for load in (data.load_dictionary, data.load_xiehouyu, data.load_reviews)]
+    return {split: _pairs(*(splits[split][:] for splits in corpora)) for split in corpora[0]}
+
+
+def _pairs(
+    words: Mapping[str, list[str]], sayings: Mapping[str, list[str]], reviews: Mapping[str, list]
+) -> list[Source]:
+    """The sources of one split, from its columns."""
     meanings = [first_sense(text) for text in words["definition"]]
     sources = [Source("释义", *pair) for pair in zip(words["word"], meanings, strict=True)]
     sources += [Source("词语", *pair) for pair in zip(meanings, words["word"], strict=True)]
@@ -80,7 +85,7 @@ def read_sources(split: str) -> list[Source]:
 
 def first_sense(definition: str) -> str:
     """The first of a definition's numbered senses, without its number."""
-    return re.split(r"(?<=\D)2\.", re.sub(r"^1\.", "", definition))[0].strip()
+    return re.split(r"(?:\s+|(?<=[。；！？]))2\.", re.sub(r"^1\.", "", definition))[0].strip()
 
 
 def sample(sources: Sequence[Source], n: int, rng: np.random.Generator) -> list[Source]:
@@ -94,12 +99,12 @@ def sample(sources: Sequence[Source], n: int, rng: np.random.Generator) -> list[
     return [chosen[i] for i in rng.permutation(len(chosen))[:n]]
 
 
-def request(source: Source, wording: str) -> Message:
+def request_message(source: Source, wording: str) -> Message:
     """The user's message."""
     return {"role": "user", "content": wording.format(source.topic)}
 
 
-def answer(source: Source) -> Message:
+def answer_message(source: Source) -> Message:
     """The assistant's message: the kind in brackets, then the answer."""
     return {"role": "assistant", "content": f"【{source.kind}】{source.answer}"}
 
@@ -112,13 +117,25 @@ def make_conversations(
     conversations = []
     for source in sources:
         wordings = PHRASINGS[source.kind][:-1]
-        messages = [request(source, wordings[rng.integers(len(wordings))]), answer(source)]
+        messages = [request_message(source, wordings[rng.integers(len(wordings))]), answer_message(source)]
         if rng.random() < follow_up:
             others = [other for other in of_kind[source.kind] if other is not source] or [source]
             more = others[rng.integers(len(others))]
-            messages += [request(more, FOLLOW_UPS[more.kind]), answer(more)]
+            messages += [request_message(more, FOLLOW_UPS[more.kind]), answer_message(more)]
         conversations.append(messages)
     return conversations
+
+
+def follow_ups(sources: Sequence[Source]) -> tuple[list[str], list[list[Message]]]:
+    """Kinds and conversations whose second request is still open: two sources of one kind each, none used twice."""
+    kinds, talks = [], []
+    for kind in PHRASINGS:
+        of_kind = [source for source in sources if source.kind == kind]
+        for first, second in zip(of_kind[::2], of_kind[1::2], strict=False):
+            asked = [request_message(first, PHRASINGS[kind][-1]), answer_message(first)]
+            kinds.append(kind)
+            talks.append([*asked, request_message(second, FOLLOW_UPS[kind])])
+    return kinds, talks
 
 
 def obeys(kind: str, reply: Reply) -> bool:

@@ -198,8 +198,8 @@ def test_the_loss_is_of_all_tokens_alike_however_rows_are_batched(model, tokeniz
 
 def test_replies_do_not_depend_on_their_neighbours(model, tokenizer):
     talks = [[ASK], [ASK, SAY, MORE], [{"role": "user", "content": "写"}]]
-    together = chat.reply(model, tokenizer, talks, max_new_tokens=12, do_sample=False)
-    alone = [chat.reply(model, tokenizer, [talk], max_new_tokens=12, do_sample=False)[0] for talk in talks]
+    together = chat.replies(model, tokenizer, talks, max_new_tokens=12, do_sample=False)
+    alone = [chat.replies(model, tokenizer, [talk], max_new_tokens=12, do_sample=False)[0] for talk in talks]
     assert together == alone
     assert all("[SEP]" not in one.text and " " not in one.text for one in together)
 

@@ -15,9 +15,8 @@ SOURCES = [Source(kind, f"{kind}{i}", f"答{i}") for kind in PHRASINGS for i in 
 
 
 def test_the_splits_of_the_corpora_are_kept_apart():
-    train, test = (
-        {(s.kind, s.topic, s.answer) for s in lessons.read_sources(name)} for name in ("train", "test")
-    )
+    splits = lessons.read_sources()
+    train, test = ({(s.kind, s.topic, s.answer) for s in splits[name]} for name in ("train", "test"))
     assert {kind for kind, _, _ in train} == {kind for kind, _, _ in test} == PHRASINGS.keys()
     assert train.isdisjoint(test)
 
@@ -57,6 +56,14 @@ def test_conversations_ask_for_what_they_answer_in_wordings_that_are_not_the_tes
 def test_equal_seeds_make_equal_conversations():
     first, second = (lessons.make_conversations(SOURCES, np.random.default_rng(3)) for _ in range(2))
     assert first == second != lessons.make_conversations(SOURCES, np.random.default_rng(4))
+
+
+def test_a_follow_up_asks_for_another_of_the_same_kind_without_naming_it():
+    kinds, talks = lessons.follow_ups(SOURCES[:-1])
+    assert Counter(kinds) == {kind: 10 - (kind == SOURCES[-1].kind) for kind in PHRASINGS}
+    for kind, (first, said, second) in zip(kinds, talks, strict=True):
+        assert said["content"].startswith(f"【{kind}】") and first["role"] == second["role"] == "user"
+        assert second["content"].split("{}")[0][0] in lessons.FOLLOW_UPS[kind] != first["content"]
 
 
 @pytest.mark.parametrize(
