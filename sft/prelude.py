@@ -18,6 +18,7 @@ from sft import plotting, training
 _SILENT = (  # said by libraries, of themselves; a reader can do nothing about them
     "IProgress not found",
     "`is_gradient_checkpointing`",
+    "`gradient_checkpointing`",
 )
 
 

@@ -30,6 +30,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -40,11 +41,14 @@ from sft import data
 from sft.data import DataError
 from sft.hub import PRETRAINED, HubError, locate_model
 from sft.runs import Meter, Progress, RunError, RunFolder
-from sft.tokenization import build_char_tokenizer
+from sft.tokenization import build_char_tokenizer, with_chat
 from sft.training import autocast, find_device, set_seed, warmup_linear
 
 UNSEEN_BITS = 16.0
 """Charged for each character outside the vocabulary: it must be named among the 2¹⁶ of Unicode's first plane."""
+
+REPLY_TOKENS = 64
+"""What a causal model writes where nobody says how long; its texts are sentences."""
 
 
 @dataclass(frozen=True)
@@ -398,9 +402,8 @@ def bits_per_character(
     stream = torch.tensor([token for ids in tokenise(texts, tokenizer) for token in ids], dtype=torch.long)
     padding = -(len(stream) - context) % stride if len(stream) > context else context - len(stream)
     windows = F.pad(stream, (0, padding), value=tokenizer.pad_token_id).unfold(0, context, stride)
-    silent = torch.tensor(
-        [tokenizer.pad_token_id, tokenizer.cls_token_id], device=device
-    )  # [CLS] after [SEP] is no news
+    starts = tokenizer.cls_token_id  # after [SEP] it is no news; other tokenizers have none
+    silent = torch.tensor([i for i in (tokenizer.pad_token_id, starts) if i is not None], device=device)
     nats = 0.0
     for start in range(0, len(windows), batch_size):
         batch = windows[start : start + batch_size].to(device)
@@ -413,7 +416,8 @@ def bits_per_character(
         first = slice(1, None) if start == 0 else slice(None)
         counted[first, : context - stride - 1] = False  # the window before has counted these
         nats += losses[counted].double().sum().item()
-    unseen = int((stream == tokenizer.unk_token_id).sum())
+    unknown = tokenizer.unk_token_id
+    unseen = 0 if unknown is None else int((stream == unknown).sum())
     characters = sum(not character.isspace() for text in texts for character in text)
     return (nats / math.log(2) + UNSEEN_BITS * unseen) / characters
 
@@ -422,8 +426,12 @@ def bits_per_character(
 
 
 def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write float16 weights, configuration and tokenizer."""
+    """Write float16 weights, configuration and tokenizer; a causal model's with a chat template and where it ends."""
     folder.mkdir(parents=True, exist_ok=True)
+    if model.can_generate():
+        tokenizer = with_chat(tokenizer)
+        ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+        GenerationConfig(**ends, max_new_tokens=REPLY_TOKENS).save_pretrained(folder)
     model.config.update({"architectures": [type(model).__name__], "dtype": "float16"})
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -14,7 +14,10 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 NEEDED = ("evaluate", "snownlp", "peft")
-DATA_ONLY = ("jionlp",)  # the book reads its data files; what its code needs is not installed
+ALONE = ("jionlp", "trl")
+"""Installed without what they depend on: jionlp's data files are read and its code is not; trl would replace Colab's
+datasets by a newer one, which it does not need for what the book does."""
+
 HELD = ("torch", "numpy")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,7 +37,7 @@ def install_missing() -> None:
         re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
     )
     held = [f"{name}=={version}" for name in HELD if (version := installed(name))]
-    for wanted, options in ((NEEDED, held), (DATA_ONLY, ["--no-deps"])):
+    for wanted, options in ((NEEDED, held), (ALONE, ["--no-deps"])):
         missing = [f"{name}=={pins[name]}" for name in wanted if not installed(name)]
         if missing:
             print("安装", "、".join(missing), flush=True)

@@ -10,9 +10,29 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from transformers import BertTokenizer, PreTrainedTokenizerBase
+from tokenizers import Tokenizer, decoders
+from transformers import BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+CHAT_TEMPLATE = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+    {%- if message.role == 'assistant' -%}
+        {{- '助手：' -}}
+        {%- generation -%}{{- message.content + eos_token -}}{%- endgeneration -%}
+    {%- elif message.role == 'user' -%}
+        {{- '用户：' + message.content + eos_token -}}
+    {%- elif message.role == 'system' -%}
+        {{- '要求：' + message.content + eos_token -}}
+    {%- else -%}
+        {{- raise_exception('unknown role ' + message.role) -}}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '助手：' -}}{%- endif -%}
+"""
+"""mini-gpt-zh's template. Its vocabulary has no tokens to spare for roles: they are words, after a token that only
+the template writes."""
 
 
 def common_characters() -> list[str]:
@@ -43,3 +63,24 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
     return tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)[
         "input_ids"
     ]
+
+
+def with_chat(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
+    """One of the book's tokenizers as a causal model wants it: same ids, bos, eos, a chat template.
+
+    Decoded text has no spaces between its characters, and no ``token_type_ids`` are made, which decoders do not take.
+    """
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.decoder = decoders.Sequence([decoders.Replace("##", ""), decoders.Fuse()])
+    special = {
+        f"{name}_token": getattr(tokenizer, f"{name}_token") for name in ("pad", "unk", "cls", "sep", "mask")
+    }
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        **special,
+        bos_token=tokenizer.cls_token,
+        eos_token=tokenizer.sep_token,
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        chat_template=CHAT_TEMPLATE,
+    )

@@ -450,13 +450,13 @@ def make_tiny_qwen_repo(dest: Path, tokenizer_source: Path) -> Path:
 
     Args:
         dest: the repository's folder, `<folder>/models/Qwen/Qwen3-0.6B`.
-        tokenizer_source: a folder with config.json, tokenizer.json and tokenizer_config.json.
+        tokenizer_source: a folder with config.json, tokenizer.json, tokenizer_config.json and chat_template.jinja.
     """
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     dest.mkdir(parents=True)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(tokenizer_source / name, dest / name)
     vocab_size = json.loads((tokenizer_source / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     torch.manual_seed(0)
@@ -523,4 +523,23 @@ def make_chnsenticorp_repo(dest: Path, source: Path) -> Path:
         size = sum(len(text.encode()) + 12 for text in columns["text"])
         card += [f"  - name: {split}", f"    num_bytes: {size}", f"    num_examples: {len(rows)}"]
     (dest / "README.md").write_text("\n".join([*card, "---", ""]), encoding="utf-8")
+    return dest
+
+
+def make_alpaca_repo(dest: Path) -> Path:
+    """A data set repository in the layout of llamafactory/alpaca_zh: one JSON file, instruction, input and output.
+
+    Args:
+        dest: the repository's folder, `<folder>/datasets/llamafactory/alpaca_zh`.
+    """
+    dest.mkdir(parents=True)
+    rows = [
+        {
+            "instruction": f"第{i}个字是什么？",
+            "input": "海江河" if i % 2 else "",
+            "output": "海" * (i % 9 + 1),
+        }
+        for i in range(100)
+    ]
+    (dest / "alpaca_data_zh_51k.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     return dest

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 CHAPTERS = Path(__file__).parents[2] / "chapters"
-# The article's headings in chapters 1-5, by their number; of the chapters' own titles the part before “&” or “：”.
+# The article's headings in chapters 1-6, by their number; of the chapters' own titles the part before “&” or “：”.
 ARTICLE = {
     "01": ["第 1 章 背景介绍", "1.1 大语言模型的发展历程", "1.2 大语言模型的优势"],
     "02": [
@@ -40,6 +40,7 @@ ARTICLE = {
         "4.3 案例分析与讲解",
     ],
     "05": ["第 5 章 项目实践", "5.1 开发环境搭建", "5.2 源代码详细实现", "5.3 代码解读与分析"],
+    "06": ["第 6 章 实际应用场景", "6.2 文本生成"],
 }
 # First and last error of each part of the page; E82 was found when chapter 2 was written and stands at its end.
 PARTS = {

@@ -50,7 +50,7 @@ def build(folder: Path) -> None:
     for name in (*NAMES, "wheels"):
         shutil.rmtree(folder / name, ignore_errors=True)
     names = snapshot().keys()
-    wanted = [name for name in (*setup.NEEDED, *setup.DATA_ONLY) if name not in names]
+    wanted = [name for name in (*setup.NEEDED, *setup.ALONE) if name not in names]
     training = _environment(sys.executable, folder / "training")
     _install(training, f"torch=={version('torch')}", "scipy", *names)
     pinned = ("--constraint", ROOT / "constraints.txt")

@@ -18,13 +18,15 @@ PINS = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_te
 
 
 def test_what_is_installed_is_pinned_and_leaves_colabs_own_stack_alone():
-    wanted = {*setup.NEEDED, *setup.DATA_ONLY}
+    wanted = {*setup.NEEDED, *setup.ALONE}
     assert wanted <= PINS.keys()
     assert not wanted & {"torch", "numpy", "datasets", "transformers"}
 
 
-@pytest.mark.parametrize("absent", [set(), {"jionlp"}, {"peft"}, {"evaluate", "snownlp", "peft", "jionlp"}])
-def test_what_is_missing_is_installed_and_jionlp_without_its_dependencies(absent, monkeypatch):
+@pytest.mark.parametrize(
+    "absent", [set(), {"jionlp"}, {"trl"}, {"peft"}, {"evaluate", "snownlp", "peft", "jionlp", "trl"}]
+)
+def test_what_is_missing_is_installed_and_some_without_their_dependencies(absent, monkeypatch):
     commands = []
     monkeypatch.setattr(setup, "distributions", lambda name: [] if name in absent else [Mock(version="1.0")])
     monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
@@ -36,7 +38,8 @@ def test_what_is_missing_is_installed_and_jionlp_without_its_dependencies(absent
     }
     for command, words in zip(commands, installed, strict=True):
         assert command[:4] == [sys.executable, "-m", "pip", "install"]
-        assert ("--no-deps" in command) == (not held <= words) == any(w.startswith("jionlp") for w in words)
+        alone = any(word.startswith(("jionlp", "trl")) for word in words)
+        assert ("--no-deps" in command) == (not held <= words) == alone
 
 
 def test_what_is_not_installed_has_no_version():
