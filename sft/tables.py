@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sft.columns import has_header, looks_like_label, role_of, shown
+from sft.columns import has_header, is_number, looks_like_label, role_of, shown
 from sft.packaged import DataError
 
 Column = pa.ChunkedArray | list[Any]
@@ -281,7 +281,7 @@ def _as_written(path: Path, encoding: str, layout: _Layout, names: Sequence[str]
     plain = _Layout(layout.delimiter, quoted=False)
     try:
         return plain, _parse(path, encoding, plain, names)
-    except _RowError:
+    except (_RowError, DataError):
         return None
 
 
@@ -316,12 +316,15 @@ def _most_alike(sample: str, delimiter: str, quoting: int) -> tuple[float, int, 
 
 
 def _is_tabular(rows: Sequence[Sequence[str]], names: Sequence[str]) -> bool:
-    """Whether rows of cells are a table: by the names in the first, or by a column of few short values."""
+    """Whether rows of cells are a table: by the names in the first, or by a column of numbers or few short values."""
     if any(role_of(cell) or cell.strip() in names for cell in rows[0]):
         return True
-    columns = zip(*rows, strict=True)
-    return len(rows) >= 4 and any(
-        looks_like_label(column) and max(map(len, column)) <= 10 for column in columns
+    if len(rows) < 4:
+        return False
+    columns = list(zip(*rows, strict=True))
+    return any(
+        all(map(is_number, column[1:])) or (looks_like_label(column[1:]) and max(map(len, column)) <= 10)
+        for column in columns
     )
 
 
