@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, List, Value, load_from_disk
+from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
 
 from sft.columns import Roles, by_role, choose_columns, choose_text, find_column, shown
@@ -306,11 +307,13 @@ class _Rows:
 
     @cached_property
     def keys(self) -> np.ndarray:
-        """A number for each row, the same for rows that repeat each other."""
+        """A number for each row, the same for rows that repeat each other; dense from 0."""
         texts = _spoken_texts(self.data)
         if self.labels is not None:
-            return text_hashes(texts)
-        return np.fromiter((hash(text.strip()) for text in texts), dtype=np.int64, count=len(self.row))
+            hashes = text_hashes(texts)
+        else:
+            hashes = np.fromiter((hash(text.strip()) for text in texts), dtype=np.int64, count=len(self.row))
+        return np.unique(hashes, return_inverse=True)[1]
 
 
 def _spoken_texts(data: pa.Table) -> Iterator[str]:
@@ -517,8 +520,8 @@ def _clean(rows: _Rows, *, official: bool, strict: bool) -> _Cleaned:
     blank = np.zeros(count, dtype=bool)
     for name in rows.data.column_names:
         if name != "messages":
-            trimmed = pc.utf8_trim_whitespace(rows.data[name])
-            blank |= pc.equal(pc.binary_length(trimmed), 0).to_numpy()
+            lengths = [pc.binary_length(pc.utf8_trim_whitespace(chunk)) for chunk in rows.data[name].chunks]
+            blank |= pa.chunked_array(lengths, pa.int32()).to_numpy() == 0
     what = "提问或回答是空的" if "answer" in rows.data.column_names else "正文是空的"
     empty = drop(what, blank, "补上或删去")
     labels = rows.labels
@@ -542,14 +545,13 @@ def _repeats(
     """Rows that repeat an earlier one of their split with the same label, and rows whose text has several labels."""
     places = np.flatnonzero(keep)
     repeated, contradictory = np.zeros(len(keys), dtype=bool), np.zeros(len(keys), dtype=bool)
-    _, of_text = np.unique(keys[places], return_inverse=True)
-    code = codes[places]
-    low = np.full(of_text.max(initial=-1) + 1, np.iinfo(np.int64).max)
+    of_text, code = keys[places], codes[places]
+    low = np.full(keys.max(initial=-1) + 1, np.iinfo(np.int64).max)
     high = np.full(len(low), -1)
     np.minimum.at(low, of_text, code)
     np.maximum.at(high, of_text, code)
     contradictory[places] = (low != high)[of_text]
-    _, first = np.unique(np.stack([of_text, split[places]]), axis=1, return_index=True)
+    _, first = np.unique(of_text * (len(SPLITS) + 1) + split[places], return_index=True)
     repeated[places] = True
     repeated[places[first]] = False
     return repeated & ~contradictory, contradictory
@@ -718,12 +720,14 @@ def _build(
     info = DatasetInfo(features=Features(features))
     table = pa.table(columns).cast(info.features.arrow_schema)
     rng = np.random.default_rng(seed)
+    # its texts are held once, whatever the splits; a fingerprint of its own would pickle them all
+    everything = Dataset(InMemoryTable(table), info=info, fingerprint=generate_random_fingerprint())
     splits = {}
     for number, name in enumerate(SPLITS):
         places = np.flatnonzero(cleaned.keep & (split == number))
         if shuffle:
             places = rng.permutation(places)  # a file is often sorted; a slice of a split must not be
-        splits[name] = Dataset(InMemoryTable(table.take(places)), info=info.copy())
+        splits[name] = everything.select(places)
     return DatasetDict(splits), kind
 
 
@@ -795,7 +799,7 @@ def load_own_data(
         splits={name: len(dataset) for name, dataset in splits.items()},
         split_origin=origin,
         leaks=_leaks(rows.keys, cleaned.keep, assigned),
-        notes=(*notes, *(rows.labels.notes if rows.labels else ()), *_absent(splits, kind, cleaned.names)),
+        notes=(*notes, *(rows.labels.notes if rows.labels else ()), *_absent(rows.labels, cleaned, assigned)),
     )
     return OwnData(splits, kind, cleaned.names, report)
 
@@ -877,28 +881,28 @@ def _lengths(data: pa.Table, keep: np.ndarray) -> dict[str, int]:
 
 
 def _leaks(keys: np.ndarray, keep: np.ndarray, split: np.ndarray) -> dict[str, int]:
-    train = keys[keep & (split == 0)]
+    taught = np.zeros(keys.max(initial=-1) + 1, dtype=bool)
+    taught[keys[keep & (split == 0)]] = True
     return {
-        name: int(np.isin(keys[keep & (split == number)], train).sum())
+        name: int(taught[keys[keep & (split == number)]].sum())
         for number, name in enumerate(SPLITS)
         if number
     }
 
 
-def _absent(splits: DatasetDict, kind: Kind, names: Sequence[str]) -> Iterator[str]:
+def _absent(labels: Labels | None, cleaned: _Cleaned, split: np.ndarray) -> Iterator[str]:
     """Classes that a split lacks, which a score on it says nothing about."""
-    if kind not in ("single_label", "multi_label"):
+    if labels is None:
         return
-    for split, dataset in splits.items():
-        column = dataset.data["label"]
-        if kind == "single_label":
-            seen = set(pc.unique(column).to_pylist())
+    for number, name in enumerate(SPLITS):
+        here = cleaned.keep & (split == number)
+        if labels.flags is not None:
+            seen = {labels.names[i] for i in np.flatnonzero(labels.flags[here].any(axis=0))}
         else:
-            flags = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(names))
-            seen = set(np.flatnonzero(flags.any(axis=0)).tolist())
-        lacking = [name for number, name in enumerate(names) if number not in seen]
+            seen = {labels.names[i] for i in np.unique(labels.codes[here])}
+        lacking = [word for word in cleaned.names if word not in seen]
         if lacking:
-            yield f"{_IN_CHINESE[split]}里没有类别 {'、'.join(lacking)}"
+            yield f"{_IN_CHINESE[name]}里没有类别 {'、'.join(lacking)}"
 
 
 def read_texts(

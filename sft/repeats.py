@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,18 +50,15 @@ def near_duplicate_groups(texts: Iterable[str], window: int = WINDOW) -> np.ndar
     short = np.flatnonzero(lengths < window)
     rows = short[_repeated(whole[short])]
     links = [np.column_stack([ends[rows[:, 0]], rows])]  # (where in the text, row, first row)
-    shares = 1 + int(np.maximum(lengths - window + 1, 0).sum()) // _RUNS_AT_ONCE
+    runs_of_all = int(np.maximum(lengths - window + 1, 0).sum())
+    shares = 1 << (runs_of_all // _RUNS_AT_ONCE).bit_length()
     for share in range(shares):
-        hashes, places, offset = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0
-        for batch in batches:
-            hashed, begins = _run_hashes(batch, window)
-            mine = np.flatnonzero(hashed % np.uint64(shares) == share)
-            hashes.append(hashed[mine])
-            places.append(begins[mine] + offset)
-            offset += len(batch.codes)
-        pairs = np.concatenate(places)[_repeated(np.concatenate(hashes))]
+        hashes, places = _runs_of_share(batches, window, share, shares, runs_of_all)
+        pairs = places[_repeated(hashes)]
         rows = np.searchsorted(ends, pairs, side="right")
         links.append(np.column_stack([pairs[:, 0], rows])[rows[:, 0] != rows[:, 1]])
+        del hashes, places  # before those of the next share
+    del batches
     found = np.concatenate(links)
     found = found[np.lexsort((found[:, 0], found[:, 1]))][:, 1:]
     changes = np.ones(len(found), dtype=bool)
@@ -105,7 +103,7 @@ def linked_groups(keys_of_rows: Iterable[Iterable[str]]) -> np.ndarray:
 
 def _joined(rows: int, links: Iterable[Sequence[int]]) -> np.ndarray:
     """Group number of each row, dense from 0, after joining the groups of each pair in turn."""
-    parent = list(range(rows))
+    parent = array("q", range(rows))  # a list would hold as many objects
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -115,13 +113,13 @@ def _joined(rows: int, links: Iterable[Sequence[int]]) -> np.ndarray:
 
     for i, j in links:
         parent[root(i)] = root(j)
-    return np.unique([root(i) for i in range(rows)], return_inverse=True)[1]
+    return np.unique(np.fromiter(map(root, range(rows)), np.int64, rows), return_inverse=True)[1]
 
 
 # --- many texts at once -------------------------------------------------------------------------------
 
 _TEXTS_AT_ONCE = 5_000
-_RUNS_AT_ONCE = 1 << 23
+_RUNS_AT_ONCE = 1 << 22
 _UNKNOWN, _NOTHING, _SPECIAL = 0xFFFF_FFFF, 0xFFFF_FFFE, 0xFFFF_FFFD
 _FACTOR = np.uint64(0x9E37_79B9_7F4A_7C15)
 _NORMALISED = np.full(0x11_0000, _UNKNOWN, dtype=np.uint32)
@@ -215,29 +213,53 @@ def _text_hashes(batch: _Batch) -> np.ndarray:
     return hashes
 
 
+def _runs_of_share(
+    batches: Sequence[_Batch], window: int, share: int, shares: int, runs_of_all: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The hashes of those runs whose hash ends in the bits of ``share``, and where each run begins among all texts."""
+    room = min(
+        runs_of_all, runs_of_all // shares + runs_of_all // (2 * shares) + 1
+    )  # hashes of one run may be many
+    characters = sum(len(batch.codes) for batch in batches)
+    hashes = np.empty(room, np.uint64)
+    places = np.empty(room, np.uint32 if characters < 1 << 32 else np.int64)
+    count = offset = 0
+    for batch in batches:
+        hashed, inside = _run_hashes(batch, window)
+        begins = np.flatnonzero(inside & (hashed & np.uint64(shares - 1) == share))
+        hashed = hashed[begins]
+        if count + len(hashed) > len(hashes):
+            hashes, places = (np.resize(array, 2 * (count + len(hashed))) for array in (hashes, places))
+        hashes[count : count + len(hashed)] = hashed
+        places[count : count + len(hashed)] = begins + offset
+        count += len(hashed)
+        offset += len(batch.codes)
+    return hashes[:count], places[:count]
+
+
 def _run_hashes(batch: _Batch, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """The hash of every run of ``window`` characters within a text, and where it begins.
+    """The hash of every run of ``window`` characters, and whether it lies within one text.
 
     Runs of 2, 4, 8, … characters are put together from two of half the length.
     """
-    begins = np.arange(len(batch.codes))
-    inside = begins + window <= np.repeat(batch.lengths.cumsum(), batch.lengths)
-    if not inside.any():
-        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    if len(batch.codes) < window:
+        return np.zeros(0, np.uint64), np.zeros(0, bool)
     power, size, factor = _mixed(batch.codes), 1, _FACTOR  # runs of `size`, factor to the power of `size`
     hashes, width = np.zeros(len(power) + 1, np.uint64), 0
     while True:
         if window & size:
-            left = len(power) - width
-            hashes = hashes[:left] * factor + power[width:]
+            hashes = hashes[: len(power) - width] * factor + power[width:] if width else power
             width += size
         if 2 * size > window:
             break
         power = power[:-size] * factor + power[size:]
         with np.errstate(over="ignore"):  # modulo 2 ** 64, as everything here
             size, factor = 2 * size, factor * factor
-    places = np.flatnonzero(inside)
-    return hashes[places], places
+    inside = np.ones(len(hashes), dtype=bool)
+    for end in range(1, window):  # runs that begin so close to the end of a text reach into the next
+        crossing = batch.lengths.cumsum() - end
+        inside[crossing[(crossing >= 0) & (crossing < len(inside))]] = False
+    return hashes, inside
 
 
 def _repeated(hashes: np.ndarray) -> np.ndarray:
@@ -249,7 +271,10 @@ def _repeated(hashes: np.ndarray) -> np.ndarray:
     ordered = np.sort(hashes)
     several = np.zeros(1 << 22, dtype=bool)  # by the first bits
     several[ordered[1:][ordered[1:] == ordered[:-1]] >> np.uint64(42)] = True
-    places = np.flatnonzero(several[hashes >> np.uint64(42)])
+    del ordered
+    blocks = range(0, len(hashes), 1 << 18)
+    often = [np.flatnonzero(several[hashes[i : i + (1 << 18)] >> np.uint64(42)]) + i for i in blocks]
+    places = np.concatenate([np.zeros(0, np.int64), *often])
     order = places[np.argsort(hashes[places], kind="stable")]
     new = np.ones(len(order), dtype=bool)
     new[1:] = hashes[order[1:]] != hashes[order[:-1]]

@@ -91,10 +91,8 @@ class Table:
     def sample(self, name: str, rows: int = _ROWS_TO_JUDGE) -> list[Any]:
         """Cells spread over the whole of a column, in their order."""
         column = self.columns[name]
-        places = range(0, self.rows, max(1, math.ceil(self.rows / rows)))
-        if isinstance(column, pa.ChunkedArray):
-            return column.take(pa.array(places, pa.int64())).to_pylist()
-        return [column[i] for i in places]
+        cells = [column[i] for i in range(0, self.rows, max(1, math.ceil(self.rows / rows)))]
+        return [cell.as_py() for cell in cells] if isinstance(column, pa.ChunkedArray) else cells
 
 
 def read_table(path: Path, *, sheet: str | None = None, names: Sequence[str] = ()) -> Table:
