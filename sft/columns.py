@@ -230,7 +230,7 @@ def find_column(name: str, names: Iterable[str], where: str) -> str:
         return name
     if name.isdigit() and 1 <= int(name) <= len(names):
         return names[int(name) - 1]
-    raise DataError(f"{where}：没有列 {name}：有 {'、'.join(names)}")
+    raise DataError(f"{where}：没有列 {name}（有 {'、'.join(names)}）：换成其中一列，或改列名")
 
 
 def _several(label: str, names: Iterable[str]) -> list[str]:

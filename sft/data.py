@@ -33,9 +33,10 @@ from sft.corpora import (
     saying_text,
 )
 from sft.hub import HubError, locate
-from sft.own_data import load_own_data, read_official_splits, resolve
+from sft.own_data import load_own_data, read_official_splits
 from sft.packaged import CORPORA, Corpus, DataError, read_file
 from sft.repeats import SPLITS, WINDOW, near_duplicate_groups, normalise, runs, split_by_group
+from sft.split_files import resolve
 
 __all__ = [
     "CORPORA",

@@ -8,39 +8,31 @@ said in a :class:`DataReport`.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, List, Value, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, List, Value
 from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
 
 from sft.columns import Roles, by_role, choose_columns, choose_text, find_column, shown
+from sft.data_report import CONTRADICTORY, IN_CHINESE, REPEATED, DataReport, Dropped, FileFacts, Kind
 from sft.labels import Labels, Place, read_flags, read_labels
 from sft.packaged import DataError
 from sft.repeats import SPLITS, WINDOW, near_duplicate_groups, stratified_split, text_hashes
-from sft.tables import SUFFIXES, Column, Table, read_table
+from sft.split_files import SPLIT_WORDS, Part, read_parts, resolve
+from sft.tables import Column, Table, read_table
 
-Kind = Literal["single_label", "multi_label", "prompts", "conversations"]
-
-SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "训练", "训练集"), "train"),
-    **dict.fromkeys(("validation", "val", "valid", "dev", "验证", "验证集", "开发集"), "validation"),
-    **dict.fromkeys(("test", "testing", "测试", "测试集"), "test"),
-}
 LEAST_ROWS = 3
 """Rows of a class, one for each split; a class with fewer is dropped."""
 
-_IN_CHINESE = {"train": "训练", "validation": "验证", "test": "测试"}
-_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 _SHARES = {"test": 0.2, "validation": 0.1}
 _MOST_ROWS = {"test": 5000, "validation": 2500}
 _SPEAKERS = {
@@ -50,241 +42,18 @@ _SPEAKERS = {
 }
 
 
-# --- the report ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """One file and how it was read."""
-
-    name: str
-    format: str
-    rows: int
-    split: str | None  # None: the file is not one of the official splits
-    encoding: str | None
-    delimiter: str | None
-    header: bool | None
-    sheet: str | None
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """Rows that were left out for one reason."""
-
-    reason: str
-    rows: int
-    examples: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class DataReport:
-    """What was found in a user's data and what was made of it."""
-
-    kind: Kind
-    files: tuple[FileFacts, ...]
-    columns: Mapping[str, tuple[str, ...]]  # text, label, … -> the columns of the file
-    how: str  # by what the columns were told
-    unused: tuple[str, ...]
-    rows: int
-    kept: int
-    classes: Mapping[str, int]  # of the rows kept, in the order of the classes
-    rare_classes: Mapping[str, int]  # dropped, with the rows they had
-    lengths: Mapping[str, int]  # median, p90, max: characters of a text that is kept
-    empty: int
-    missing_labels: int
-    repeats: int
-    contradictions: int
-    dropped: tuple[Dropped, ...]
-    splits: Mapping[str, int]
-    split_origin: str
-    leaks: Mapping[str, int]  # rows of validation and test whose text stands in train, too
-    notes: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON takes them."""
-        return json.loads(json.dumps(asdict(self), ensure_ascii=False))
-
-    def lines(self) -> list[str]:
-        """The report in Chinese, for a terminal."""
-        found = [f"文件　{_file_line(file)}" for file in self.files]
-        roles = {
-            "text": "正文",
-            "label": "标签",
-            "prompt": "提问",
-            "answer": "回答",
-            "messages": "对话",
-            "split": "划分",
-        }
-        used = "，".join(f"{roles[role]} {' + '.join(names)}" for role, names in self.columns.items())
-        found.append(
-            f"列　　{used}（{self.how}）" + (f"；没用到 {'、'.join(self.unused)}" if self.unused else "")
-        )
-        left = f"留下 {self.kept:,}" if self.kept < self.rows else "全部留下"
-        found.append(f"行数　读到 {self.rows:,}，{left}")
-        for dropped in self.dropped:
-            shown = "、".join(dropped.examples) + ("…" if dropped.rows > len(dropped.examples) else "")
-            found.append(f"去掉　{dropped.rows:,} 条，{dropped.reason}：{shown}")
-        if not self.dropped and (self.repeats or self.contradictions):
-            found.append(
-                f"留意　重复 {self.repeats:,} 条，同文不同标签 {self.contradictions:,} 条，都照原样留着"
-            )
-        if self.classes:
-            kinds = "、".join(f"{name} {count:,}" for name, count in self.classes.items())
-            several = "，一条可有几类" if self.kind == "multi_label" else ""
-            found.append(f"类别　{len(self.classes)} 类{several}：{kinds}")
-        lengths = self.lengths
-        found.append(
-            f"字数　中位数 {lengths['median']:,}，九成不超过 {lengths['p90']:,}，最长 {lengths['max']:,}"
-        )
-        sizes = "，".join(f"{_IN_CHINESE[name]} {rows:,}" for name, rows in self.splits.items())
-        found.append(f"划分　{sizes}（{self.split_origin}）")
-        leaked = "，".join(f"{_IN_CHINESE[name]} {rows:,} 条" for name, rows in self.leaks.items() if rows)
-        found.append(
-            f"泄漏　{leaked}在训练集里有一样的，分数会偏高"
-            if leaked
-            else "泄漏　没有：验证和测试的正文都不在训练集里"
-        )
-        return found + [f"注意　{note}" for note in self.notes]
-
-
-def _file_line(file: FileFacts) -> str:
-    header = {True: "有表头", False: "没有表头", None: None}[file.header]
-    delimiter = file.delimiter and f"{file.delimiter}分隔"
-    sheet = file.sheet and f"工作表 {file.sheet}"
-    facts = [file.format, file.encoding, delimiter, sheet, header, f"{file.rows:,} 行"]
-    return f"{file.name}（{'，'.join(fact for fact in facts if fact)}）"
-
-
 @dataclass(frozen=True)
 class OwnData:
     """Splits that a model can be tuned on, and how they came about.
 
-    ``splits`` holds ``row`` (from 1, the header not counted) and ``file`` beside ``text`` and ``label`` (a class, or
-    for several labels a list of 0.0 and 1.0), ``prompt`` and ``answer``, or ``messages``.
+    ``splits`` holds ``row`` (from 1; a header and blank lines do not count) and ``file`` beside ``text`` and ``label``
+    (a class, or for several labels a list of 0.0 and 1.0), ``prompt`` and ``answer``, or ``messages``.
     """
 
     splits: DatasetDict
     kind: Kind
     label_names: tuple[str, ...]
     report: DataReport
-
-
-# --- files --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Part:
-    """One table and the split that its name gives it, if any."""
-
-    split: str | None
-    table: Table
-
-
-def resolve(path: str | Path) -> Path:
-    """A path as the user means it: a relative one from where she is, or from where the program was started.
-
-    A notebook runs in its own folder, and the shell that started it stands in ``PWD``.
-
-    Raises:
-        DataError: there is nothing, or something at both.
-    """
-    given = Path(path).expanduser()
-    places = [Path.cwd() / given, Path(os.environ.get("PWD", ".")) / given]
-    try:
-        found = list(dict.fromkeys(place.resolve() for place in places if place.exists()))
-    except PermissionError:
-        raise DataError(f"没有权限读 {given}：改它的权限（chmod u+rx），或复制一份到自己的文件夹") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{str(given)[:80]} 不是路径（{error}）：核对路径") from None
-    if not found:
-        tried = "、".join(dict.fromkeys(map(str, places)))
-        raise DataError(f"{given} 不存在：找过 {tried}：核对路径，或写完整的路径")
-    if len(found) > 1:
-        raise DataError(f"{given} 有两个：{found[0]} 和 {found[1]}：写完整的路径")
-    return next(place for place in places if place.exists())
-
-
-def read_parts(path: Path, *, sheet: str | None = None, names: Sequence[str] = ()) -> list[Part]:
-    """The tables of a file, or of a folder with a file for each split.
-
-    Of a folder only its own files count, not those of folders inside it nor hidden ones, and of those only files named
-    exactly ``train``, ``validation``, ``test`` (and their synonyms) or ``train-00000-of-00002``.
-
-    Raises:
-        DataError: nothing is named so, or two files claim to be the same split.
-    """
-    if not path.is_dir():
-        return [Part(None, read_table(path, sheet=sheet, names=names))]
-    if (path / "dataset_dict.json").is_file():
-        return _read_saved(path)
-    parts = []
-    for split, files in _files_of_splits(path).items():
-        for file in files:
-            asked = [
-                *names,
-                *(parts[0].table.columns if parts and parts[0].table.header is not False else ()),
-            ]
-            parts.append(Part(split, read_table(file, sheet=sheet, names=asked)))
-    return parts
-
-
-def _files_of_splits(folder: Path) -> dict[str, list[Path]]:
-    try:
-        entries = sorted(folder.iterdir())
-        files = [
-            p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-        ]
-    except PermissionError:
-        raise DataError(f"没有权限读文件夹 {folder}：改它的权限（chmod u+rx），或复制一份") from None
-    except OSError as error:
-        raise DataError(f"读不了文件夹 {folder}（{error.strerror}）：检查磁盘") from None
-    found: dict[str, dict[str, list[Path]]] = {}
-    for file in files:
-        shard = _SHARD.fullmatch(file.stem)
-        split = SPLIT_WORDS.get((shard[1] if shard else file.stem).casefold())
-        if split:
-            claim = f"{shard[1]}-*-of-{shard[3]}{file.suffix}" if shard else file.name
-            found.setdefault(split, {}).setdefault(claim, []).append(file)
-    for split, claims in found.items():
-        if len(claims) > 1:
-            raise DataError(f"{folder}：{'、'.join(claims)} 都像 {split}：只留一个，别的移走")
-        claim, shards = next(iter(claims.items()))
-        shard = _SHARD.fullmatch(shards[0].stem)
-        if shard and len(shards) != int(shard[3]):
-            raise DataError(
-                f"{folder}：{claim} 应有 {int(shard[3])} 个，只有 {len(shards)} 个：补全，或重新下载"
-            )
-    if "train" not in found:
-        inside = [p.name for p in entries if p.is_dir() and not p.name.startswith(".")]
-        have = "、".join(p.name for p in files) or "没有认识的文件"
-        hint = f"；还有文件夹 {'、'.join(inside)}，数据在里面就写到它" if inside else ""
-        raise DataError(
-            f"{folder} 里没有 train.csv 这样的文件（有：{have}{hint}）："
-            "写出其中一个文件，或改名成 train、validation、test"
-        )
-    return {
-        split: [p for claims in found[split].values() for p in claims] for split in SPLITS if split in found
-    }
-
-
-def _read_saved(folder: Path) -> list[Part]:
-    """A folder made by ``DatasetDict.save_to_disk``."""
-    try:
-        saved = load_from_disk(str(folder))
-    except Exception as error:  # the library raises dozens of kinds for a damaged folder
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-        raise DataError(f"{folder} 不是完好的 save_to_disk 文件夹（{reason}）：重新存一次") from None
-    parts = []
-    for name, dataset in saved.items():
-        split = SPLIT_WORDS.get(str(name).casefold())
-        if split is None:
-            raise DataError(f"{folder}：不认识划分 {name}：改名成 train、validation、test 再存")
-        plain = dataset.with_format(None)
-        names = {k: f.names for k, f in plain.features.items() if isinstance(f, ClassLabel)}
-        columns = {column: list(plain[column]) for column in plain.column_names}
-        table = Table(folder / str(name), columns, len(plain), "datasets", class_names=names)
-        parts.append(Part(split, table))
-    return sorted(parts, key=lambda part: SPLITS.index(part.split or "train"))
 
 
 # --- rows ---------------------------------------------------------------------------------------------
@@ -530,8 +299,8 @@ def _clean(rows: _Rows, *, official: bool, strict: bool) -> _Cleaned:
     repeated, contradictory = _repeats(rows.keys, codes, rows.split, keep)
     repeats, contradictions = int(repeated.sum()), int(contradictory.sum())
     if not official:
-        drop("正文一样，标签却不同", contradictory, "定下一个标签")
-        drop("和前面的一条重复", repeated, "只留一条")
+        drop(CONTRADICTORY, contradictory, "定下一个标签")
+        drop(REPEATED, repeated, "只留一条")
     names, rare = (labels.names, {}) if labels else ((), {})
     if labels and labels.flags is None and not official:
         names, rare = _drop_rare(labels, keep, drop)
@@ -624,7 +393,7 @@ def _assign_splits(
     part, note = _split_pool(rows, pool, strata, amounts, seed)
     split[pool] = np.array([0, *(SPLITS.index(name) for name in absent)], dtype=np.int8)[part]
     origin = f"按种子 {seed} 随机分，相近的正文放在一起，各类按比例"
-    made = "、".join(_IN_CHINESE[name] for name in absent)
+    made = "、".join(IN_CHINESE[name] for name in absent)
     return split, f"数据自带，{made}从训练中{origin}" if official else origin, note
 
 
@@ -767,9 +536,10 @@ def load_own_data(
     parts = read_parts(place, sheet=None if sheet is None else str(sheet), names=names)
     first = parts[0].table
     roles, column, rows = _understand(parts, text=text, label=label, split=split, separator=separator)
-    if column is not None and not (rows.split == 0).any():
-        raise DataError(f"{first.path.name}：列 {column} 里没有 train：改好，或换一列作 --split")
     official = bool((rows.split >= 0).any())
+    if official and not (rows.split == 0).any():
+        where = f"{first.path.name}：列 {column} 里" if column else f"{place} 里"
+        raise DataError(f"{where}没有训练的部分（train）：补上，或改好划分的名字")
     cleaned = _clean(rows, official=official, strict=strict)
     sizes = {"test": test_size, "validation": validation_size}
     assigned, origin, notes = _assign_splits(rows, cleaned, seed=seed, sizes=sizes)
@@ -778,7 +548,7 @@ def load_own_data(
     splits, kind = _build(rows, cleaned, assigned, shuffle=not official, seed=seed)
     for name, dataset in splits.items():
         if not len(dataset):
-            raise DataError(f"{first.path.name}：{_IN_CHINESE[name]}里没有一条能用的：补上正文和标签")
+            raise DataError(f"{first.path.name}：{IN_CHINESE[name]}里没有一条能用的：补上正文和标签")
     used = {name for members in roles.columns.values() for name in members} | {column}
     report = DataReport(
         kind=kind,
@@ -902,7 +672,7 @@ def _absent(labels: Labels | None, cleaned: _Cleaned, split: np.ndarray) -> Iter
             seen = {labels.names[i] for i in np.unique(labels.codes[here])}
         lacking = [word for word in cleaned.names if word not in seen]
         if lacking:
-            yield f"{_IN_CHINESE[name]}里没有类别 {'、'.join(lacking)}"
+            yield f"{IN_CHINESE[name]}里没有类别 {'、'.join(lacking)}"
 
 
 def read_texts(

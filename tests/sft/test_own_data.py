@@ -199,7 +199,7 @@ FAULTS: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
     "a pair of sentences": (
         "a.csv", delimited([(a, a[::-1], b) for a, b in NUMBERS], header="sentence1,sentence2,label"), {}, "一对句子",
     ),
-    "no such column": ("a.csv", delimited(ROWS), {"label": "星级"}, "没有列 星级：有 text、label"),
+    "no such column": ("a.csv", delimited(ROWS), {"label": "星级"}, "没有列 星级（有 text、label）"),
     "scores": (
         "a.csv", delimited([*NUMBERS[:5], ("好", "0.9"), ("坏", "0.2")]),
         {}, r"第 6 条，列 label：标签 0\.9 是小数",
