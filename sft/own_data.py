@@ -1,8 +1,8 @@
 """A user's own file or folder, read, checked, cleaned and split for fine-tuning.
 
-:mod:`sft.tables` reads the cells, :mod:`sft.columns` tells which column is what, :mod:`sft.labels` makes classes of the
-labels. Here rows that cannot be used are dropped and counted, splits are made or taken as they are, and all of it is
-said in a :class:`DataReport`.
+:mod:`sft.split_files` finds the files, :mod:`sft.tables` reads their cells, :mod:`sft.columns` tells which column is what,
+:mod:`sft.labels` makes classes of the labels. Here rows that cannot be used are dropped and counted, splits are made or
+taken as they are, and all of it is said in a :class:`sft.data_report.DataReport`.
 """
 
 from __future__ import annotations
@@ -76,13 +76,17 @@ class _Rows:
 
     @cached_property
     def keys(self) -> np.ndarray:
-        """A number for each row, the same for rows that repeat each other; dense from 0."""
+        """A number for each row, the same for rows that repeat each other; dense from 0 in the order of the rows.
+
+        The hashes themselves differ from one process to the next, and no split may depend on them.
+        """
         texts = _spoken_texts(self.data)
         if self.labels is not None:
             hashes = text_hashes(texts)
         else:
             hashes = np.fromiter((hash(text.strip()) for text in texts), dtype=np.int64, count=len(self.row))
-        return np.unique(hashes, return_inverse=True)[1]
+        _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[number]
 
 
 def _spoken_texts(data: pa.Table) -> Iterator[str]:

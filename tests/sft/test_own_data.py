@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from sft.own_data import DataReport, OwnData, load_own_data, read_texts
+from sft.data_report import DataReport
+from sft.labels import Labels
+from sft.own_data import OwnData, _Rows, load_own_data, read_texts
 from sft.packaged import DataError
 from sft.repeats import SPLITS, near_duplicate_groups
 
@@ -492,6 +494,15 @@ def test_the_split_is_seeded_stratified_and_never_empty(tmp_path: Path):
         "validation": 25,
         "test": 30,
     }
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_rows_are_numbered_in_their_order_whatever_their_hashes(labelled: bool):
+    texts = ["乙", "！！", "甲", "乙", "？", "！！"]
+    labels = Labels(("0",), np.zeros(6, dtype=int), None) if labelled else None
+    place = np.zeros(6, dtype=int)
+    rows = _Rows(pa.table({"text": texts}), labels, place, place, place, ("a.csv",))
+    assert rows.keys.tolist() == [0, 1, 2, 0, 3, 1]
 
 
 @pytest.mark.parametrize("rows", [6, 9, 20])
