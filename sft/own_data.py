@@ -1,8 +1,8 @@
 """A user's own file or folder, read, checked, cleaned and split for fine-tuning.
 
-:mod:`sft.split_files` finds the files, :mod:`sft.tables` reads their cells, :mod:`sft.columns` tells which column is what,
-:mod:`sft.labels` makes classes of the labels. Here rows that cannot be used are dropped and counted, splits are made or
-taken as they are, and all of it is said in a :class:`sft.data_report.DataReport`.
+The files are found by :mod:`sft.split_files` and their cells read by :mod:`sft.tables`; :mod:`sft.columns` tells which
+column is what, and :mod:`sft.labels` makes classes of the labels. Here rows that cannot be used are dropped and
+counted, splits are made or taken as they are, and all of it is said in a :class:`sft.data_report.DataReport`.
 """
 
 from __future__ import annotations
