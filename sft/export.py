@@ -12,6 +12,11 @@ bits overflow the sixteen that hold their sum, and a file may be served by anoth
 
 from __future__ import annotations
 
+from sft.commands import CommandError, expect_interrupts, one_line_errors
+
+if __name__ == "__main__":
+    expect_interrupts()
+
 import csv
 import json
 import logging
@@ -23,11 +28,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
-
-from sft.commands import CommandError, expect_interrupts, one_line_errors
-
-if __name__ == "__main__":
-    expect_interrupts()
 
 import numpy as np
 import torch

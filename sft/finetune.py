@@ -10,6 +10,11 @@ stop, to the same result.
 
 from __future__ import annotations
 
+from sft.commands import CommandError, expect_interrupts, one_line_errors
+
+if __name__ == "__main__":
+    expect_interrupts()
+
 import json
 import shutil
 import time
@@ -17,11 +22,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
-
-from sft.commands import CommandError, expect_interrupts, one_line_errors
-
-if __name__ == "__main__":
-    expect_interrupts()
 
 import numpy as np
 import torch

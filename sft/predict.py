@@ -9,6 +9,11 @@ A table keeps its rows in their order and its columns; ``prediction`` and ``prob
 
 from __future__ import annotations
 
+from sft.commands import CommandError, expect_interrupts, one_line_errors
+
+if __name__ == "__main__":
+    expect_interrupts()
+
 import json
 import math
 import re
@@ -17,11 +22,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-
-from sft.commands import CommandError, expect_interrupts, one_line_errors
-
-if __name__ == "__main__":
-    expect_interrupts()
 
 import numpy as np
 import torch

@@ -12,6 +12,11 @@ whatever has come in meanwhile, so that many small requests cost little more tha
 
 from __future__ import annotations
 
+from sft.commands import CommandError, expect_interrupts, one_line_errors
+
+if __name__ == "__main__":
+    expect_interrupts()
+
 import json
 import queue
 import socket
@@ -24,11 +29,6 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated, Any
-
-from sft.commands import CommandError, expect_interrupts, one_line_errors
-
-if __name__ == "__main__":
-    expect_interrupts()
 
 import typer
 

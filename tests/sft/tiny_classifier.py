@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from sft.spreadsheet import write_csv
 from sft.tokenization import build_char_tokenizer
@@ -25,14 +26,8 @@ def write_classifier(
     tokenizer = build_char_tokenizer(list(TEXTS))
     tokenizer.model_max_length = 32
     model = BertForSequenceClassification(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=64,
-            initializer_range=0.3,
+        tiny_config(
+            len(tokenizer),
             id2label=dict(enumerate(labels)),
             label2id={name: i for i, name in enumerate(labels)},
             problem_type="multi_label_classification" if several else "single_label_classification",
@@ -47,3 +42,20 @@ def write_classifier(
     with (folder / "predictions.csv").open("w", encoding="utf-8-sig", newline="") as file:
         write_csv(file, ("split", "text"), [("test", text) for text in TEXTS])
     return folder
+
+
+def write_encoder(folder: Path, texts: Sequence[str]) -> Path:
+    """Save an encoder to fine-tune, which knows the characters of these texts."""
+    torch.manual_seed(2)
+    tokenizer = build_char_tokenizer(list(texts))
+    BertModel(tiny_config(len(tokenizer))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_config(vocab_size: int, **more) -> BertConfig:
+    """One layer, 32 wide."""
+    return BertConfig(
+        vocab_size=vocab_size, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, initializer_range=0.3, **more,
+    )  # fmt: skip
