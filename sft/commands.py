@@ -94,4 +94,5 @@ def _is_full_disk(error: Exception, text: str) -> bool:
     """Whether a write failed for want of room; torch and safetensors do not raise OSError for it."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return "PytorchStreamWriter failed writing" in text or "No space left on device" in text
+    told = ("PytorchStreamWriter failed", "unexpected pos", "No space left on device", "File too large")
+    return any(words in text for words in told)
