@@ -6,8 +6,10 @@ writes ``FOLDER/onnx/model.onnx`` and ``FOLDER/onnx/model_int8.onnx`` (names tha
 ONNX must give the same answers as PyTorch; 8 bits may change at most 1 % of them, or are refused. What was checked, and
 how long one text takes on one thread, is printed and kept in ``FOLDER/onnx/export.json``.
 
-8-bit weights are a scale for each column and seven of the eight bits: on processors without VNNI two products of eight
-bits overflow the sixteen that hold their sum, and a file may be served by another machine than wrote it.
+8-bit weights have a scale for each column and use seven of the eight bits: on processors without VNNI two products of
+eight bits overflow the sixteen that hold their sum, and a file may be served by another machine than wrote it. The
+second layer of each feed-forward block stays in float32: what it reads has passed the activation and holds few large
+values among many small ones, which one scale fits badly.
 """
 
 from __future__ import annotations
@@ -159,12 +161,26 @@ class _Logits(nn.Module):
 
 def write_int8(source: Path, file: Path) -> None:
     """Weights in 8 bits, activations quantised as they come (Jacob et al. 2018, arXiv:1712.05877)."""
-    deploy_package("onnxruntime")
+    onnx = deploy_package("onnx")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    graph = onnx.load(source, load_external_data=False).graph
+    weights = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    narrowing = [
+        node.name
+        for node in graph.node
+        if node.op_type == "MatMul" and (shape := weights.get(node.input[1])) and shape[0] > shape[1]
+    ]
     partial = file.with_name(file.name + ".partial")
     with _quiet():
-        quantize_dynamic(source, partial, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+        quantize_dynamic(
+            source,
+            partial,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            nodes_to_exclude=narrowing,
+        )
     partial.replace(file)
 
 
