@@ -96,9 +96,10 @@ def export(
     backends = ["onnx", "int8"] if int8 else ["onnx"]
     agreement = {}
     place = (folder / ONNX_FILES["onnx"]).parent
-    for file in place.glob("*"):  # of an earlier export: nothing unchecked is to stay beside the new one
-        file.unlink()
     place.mkdir(exist_ok=True)
+    described = place / "export.json"
+    for file in (described, *(folder / path for path in ONNX_FILES.values())):
+        file.unlink(missing_ok=True)  # of an earlier export: nothing unchecked is to stay beside the new one
     for backend in backends:
         file = folder / ONNX_FILES[backend]
         try:
@@ -119,9 +120,7 @@ def export(
         measure_milliseconds(folder, backends, texts),
         {backend: (folder / path).stat().st_size / 1e6 for backend, path in files.items()},
     )
-    (place / "export.json").write_text(
-        json.dumps(asdict(done), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
+    described.write_text(json.dumps(asdict(done), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return done
 
 

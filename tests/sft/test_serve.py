@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +16,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tiny_classifier import TEXTS, write_classifier
 
 from sft import serve
 from sft.commands import CommandError
-from sft.predict import Prediction
+from sft.predict import Classifier, Prediction
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Counting:
@@ -246,3 +253,20 @@ def test_a_silent_client_does_not_keep_others_waiting(running):
 def test_a_port_that_is_taken_is_one_line(running):
     with pytest.raises(CommandError, match="换一个 --port"):
         serve.start_server(Counting(), "127.0.0.1", running.port)
+
+
+@pytest.mark.slow
+def test_the_command_serves_a_folder_and_stops_without_a_traceback(tmp_path):
+    folder = write_classifier(tmp_path / "m")
+    command = [sys.executable, "-m", "sft.serve", str(folder), "--port", "0", "--device", "cpu"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        port = int(re.search(r"127\.0\.0\.1:(\d+)/", process.stdout.readline())[1])
+        status, answer = predict(SimpleNamespace(port=port), {"texts": list(TEXTS)})
+        assert status == 200
+        expected = Classifier(folder).predict(TEXTS)
+        assert [one["label"] for one in answer["predictions"]] == [one.label for one in expected]
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 130 and told == "\nserve: 已停止\n"
