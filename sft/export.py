@@ -111,7 +111,8 @@ def export(
             agreement[backend] = agree(expected, found.probabilities(texts), reference.several)
             _refuse_changes(backend, agreement[backend], allow_changes)
         except BaseException:
-            file.unlink(missing_ok=True)
+            for left in (file, file.with_name(file.name + ".partial")):
+                left.unlink(missing_ok=True)
             raise
     files = {backend: ONNX_FILES[backend] for backend in backends}
     done = Exported(
