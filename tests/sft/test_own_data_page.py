@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import typer
-from sft.recipes import choose_recipe
 
 from sft import export, finetune, predict, serve
+from sft.recipes import choose_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "chapters" / "own-data.md").read_text(encoding="utf-8")
