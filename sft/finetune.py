@@ -93,7 +93,7 @@ def finetune(
         text, label, split, sheet, separator, strict, test_size, validation_size: as
             :func:`sft.own_data.load_own_data`.
         method: ``"full"``, ``"frozen"`` (the output layer alone) or ``"lora"``.
-        epochs, lr: None lets :func:`sft.recipes.choose_recipe` choose by the number of rows.
+        epochs, lr: None lets :func:`sft.recipes.choose_recipe` choose by the amount of data.
         class_weights: rare classes weigh as much as frequent ones.
         license: of the finished model, for its card.
         progress: say what happens; False is silent.
@@ -375,8 +375,8 @@ def main(
     ] = None,
     model: Annotated[str, typer.Option(help="mini-bert-zh、hub 上的名字，或一个模型文件夹")] = "mini-bert-zh",
     method: Annotated[str, typer.Option(help="full、frozen（只学输出层）或 lora")] = "full",
-    epochs: Annotated[int | None, typer.Option(min=1, help="轮数，不写则按行数选")] = None,
-    lr: Annotated[float | None, typer.Option(min=0.0, help="学习率，不写则按行数选")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="轮数，不写则按数据的多少选")] = None,
+    lr: Annotated[float | None, typer.Option(min=0.0, help="学习率，不写则按数据的多少选")] = None,
     class_weights: Annotated[bool, typer.Option("--class-weights", help="让少的类与多的类一样重")] = False,
     seed: Annotated[int, typer.Option(min=0, help="切分和训练的种子")] = 0,
     device: Annotated[str, typer.Option(help="auto、cpu、cuda 或 mps")] = "auto",
