@@ -79,7 +79,7 @@ def export(
     """Write ``onnx/`` in the folder, checked against PyTorch.
 
     Args:
-        texts: to check on; None takes the folder's own test rows.
+        texts: to check on; None takes the folder's own rows that were not trained on.
         allow_changes: keep 8 bits even if they change more than 1 % of the answers.
 
     Raises:
@@ -87,7 +87,7 @@ def export(
     """
     folder = Path(folder)
     reference = Classifier(folder)
-    texts = list(texts) if texts is not None else own_test_texts(folder)
+    texts = list(texts) if texts is not None else held_out_texts(folder)
     if not texts:
         raise CommandError("没有文字可供核对：用 --data 给一个有文字的表格")
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -206,13 +206,14 @@ def _refuse_changes(backend: str, found: Agreement, allow_changes: bool) -> None
         )
 
 
-def own_test_texts(folder: Path) -> list[str]:
-    """The texts of the test rows in ``predictions.csv``, as they were before formulas were escaped."""
+def held_out_texts(folder: Path) -> list[str]:
+    """Texts of ``predictions.csv`` that were not trained on, as they were before formulas were escaped."""
     file = folder / "predictions.csv"
     if not file.is_file():
         raise CommandError(f"{folder} 里没有 predictions.csv：用 --data 给一个有文字的表格来核对")
     with file.open(encoding="utf-8-sig", newline="") as table:
-        return [unescape_formula(row["text"]) for row in csv.DictReader(table) if row.get("split") == "test"]
+        held_out = [row for row in csv.DictReader(table) if row.get("split") in ("validation", "test")]
+    return [unescape_formula(row["text"]) for row in held_out]
 
 
 def measure_milliseconds(folder: Path, backends: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
@@ -254,7 +255,9 @@ def main(
     folder: Annotated[Path, typer.Argument(help="模型文件夹，sft.finetune 的 --out")],
     onnx: Annotated[bool, typer.Option("--onnx", help="导出成 ONNX（float32）")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="再压成 8 比特")] = False,
-    data: Annotated[str | None, typer.Option(help="用哪个表格核对，不写则用训练时留下的测试集")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="用哪个表格核对，不写则用训练时留下的验证集和测试集")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="表格里哪一列是文字")] = None,
     allow_changes: Annotated[bool, typer.Option("--allow-changes", help="int8 改变的答案再多也留下")] = False,
 ) -> None:

@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime", reason="pip install -c constraints.txt onnx o
 
 from sft import export as module
 from sft.commands import CommandError
-from sft.export import Agreement, agree, export, own_test_texts
+from sft.export import Agreement, agree, export, held_out_texts
 from sft.predict import Classifier
 
 pytestmark = pytest.mark.slow
@@ -96,9 +96,9 @@ def test_answers_are_compared_by_label_or_by_every_label():
     assert agree(a, b, several=True).changed == 2
 
 
-def test_the_texts_to_check_on_are_the_test_rows_as_they_were(tmp_path):
+def test_the_texts_to_check_on_are_the_rows_not_trained_on_as_they_were(tmp_path):
     folder = write_classifier(tmp_path / "m")
-    assert own_test_texts(folder) == list(TEXTS)
+    assert held_out_texts(folder) == list(TEXTS)
     with pytest.raises(CommandError, match="没有文字可供核对"):
         export(folder, texts=[])
     (folder / "predictions.csv").unlink()
