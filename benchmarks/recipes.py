@@ -44,7 +44,7 @@ from sft.recipes import (
 from sft.repeats import near_duplicate_groups, normalise
 from sft.runs import machine
 
-TEST_ROWS = 2000
+TEST_ROWS = 1000
 BASELINES = ("tfidf", "frozen")
 
 
@@ -206,7 +206,7 @@ def measure(rows: Draw, method: str, seed: int, precision: str) -> dict[str, Any
         probabilities = model.predict_probabilities(texts)
     else:
         probabilities = predict_probabilities(
-            tuned.model, tuned.tokenizer, texts, max_length=recipe.max_length, precision=precision
+            tuned.model, tuned.tokenizer, texts, max_length=tuned.recipe.max_length, precision=precision
         )
     correct = is_right(probabilities, rows.test["label"][:])
     return {

@@ -103,14 +103,18 @@ def choose_recipe(
         raise ValueError(
             f"{num_train} training rows, {num_classes} classes, {len(lengths)} lengths: nothing to learn"
         )
-    epochs = 0 if method == "frozen" else max(2, min(10, round(4000 / num_train)))
+    max_length = choose_max_length(lengths)
+    tokens = num_train * float(np.minimum(np.asarray(lengths) + 2, max_length).mean())  # of one epoch
+    epochs = (
+        0 if method == "frozen" else max(1 if num_train > 20_000 else 2, min(10, round(240_000 / tokens)))
+    )
     lr = 1e-3 if method == "lora" else 2e-4
     return Recipe(
         num_epochs=epochs,
         lr=lr,
         head_lr=lr,
         batch_size=16,
-        max_length=choose_max_length(lengths),
+        max_length=max_length,
         method=method,
         seed=seed,
     )
@@ -183,7 +187,7 @@ class Tuned:
     history: tuple[Epoch, ...]  # from epoch 1 on
     start: Epoch
     kept_epoch: int  # whose weights the model has; 0: training made nothing better
-    recipe: Recipe
+    recipe: Recipe  # its max_length no longer than the model reads
     stopped_early: bool
 
 
@@ -232,6 +236,8 @@ def tune(
         **_attention(device),
     ).to(device)
     set_dropout(network, recipe.dropout)
+    most = getattr(network.config, "max_position_embeddings", recipe.max_length)
+    recipe = replace(recipe, max_length=min(recipe.max_length, most, tokenizer.model_max_length))
     rows = _encode(train, tokenizer, recipe.max_length)
     held_out = _encode(validation, tokenizer, recipe.max_length) if validation else None
     pad, labels = tokenizer.pad_token_id or 0, np.asarray(rows.labels)

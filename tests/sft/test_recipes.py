@@ -219,6 +219,13 @@ def test_any_loader_gives_the_same_predictions(folder, splits, tmp_path):
     assert loaded.config.hidden_dropout_prob == 0.1  # training went without, the next one shall not unasked
 
 
+def test_no_window_is_longer_than_the_model(folder):
+    train = rows(12).map(lambda row: {"text": row["text"] * 60})
+    recipe = replace(RECIPE, num_epochs=1, max_length=200)
+    tuned = tune({"train": train}, NAMES, model=str(folder), recipe=recipe, **FAST)
+    assert tuned.recipe == replace(recipe, max_length=64)
+
+
 def test_several_labels_to_a_text(folder, tmp_path):
     data = DatasetDict(train=several(48), validation=several(24, seed=1))
     recipe = replace(RECIPE, num_epochs=8)
