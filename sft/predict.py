@@ -238,7 +238,9 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip()
 
 
-def read_source(source: str, text: str | None) -> tuple[dict[str, list[Any]], str] | str:
+def read_source(
+    source: str, text: str | None, sheet: str | None = None
+) -> tuple[dict[str, list[Any]], str] | str:
     """Columns and the name of the text column; a plain string where ``source`` is a sentence.
 
     Raises:
@@ -253,7 +255,7 @@ def read_source(source: str, text: str | None) -> tuple[dict[str, list[Any]], st
             ) from None
         return {"text": lines}, "text"
     if _exists(source):
-        return read_texts(Path(source), text=text)
+        return read_texts(Path(source), text=text, sheet=sheet)
     if _TABLE.search(source):
         raise CommandError(f"没有文件 {source}：核对文件名（要给一句话打分，就别以 .csv 之类结尾）")
     if not source.strip():
@@ -272,6 +274,7 @@ def main(
     folder: Annotated[Path, typer.Argument(help="模型文件夹，sft.finetune 的 --out")],
     source: Annotated[str, typer.Argument(help="一个表格、一句话，或 - 表示从标准输入逐行读")],
     text: Annotated[str | None, typer.Option(help="哪一列是文字")] = None,
+    sheet: Annotated[str | None, typer.Option(help="XLSX 里的哪一张表")] = None,
     out: Annotated[Path | None, typer.Option(help="结果写到哪个 .csv，不写则打印")] = None,
     backend: Annotated[str, typer.Option(help="torch、onnx 或 int8（先用 sft.export 导出）")] = "torch",
     device: Annotated[str, typer.Option(help="auto、cpu、cuda 或 mps")] = "auto",
@@ -281,7 +284,7 @@ def main(
         check_choice("--backend", backend, ("torch", *ONNX_FILES))
         if out and out.suffix.lower() != ".csv":
             raise CommandError(f"--out {out}：只会写 .csv")
-        found = read_source(source, text)
+        found = read_source(source, text, sheet)
         if out and _exists(source) and _exists(str(out)) and out.samefile(source):
             raise CommandError(f"--out {out} 就是要读的文件：换一个名字，免得盖掉它")
         classifier = Classifier(folder, backend=backend, device=device)

@@ -11,6 +11,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import openpyxl
 import pytest
 from tiny_classifier import TEXTS, write_classifier
 from transformers import pipeline
@@ -25,8 +26,8 @@ def folder(tmp_path_factory):
     return write_classifier(tmp_path_factory.mktemp("model") / "tiny")
 
 
-def call(*args, out=None) -> None:
-    options = {"text": None, "backend": "torch", "device": "cpu"} | {"out": out}
+def call(*args, out=None, sheet=None) -> None:
+    options = {"text": None, "backend": "torch", "device": "cpu"} | {"out": out, "sheet": sheet}
     predict.main(*args, **options)
 
 
@@ -167,3 +168,14 @@ def test_the_command_runs_from_a_shell(folder):
     one = Classifier(folder).predict(["早餐不错"])[0]
     assert done.stdout.startswith(one.label)
     assert json.loads((folder / "config.json").read_text())["id2label"]["1"] == "好评"
+
+
+def test_the_sheet_of_a_workbook_is_the_one_asked_for(folder, tmp_path, capsys):
+    book = openpyxl.Workbook()
+    book.active.append(["备注"])
+    reviews = book.create_sheet("评论")
+    for cell in ("text", *TEXTS[:2]):
+        reviews.append([cell])
+    book.save(tmp_path / "两张.xlsx")
+    call(folder, str(tmp_path / "两张.xlsx"), sheet="评论")
+    assert [row["text"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == list(TEXTS[:2])
