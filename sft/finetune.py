@@ -1,4 +1,4 @@
-"""Fine-tune a classifier on a file of one's own, in one command.
+"""Fine-tune a classifier, or a language model, on a file of one's own, in one command.
 
     python -m sft.finetune reviews.csv --out my-model
 
@@ -6,6 +6,9 @@ reads the file and says what it found (:mod:`sft.own_data`), fits the TF-IDF bas
 (:mod:`sft.recipes`), compares the two on the test rows, and leaves a folder (:mod:`sft.model_folder`). The folder
 appears all at once; until then everything lies in ``my-model.partial``, from which the same command goes on after a
 stop, to the same result.
+
+Prompts with answers, or conversations, tune a language model by chapter 6.2's loop (:func:`sft.chat.tune_chat`) in
+one go: that loop keeps no checkpoints, and after a stop it begins again.
 """
 
 from __future__ import annotations
@@ -27,11 +30,20 @@ import numpy as np
 import torch
 import typer
 from datasets import Dataset, DatasetDict
+from transformers import AutoTokenizer
 
+from sft.chat import encode_conversation, set_training_template, tune_chat
 from sft.data import fingerprint
 from sft.hub import locate_model
 from sft.metrics.significance import PairedComparison
-from sft.model_folder import Findings, PredictedRows, read_training, write_folder
+from sft.model_folder import (
+    ChatFindings,
+    Findings,
+    PredictedRows,
+    read_training,
+    write_chat_folder,
+    write_folder,
+)
 from sft.own_data import OwnData, load_own_data
 from sft.predict import check_choice
 from sft.prelude import prepare
@@ -51,6 +63,9 @@ from sft.recipes import (
 from sft.runs import machine
 from sft.scores import Score, score, score_labels
 
+CHAT_ROWS, CHAT_LR, CHAT_PLAIN = 1600, 1e-3, 0.3
+"""Conversations read in all, epoch after epoch; learning rate and share of plain text: those of chapter 6.2."""
+
 LISTED = 20_000
 """Training rows that ``predictions.csv`` lists; of more, only those of validation and test."""
 
@@ -65,6 +80,16 @@ class Result:
     comparison: Comparison
 
 
+@dataclass(frozen=True)
+class ChatResult:
+    """What :func:`finetune` found of a language model: nats a token of the answers held out, bits a character."""
+
+    folder: Path
+    loss_before: float
+    loss_after: float
+    forgetting: float
+
+
 def finetune(
     path: str | Path,
     out: str | Path,
@@ -77,7 +102,7 @@ def finetune(
     strict: bool = False,
     test_size: float | None = None,
     validation_size: float | None = None,
-    model: str = "mini-bert-zh",
+    model: str | None = None,
     method: str = "full",
     epochs: int | None = None,
     lr: float | None = None,
@@ -86,10 +111,12 @@ def finetune(
     device: str = "auto",
     license: str | None = None,
     progress: bool = True,
-) -> Result:
+) -> Result | ChatResult:
     """Fine-tune ``model`` on the table ``path`` and leave the folder ``out``.
 
     Args:
+        model: as :func:`sft.hub.locate_model` takes it; None is the book's own, mini-bert-zh for labels and
+            mini-gpt-zh for prompts and conversations.
         text, label, split, sheet, separator, strict, test_size, validation_size: as
             :func:`sft.own_data.load_own_data`.
         method: ``"full"``, ``"frozen"`` (the output layer alone) or ``"lora"``.
@@ -112,8 +139,10 @@ def finetune(
         test_size=_rows_or_share(test_size), validation_size=_rows_or_share(validation_size),
     )  # fmt: skip
     say("\n".join(data.report.lines()))
-    if data.kind not in TRAINERS:
-        raise CommandError(_LATER[data.kind])
+    talks = data.kind in ("prompts", "conversations")
+    if talks and (method != "full" or class_weights):
+        raise CommandError("一问一答和对话只会全量微调：去掉 --method 和 --class-weights")
+    model = model or ("mini-gpt-zh" if talks else "mini-bert-zh")
     decides = {
         "data": _fingerprint(data.splits),
         "labels": list(data.label_names),
@@ -132,8 +161,13 @@ def finetune(
     run = Run(
         data, decides, out.resolve().name, work / "checkpoint.pt", place, license or "unknown", progress
     )
-    found = TRAINERS[data.kind](run)
-    _publish(work, out, found)
+    if talks:
+        chat = tune_language_model(run)
+        _publish(work, out, lambda folder: write_chat_folder(folder, chat))
+        say(f"写好了：{out}（README.md 给人看，微调前后的回答都在里面）")
+        return ChatResult(out, chat.tuned.loss_before, chat.tuned.loss_after, chat.tuned.forgetting)
+    found = tune_classifier(run)
+    _publish(work, out, lambda folder: write_folder(folder, found))
     say(f"写好了：{out}（report.html 给人看，predictions.csv 里最可疑的行在最前面）")
     return Result(out, found.scores, found.baseline_scores, found.comparison)
 
@@ -219,16 +253,81 @@ def _predict_rows(name: str, part: Dataset, tuned: Tuned) -> PredictedRows:
     )
 
 
-TRAINERS: dict[str, Callable[..., Findings]] = {
-    "single_label": tune_classifier,
-    "multi_label": tune_classifier,
-}
-"""By kind of data; prompts and conversations join when the loop of chapter 6.2 is there."""
+def tune_language_model(run: Run) -> ChatFindings:
+    """Tune on the conversations of train, and measure on those of test; nothing is written."""
+    splits, wishes = run.data.splits, run.decides
+    talks = {name: _conversations(part) for name, part in splits.items()}
+    longest = max(sum(len(m["content"]) for m in talk) + 8 * len(talk) for talk in talks["train"])
+    recipe = {
+        "epochs": wishes["epochs"] or max(1, min(10, round(CHAT_ROWS / len(talks["train"])))),
+        "lr": wishes["lr"] or CHAT_LR,
+        "max_length": min(512, longest),
+        "plain_share": CHAT_PLAIN,
+    }
+    run.say(
+        f"配方：全量微调 {wishes['model']}，{recipe['epochs']} 轮，学习率 {recipe['lr']:g}，"
+        f"对话截到 {recipe['max_length']} 个词元，掺 {recipe['plain_share']:.0%} 的报纸防遗忘"
+    )
+    _check_conversations(run, talks, recipe["max_length"])
+    began = time.perf_counter()
+    tuned = _one_line(
+        tune_chat,
+        talks["train"],
+        talks["test"],
+        model=wishes["model"],
+        num_epochs=recipe["epochs"],
+        lr=recipe["lr"],
+        max_length=recipe["max_length"],
+        plain_share=recipe["plain_share"],
+        seed=wishes["seed"],
+        device=run.device,
+    )
+    run.say(
+        f"留出的 {len(talks['test']):,} 段对话，回答的损失 {tuned.loss_before:.3f} → {tuned.loss_after:.3f}；"
+        f"遗忘：没读过的报纸每字多用 {tuned.forgetting:+.3f} 比特"
+    )
+    for sample in tuned.samples[:3]:
+        run.say(f"  请求 {_short(sample.prompt)}｜前 {_short(sample.before)}｜后 {_short(sample.after)}")
+    return ChatFindings(
+        title=run.title,
+        base_model=wishes["model"],
+        license=run.license,
+        data_lines=tuple(run.data.report.lines()),
+        split_sizes={name: len(part) for name, part in splits.items()},
+        seconds=time.perf_counter() - began,
+        decides=wishes,
+        data=run.data.report.as_dict(),
+        machine=machine(),
+        tuned=tuned,
+        recipe=recipe,
+    )
 
-_LATER = {
-    kind: f"这是{name}，不是带标签的文字。微调 mini-gpt-zh 的循环写在第 6.2 章，它写成以前这里只会做分类"
-    for kind, name in (("prompts", "一问一答"), ("conversations", "对话"))
-}
+
+def _conversations(part: Dataset) -> list[list[dict[str, str]]]:
+    if "messages" in part.column_names:
+        return [[dict(message) for message in talk] for talk in part["messages"]]
+    return [
+        [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+        for prompt, answer in zip(part["prompt"], part["answer"], strict=True)
+    ]
+
+
+def _check_conversations(run: Run, talks: Mapping[str, list], max_length: int) -> None:
+    """Refuse what cannot be learned by the row of its file, before anything is trained."""
+    tokenizer = AutoTokenizer.from_pretrained(locate_model(run.decides["model"]))
+    set_training_template(tokenizer)
+    for name, conversations in talks.items():
+        part = run.data.splits[name]
+        for file, row, talk in zip(part["file"], part["row"], conversations, strict=True):
+            try:
+                encode_conversation(talk, tokenizer, max_length, row=row)
+            except ValueError as error:
+                raise CommandError(f"{file}：{error}") from error
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 24 else line[:24] + "…"
 
 
 def _choose_recipe(train: Dataset, num_classes: int, run: Run) -> Recipe:
@@ -272,7 +371,7 @@ def _find_device(seed: int, device: str) -> torch.device:
 
 def _fingerprint(splits: DatasetDict) -> str:
     """Of what is learnt from; where a row stood does not matter."""
-    used = {name: part.select_columns(["text", "label"]) for name, part in splits.items()}
+    used = {name: part.remove_columns(["file", "row"]) for name, part in splits.items()}
     return fingerprint(DatasetDict(used))
 
 
@@ -299,7 +398,7 @@ def _refuse_foreign(out: Path) -> None:
         raise CommandError(f"--out {out}：已经有一个同名的文件，换一个名字")
 
 
-def _finished(out: Path, decides: Mapping[str, Any]) -> Result | None:
+def _finished(out: Path, decides: Mapping[str, Any]) -> Result | ChatResult | None:
     """The result that is there already, None where the folder is still to be made.
 
     Raises:
@@ -308,6 +407,9 @@ def _finished(out: Path, decides: Mapping[str, Any]) -> Result | None:
     if (training := read_training(out)) is None:
         return None
     _refuse_other(out, training["decides"], decides)
+    if "chat" in training:
+        told = training["chat"]
+        return ChatResult(out, told["loss_before"], told["loss_after"], told["forgetting"])
     scores = [
         tuple(Score(one["name"], one["value"], tuple(one["interval"])) for one in training["scores"][who])
         for who in ("model", "tfidf")
@@ -346,11 +448,11 @@ def _refuse_other(folder: Path, there: Mapping[str, Any], decides: Mapping[str, 
         )
 
 
-def _publish(work: Path, out: Path, found: Findings) -> None:
+def _publish(work: Path, out: Path, write: Callable[[Path], None]) -> None:
     """Write the folder aside and move it to its place in one step."""
     finished = work / "folder"
     shutil.rmtree(finished, ignore_errors=True)
-    write_folder(finished, found)
+    write(finished)
     finished.replace(out)  # an empty folder of that name gives way
     shutil.rmtree(work, ignore_errors=True)
 
@@ -373,7 +475,9 @@ def main(
     validation_size: Annotated[
         float | None, typer.Option(min=0.0, help="验证集的条数，小于 1 则是比例")
     ] = None,
-    model: Annotated[str, typer.Option(help="mini-bert-zh、hub 上的名字，或一个模型文件夹")] = "mini-bert-zh",
+    model: Annotated[
+        str | None, typer.Option(help="hub 上的名字，或一个模型文件夹；不写则用书里的小模型")
+    ] = None,
     method: Annotated[str, typer.Option(help="full、frozen（只学输出层）或 lora")] = "full",
     epochs: Annotated[int | None, typer.Option(min=1, help="轮数，不写则按数据的多少选")] = None,
     lr: Annotated[float | None, typer.Option(min=0.0, help="学习率，不写则按数据的多少选")] = None,
@@ -382,7 +486,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto、cpu、cuda 或 mps")] = "auto",
     license: Annotated[str | None, typer.Option(help="模型的许可，写进模型卡片，例如 apache-2.0")] = None,
 ) -> None:
-    """用一个表格微调分类器，并与 TF-IDF 比较。中断后再执行同一条命令，从断点继续。"""
+    """用一个表格微调分类器，并与 TF-IDF 比较；一问一答或对话则微调语言模型。中断后再执行同一条命令，从断点继续。"""
     with one_line_errors("finetune", interrupted="已中断；再执行同一条命令，从断点继续"):
         finetune(
             file, out, text=text, label=label, split=split, sheet=sheet, separator=separator, strict=strict,

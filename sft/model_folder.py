@@ -31,6 +31,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from sft import plotting
+from sft.chat import Tuned as TunedChat
 from sft.predict import SEPARATOR, answer
 from sft.recipes import Comparison, Tuned
 from sft.scores import LabelScore, Score, probability_of_label
@@ -58,30 +59,18 @@ class PredictedRows:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """All that the folder tells, gathered before anything is written."""
+class About:
+    """What the folder of any tuned model tells of how it was made."""
 
     title: str
-    label_names: tuple[str, ...]
     base_model: str
     license: str
     data_lines: tuple[str, ...]
     split_sizes: Mapping[str, int]
-    tuned: Tuned
-    scores: tuple[Score, ...]
-    baseline_scores: tuple[Score, ...]
-    label_scores: tuple[LabelScore, ...]
-    comparison: Comparison
-    rows: tuple[PredictedRows, ...]  # the test rows among them
     seconds: float  # of training
     decides: Mapping[str, Any]  # what a run must agree on to be the same run
     data: Mapping[str, Any]
     machine: Mapping[str, Any]
-
-    @property
-    def several(self) -> bool:
-        """Whether a text may have several labels."""
-        return self.rows[0].labels.ndim == 2
 
     @property
     def hub_model(self) -> bool:
@@ -92,6 +81,32 @@ class Findings:
     def machine_line(self) -> str:
         """Hardware and versions in a line."""
         return "、".join(f"{name} {value}" for name, value in self.machine.items())
+
+
+@dataclass(frozen=True)
+class Findings(About):
+    """All that the folder of a classifier tells, gathered before anything is written."""
+
+    label_names: tuple[str, ...]
+    tuned: Tuned
+    scores: tuple[Score, ...]
+    baseline_scores: tuple[Score, ...]
+    label_scores: tuple[LabelScore, ...]
+    comparison: Comparison
+    rows: tuple[PredictedRows, ...]  # the test rows among them
+
+    @property
+    def several(self) -> bool:
+        """Whether a text may have several labels."""
+        return self.rows[0].labels.ndim == 2
+
+
+@dataclass(frozen=True)
+class ChatFindings(About):
+    """All that the folder of a language model tuned on conversations tells."""
+
+    tuned: TunedChat
+    recipe: Mapping[str, Any]
 
 
 def write_folder(folder: Path, found: Findings) -> None:
@@ -124,9 +139,40 @@ def write_folder(folder: Path, found: Findings) -> None:
     _write(folder / "README.md", render("card.md", found=found, names=SPLIT_NAMES))
     _write(folder / "report.html", page)
     _write(folder / "training.json", json.dumps(_as_json(found), ensure_ascii=False, indent=1) + "\n")
-    readable = (folder / "README.md").stat().st_mode
-    for file in folder.iterdir():
-        file.chmod(readable)  # safetensors' are the owner's alone, whatever the umask says
+    _same_rights(folder)
+
+
+def write_chat_folder(folder: Path, found: ChatFindings) -> None:
+    """Fill an empty folder that ``pipeline("text-generation")`` loads with its chat template.
+
+    Raises:
+        OSError, SafetensorError: no room, or no permission.
+    """
+    folder.mkdir(parents=True)
+    tuned = found.tuned
+    tuned.model.to("cpu").save_pretrained(folder)
+    tuned.tokenizer.save_pretrained(folder)
+    told = {
+        "format": FORMAT,
+        "decides": found.decides,
+        "base_model": found.base_model,
+        "license": found.license,
+        "recipe": found.recipe,
+        "seconds": round(found.seconds, 1),
+        "split_sizes": dict(found.split_sizes),
+        "step_losses": tuned.history,
+        "chat": {
+            "loss_before": tuned.loss_before,
+            "loss_after": tuned.loss_after,
+            "forgetting": tuned.forgetting,
+            "samples": [asdict(sample) for sample in tuned.samples],
+        },
+        "data": found.data,
+        "machine": found.machine,
+    }
+    _write(folder / "README.md", render("chat_card.md", found=found, names=SPLIT_NAMES))
+    _write(folder / "training.json", json.dumps(told, ensure_ascii=False, indent=1) + "\n")
+    _same_rights(folder)
 
 
 def read_training(folder: Path) -> dict[str, Any] | None:
@@ -136,6 +182,13 @@ def read_training(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+
+
+def _same_rights(folder: Path) -> None:
+    """All files may be read by whom the umask lets; safetensors' would be the owner's alone."""
+    readable = (folder / "README.md").stat().st_mode
+    for file in folder.iterdir():
+        file.chmod(readable)
 
 
 def _as_json(found: Findings) -> dict[str, Any]:

@@ -244,16 +244,40 @@ def test_several_labels_a_text(quick, tmp_path):
     assert [one.label for one in ours] == [row["prediction"] for row in listed]
 
 
-def test_prompts_are_told_from_labels_and_not_pretended(quick, tmp_path):
+@pytest.fixture
+def sums(tmp_path):
+    """Prompts with answers, in a file."""
     with (tmp_path / "p.jsonl").open("w", encoding="utf-8") as file:
-        for n in range(20):
-            file.write(
-                json.dumps({"prompt": f"{n} 加一是几？", "answer": f"是 {n + 1}。"}, ensure_ascii=False)
-                + "\n"
-            )
-    with pytest.raises(CommandError, match=r"6\.2"):
-        finetune(tmp_path / "p.jsonl", tmp_path / "m", **quick)
+        for n in range(24):
+            row = {"prompt": f"{n} 加一是几？", "answer": f"是 {n + 1}。"}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return tmp_path / "p.jsonl"
+
+
+def test_prompts_tune_a_language_model_that_pipeline_loads(sums, tmp_path, capsys):
+    result = finetune(sums, tmp_path / "m", epochs=3, device="cpu")
+    assert result.loss_after < result.loss_before
+    talk = [{"role": "user", "content": "3 加一是几？"}]
+    chat = pipeline("text-generation", model=str(result.folder), device="cpu")
+    reply = chat(talk, max_new_tokens=8, do_sample=False)[0]["generated_text"][-1]
+    assert reply["role"] == "assistant" and reply["content"].strip()
+    card = (result.folder / "README.md").read_text(encoding="utf-8")
+    assert f"{result.loss_before:.3f} | {result.loss_after:.3f}" in card and "24" in card
+    assert finetune(sums, tmp_path / "m", epochs=3, device="cpu") == result
+    assert "没有再训练" in capsys.readouterr().out
+
+
+def test_a_conversation_that_cannot_be_learned_is_named_by_its_row(sums, tmp_path):
+    with sums.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"prompt": "你好[SEP]助手：", "answer": "好。"}, ensure_ascii=False) + "\n")
+    with pytest.raises(CommandError, match=r"p\.jsonl：row 25: .*\[SEP\]"):
+        finetune(sums, tmp_path / "m", device="cpu", progress=False)
     assert not (tmp_path / "m").exists()
+
+
+def test_options_of_classifiers_are_refused_for_conversations(sums, tmp_path):
+    with pytest.raises(CommandError, match="--method"):
+        finetune(sums, tmp_path / "m", method="lora", device="cpu", progress=False)
 
 
 def test_training_loses_to_the_baseline_in_words(finished):
