@@ -393,7 +393,7 @@ def tune_chat(
     news = papers["test"]["text"][:FORGETTING_TEXTS]
 
     def measure() -> tuple[float, float, list[Reply]]:
-        bits = bits_per_character(tuned, news, tokenizer, context=512, device=device)
+        bits = bits_per_character(tuned, news, tokenizer, context=512, batch_size=4, device=device)
         return (
             held_out_loss(tuned, held_out, collate),
             bits,
