@@ -137,18 +137,27 @@ def answer_message(source: Source) -> Message:
 
 
 def make_conversations(
-    sources: Sequence[Source], rng: np.random.Generator, *, follow_up: float = 0.3
+    sources: Sequence[Source], rng: np.random.Generator, *, follow_up: float = 0.4
 ) -> list[list[Message]]:
-    """One conversation a source, worded at random; a part goes on with another source of the same kind."""
+    """One conversation a source, worded at random; a part goes on with another source.
+
+    Half of these ask for the same kind without naming it, the other half for any kind in a wording of its own.
+    """
     of_kind = {kind: [source for source in sources if source.kind == kind] for kind in PHRASINGS}
+
+    def worded(source: Source) -> list[Message]:
+        wordings = PHRASINGS[source.kind][:-1]
+        return [request_message(source, wordings[rng.integers(len(wordings))]), answer_message(source)]
+
     conversations = []
     for source in sources:
-        wordings = PHRASINGS[source.kind][:-1]
-        messages = [request_message(source, wordings[rng.integers(len(wordings))]), answer_message(source)]
+        messages = worded(source)
         if rng.random() < follow_up:
-            others = [other for other in of_kind[source.kind] if other is not source] or [source]
-            more = others[rng.integers(len(others))]
-            messages += [request_message(more, FOLLOW_UPS[more.kind]), answer_message(more)]
+            same = rng.random() < 0.5
+            others = [other for other in (of_kind[source.kind] if same else sources) if other is not source]
+            more = others[rng.integers(len(others))] if others else source
+            asked = request_message(more, FOLLOW_UPS[more.kind])
+            messages += [asked, answer_message(more)] if same else worded(more)
         conversations.append(messages)
     return conversations
 

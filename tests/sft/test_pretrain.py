@@ -27,7 +27,7 @@ from sft.pretrain import (
     tokenise,
 )
 from sft.runs import RunFolder
-from sft.tokenization import build_char_tokenizer
+from sft.tokenization import CHAT_TEMPLATE, build_char_tokenizer, with_chat
 from sft.training import set_seed
 
 ROOT = Path(__file__).parents[2]
@@ -204,6 +204,17 @@ def test_bits_per_character_counts_every_token_once(corpus):
     assert unseen > seen + 16 / 6 - 0.5
 
 
+def test_bits_per_character_knows_tokenizers_without_a_start_and_an_unknown_token(corpus):
+    """As Qwen's: nothing is left out and nothing is charged, where there is no such token."""
+    tokenizer, _ = corpus
+    set_seed(0)
+    model = build_model(SMALL, tokenizer).eval()
+    bare = with_chat(tokenizer)
+    whole = bits_per_character(model, SENTENCES[:4], bare, context=64, stride=32)
+    bare.cls_token = bare.unk_token = None
+    assert bits_per_character(model, SENTENCES[:4], bare, context=64, stride=32) > whole
+
+
 def test_the_plan_reads_each_corpus_as_often_as_asked_and_short_blocks_first(corpus):
     _, documents = corpus
     batches = plan_blocks(documents, SMALL)
@@ -258,6 +269,8 @@ def test_the_exported_model_loads_and_generates(corpus, tmp_path):
     )
     assert not info["missing_keys"] and not info["unexpected_keys"]
     again = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert again.eos_token_id == loaded.generation_config.eos_token_id == tokenizer.sep_token_id
+    assert again.chat_template == CHAT_TEMPLATE
     prompt = torch.tensor([again("我喜欢", return_attention_mask=False)["input_ids"][:-1]])
     written = loaded.generate(
         prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=8, do_sample=False
