@@ -140,16 +140,23 @@ def text_of(pdf):
 
 
 def drawn(pdf):
-    """What each page of a PDF shows: its text in lines, and which glyph of which font stands where.
+    """What each page of a PDF says: its text in lines, and which glyphs of which fonts it shows.
 
-    A font goes by its own name: the browser numbers its objects (/F25) in another order from run to run.
+    A font goes by its own name, as the browser numbers its objects (/F25) in another order from run to run; it also
+    paints boxes, and the pieces between them, in one go or several.
     """
     for page in pypdf.PdfReader(pdf).pages:
-        content = page.get_contents().get_data()
-        for name, font in page["/Resources"]["/Font"].items():
-            own_name = font.get_object().get("/BaseFont", "/Type3").rpartition("+")[2].strip("/")
-            content = re.sub(rb"%b(?= [\d.]+ Tf)" % name.encode(), b"/" + own_name.encode(), content)
-        yield page.extract_text(), content
+        fonts = {
+            name.encode(): font.get_object().get("/BaseFont", "/Type3").rpartition("+")[2].strip("/")
+            for name, font in page["/Resources"]["/Font"].items()
+        }
+        glyphs, font = set(), ""
+        for name, shown in re.findall(rb"(/\w+) [\d.]+ Tf|(<[0-9A-F]+>) Tj", page.get_contents().get_data()):
+            if name:
+                font = fonts[name]
+            else:
+                glyphs.add((font, shown))
+        yield page.extract_text(), glyphs
 
 
 def test_the_copies_are_the_same_on_machines_with_and_without_a_chinese_font(site, tmp_path, monkeypatch):
@@ -170,6 +177,7 @@ def test_the_copies_are_the_same_on_machines_with_and_without_a_chinese_font(sit
             }  # has a date
         made[machine] = list(drawn(pdf)), parts
     assert made["bare"][0] == made["Chinese"][0] and len(made["bare"][0]) > 4
+    assert all(len(glyphs) > 5 for _, glyphs in made["bare"][0])
     assert made["bare"][1] == made["Chinese"][1] and any("diagram" in name for name in made["bare"][1])
 
 
