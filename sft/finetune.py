@@ -33,6 +33,7 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer
 
 from sft.chat import encode_conversation, set_training_template, tune_chat
+from sft.columns import shown
 from sft.data import fingerprint
 from sft.hub import locate_model
 from sft.metrics.significance import PairedComparison
@@ -224,12 +225,8 @@ def tune_classifier(run: Run) -> Findings:
     run.say(f"微调，同样 {len(labels):,} 条：{scores[0]}")
     run.say(comparison.words)
     return Findings(
-        title=run.title,
+        **_about(run),
         label_names=tuple(names),
-        base_model=base,
-        license=run.license,
-        data_lines=tuple(run.data.report.lines()),
-        split_sizes={name: len(part) for name, part in splits.items()},
         tuned=tuned,
         scores=scores,
         baseline_scores=baseline_scores,
@@ -237,9 +234,6 @@ def tune_classifier(run: Run) -> Findings:
         comparison=comparison,
         rows=tuple(rows.values()),
         seconds=seconds,
-        decides=run.decides,
-        data=run.data.report.as_dict(),
-        machine=machine(),
     )
 
 
@@ -287,17 +281,12 @@ def tune_language_model(run: Run) -> ChatFindings:
         f"遗忘：没读过的报纸每字多用 {tuned.forgetting:+.3f} 比特"
     )
     for sample in tuned.samples[:3]:
-        run.say(f"  请求 {_short(sample.prompt)}｜前 {_short(sample.before)}｜后 {_short(sample.after)}")
+        run.say(
+            f"  请求 {shown(sample.prompt, 24)}｜前 {shown(sample.before, 24)}｜后 {shown(sample.after, 24)}"
+        )
     return ChatFindings(
-        title=run.title,
-        base_model=wishes["model"],
-        license=run.license,
-        data_lines=tuple(run.data.report.lines()),
-        split_sizes={name: len(part) for name, part in splits.items()},
+        **_about(run),
         seconds=time.perf_counter() - began,
-        decides=wishes,
-        data=run.data.report.as_dict(),
-        machine=machine(),
         tuned=tuned,
         recipe=recipe,
     )
@@ -325,9 +314,18 @@ def _check_conversations(run: Run, talks: Mapping[str, list], max_length: int) -
                 raise CommandError(f"{file}：{error}") from error
 
 
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 24 else line[:24] + "…"
+def _about(run: Run) -> dict[str, Any]:
+    """What the folder of either kind of model tells of its making, but for the seconds."""
+    return {
+        "title": run.title,
+        "base_model": run.decides["model"],
+        "license": run.license,
+        "data_lines": tuple(run.data.report.lines()),
+        "split_sizes": {name: len(part) for name, part in run.data.splits.items()},
+        "decides": run.decides,
+        "data": run.data.report.as_dict(),
+        "machine": machine(),
+    }
 
 
 def _choose_recipe(train: Dataset, num_classes: int, run: Run) -> Recipe:
