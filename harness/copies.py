@@ -68,6 +68,19 @@ _READY = """async () => {
   if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
   await document.fonts.ready;
 }"""
+# A busy browser has scripts, pictures and paint outstanding when the network is long idle. What is printed then differs
+# from run to run: so wait until every picture is decoded, no script is due, and the print's style has been painted.
+_SETTLED = """async () => {
+  await Promise.all([...document.images].map(one => {
+    one.loading = 'eager';
+    return one.decode().catch(() => {});
+  }));
+  await document.fonts.ready;
+  for (let i = 0; i < 2; i++) {
+    await new Promise(done => requestIdleCallback(done));
+    await new Promise(done => requestAnimationFrame(done));
+  }
+}"""
 _PRINT_STYLE = """
 * { font-variant-ligatures: none; } /* who searches for "offline" finds no ligature */
 #jb-print-docs-body, #jb-print-toc { display: none !important; }
@@ -345,6 +358,7 @@ def _visit(page: Any, address: str, sheet: Sheet) -> None:
     from playwright.sync_api import Error
 
     try:
+        page.emulate_media(media="screen")
         page.goto(f"{address}/{sheet.path}", wait_until="networkidle")
         page.evaluate(_READY)
         page.wait_for_function(_DRAWN)
@@ -352,6 +366,8 @@ def _visit(page: Any, address: str, sheet: Sheet) -> None:
             sheet.pictures[f"diagram-{number}.png"] = diagram.screenshot()
         sheet.body = page.evaluate(_EXTRACT)
         page.add_style_tag(content=_PRINT_STYLE)
+        page.emulate_media(media="print")
+        page.evaluate(_SETTLED)
         sheet.pdf = _print(
             page, f"{html.escape(sheet.title)} · {sheet.label}<span class='pageNumber'></span>"
         )

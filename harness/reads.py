@@ -214,7 +214,8 @@ def settle(folder: Path, root: Path, named: Named, *, noted: bool = True, packed
             mark = now  # the node's copy has times of its own
         if now is None and mark is not None and notes.started and mark[2] >= notes.started - CLOCK_TICK:
             continue  # made by compiled code or a command, and gone: a temporary file
-        if mark is not None and now != mark:
+        if mark is not None and now != mark and not (now and now[0] == mark[0] == 0):
+            # (nothing stands in an empty file, however often it is written: evaluate does so to its __init__.py)
             raise Unsettled(f"{_shown(name, root)} {'changed' if now else 'went'} while it ran")
         files[name] = _stamp(name) if mark is not None else []
     for name in [name for name, stamp in files.items() if stamp and _is_plain_module(name)]:

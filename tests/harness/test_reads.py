@@ -362,6 +362,20 @@ def test_a_file_that_changed_while_a_chapter_ran_keeps_it_out_of_the_cache(tmp_p
         assert "not kept for the next run: chapters/x.txt changed while it ran" in said
 
 
+def test_an_empty_file_that_is_written_empty_again_has_not_changed(tmp_path, monkeypatch):
+    again = CHANGES.replace("os.system('printf 2 > x.txt')", "os.utime('x.txt')")
+    monkeypatch.chdir(write_book(tmp_path, {"a": [again]}, packages=[]))
+    file = tmp_path / "chapters" / "x.txt"
+    file.write_text("")
+    assert main(["run", "--quiet"]) == 0
+    assert not warnings(tmp_path) and jobs_of(tmp_path)["a"] == ("completed", "")
+    assert main(["run", "--quiet"]) == 0
+    assert jobs_of(tmp_path)["a"] == ("skipped", "")
+    file.write_text("1")
+    assert main(["run", "--quiet"]) == 0
+    assert jobs_of(tmp_path)["a"] == ("completed", "1")
+
+
 def test_what_a_resumed_run_keeps_has_read_the_same(tmp_path, monkeypatch):
     fails = ["import os\nassert os.path.exists('go')"]
     monkeypatch.chdir(write_book(tmp_path, {"a": [READ], "b": [READ.replace("'x.'", "'y.'")], "c": fails}))
