@@ -1,11 +1,11 @@
 """The harness against papermill and nbmake: wall time on the same notebooks, whose outputs must be the same.
 
-Run as ``python -m benchmarks.runner [--parts heavy,cells,rerun,many] [--rounds 3] [--out FILE]``. nbmake is no part of
+Run as ``python -m benchmarks.runner [--parts heavy,cells,thousand,rerun,many] [--rounds 3] [--out FILE]``. nbmake is no part of
 this project; ``pip install --no-deps nbmake`` first, or give a folder that holds it with ``PYTHONPATH``.
 
 * ``heavy``: 12 notebooks that import torch, transformers and datasets and work one second each; nbmake and the harness
   two at a time, papermill one after another, as it has no other way.
-* ``cells``: one notebook of 80 trivial cells.
+* ``cells``: one notebook of 80 trivial cells; ``thousand``: one of 1,000, once.
 * ``rerun``: a book of 100 notebooks, run again unchanged.
 * ``many``: 1,000 tiny notebooks in one run: memory of the harness's own process, cost of a notebook early and late.
 
@@ -36,6 +36,7 @@ TARGETS = {  # ratio -> at most
     "heavy: harness / nbmake -n 2": 0.35,
     "heavy: harness / papermill": 0.2,
     "cells: harness / papermill": 0.5,
+    "thousand: harness / papermill": 0.05,
 }
 HEAVY = (
     "import torch, transformers, datasets",
@@ -142,10 +143,10 @@ def heavy(rounds: int) -> dict[str, Any]:
         return compare("heavy", tools, notebooks, rounds)
 
 
-def cells(rounds: int) -> dict[str, Any]:
+def cells(name: str, count: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        notebook = write_notebook(Path(folder) / "n.ipynb", *(f"x = {i}\nprint(x)" for i in range(80)))
-        return compare("cells", {"harness": run_harness, "papermill": run_papermill}, [notebook], rounds)
+        notebook = write_notebook(Path(folder) / "n.ipynb", *(f"x = {i}\nprint(x)" for i in range(count)))
+        return compare(name, {"harness": run_harness, "papermill": run_papermill}, [notebook], rounds)
 
 
 def rerun(rounds: int) -> dict[str, Any]:
@@ -203,13 +204,14 @@ def _seconds(iso: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default="heavy,cells,rerun,many")
+    parser.add_argument("--parts", default="heavy,cells,thousand,rerun,many")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "runner.json")
     arguments = parser.parse_args()
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "heavy": lambda: heavy(arguments.rounds),
-        "cells": lambda: cells(arguments.rounds),
+        "cells": lambda: cells("cells", 80, arguments.rounds),
+        "thousand": lambda: cells("thousand", 1000, 1),
         "rerun": lambda: rerun(arguments.rounds),
         "many": many,
     }

@@ -27,7 +27,7 @@ from harness.store import read_json, runs_dir
 UNKNOWN_MB = 1024.0  # of memory, for a job that never ran here
 MEMORY_SHARE = 0.9  # of what is free at the start
 CORES_OF_USE = 4  # to one job: a small model gains little from more
-JOBS_A_PLACE = 8  # one after another, at least, where jobs are to have fewer cores than that
+JOBS_A_PLACE = 4  # one after another, at least, where jobs are to have fewer cores than that
 HISTORY = 20  # newest runs that are looked through
 POLL = 0.5  # seconds between tries for a GPU that another run holds
 
@@ -63,9 +63,9 @@ def find_machine(
 ) -> Machine:
     """What there is for *count* jobs on *device*; what the user gave goes before what is found.
 
-    At once runs one job for every few cores; more, down to one a core, only where each place will see several jobs:
-    the last job runs alone, with the threads that it began with, and a long one then costs more than was gained. This
-    book's five chapters took 12.6 minutes two at a time on two cores, half of it the last one alone on one thread.
+    At once runs one job for every few cores; more, down to one a core, where each place will see several jobs: most
+    chapters gain little from a second thread (measured on two cores: this book's eight took 8 min 5 s two at a time
+    and 13 min 11 s one after another), but the last job runs alone with the threads that it began with.
 
     Args:
         gpus: ids with commas, or how many of those found; None takes all that this process may see.
