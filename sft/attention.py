@@ -69,8 +69,8 @@ def rotate(x: torch.Tensor, start: int = 0, base: float = 10_000.0) -> torch.Ten
 
     The pair of dimensions (2i, 2i+1) is turned by the angle p/base^(2i/d), so that the product of a query at ``p`` and
     a key at ``q`` depends on ``p − q`` alone.
-    Llama pairs dimension i with i + d/2 instead: the same after reordering the dimensions. Angles are in float32, so
-    that products differ by about 1e-6.
+    So does Meta's own program for Llama; the port in `transformers` pairs dimension i with i + d/2 instead, which is
+    the same after reordering the dimensions. Angles are in float32, so that products differ by about 1e-6.
 
     Args:
         x: (…, n, d), ``d`` even.
@@ -149,14 +149,7 @@ class CachedAttention(MultiHeadAttention):
 
     The ``cache`` of :meth:`forward` holds those of earlier calls. Attention of ``x`` to itself appends to it;
     attention to another ``y`` fills it once and then reads it.
-
-    Args:
-        rotary: turn queries and keys by their positions (:func:`rotate`); for attention of a text to itself only.
     """
-
-    def __init__(self, d_model: int, num_heads: int, rotary: bool = False) -> None:
-        super().__init__(d_model, num_heads)
-        self.rotary = rotary
 
     def forward(
         self,
@@ -169,7 +162,4 @@ class CachedAttention(MultiHeadAttention):
         if cache and y is not x:
             return self.mix(self.split(self.W_q(x)), cache["K"], cache["V"], mask)
         Q, K, V = self.project(x, y)
-        if self.rotary:
-            start = cache["K"].shape[2] if cache else 0
-            Q, K = rotate(Q, start), rotate(K, start)
         return self.mix(Q, *remember(cache, K, V), mask)

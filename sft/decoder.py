@@ -72,7 +72,8 @@ class SwiGLU(nn.Module):
 class GroupedAttention(nn.Module):
     """Causal attention whose ``h`` heads share ``g`` sets of keys and values (Ainslie et al. 2023, arXiv:2305.13245).
 
-    With ``qk_norm`` queries and keys are normalised before they are turned (Henry et al. 2020, arXiv:2010.04245).
+    With ``qk_norm`` queries and keys each pass an :class:`RMSNorm` before they are turned, as in Qwen3
+    (arXiv:2505.09388). Henry et al. 2020 (arXiv:2010.04245) divide by the length instead, and learn one scale.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -81,13 +82,11 @@ class GroupedAttention(nn.Module):
         if h % g:
             raise ValueError(f"{h} heads cannot share {g} sets of keys and values")
         self.config, self.sharing = config, h // g
-        self.W_q = nn.Linear(d, h * config.d_k, bias=False)
-        self.W_k = nn.Linear(d, g * config.d_k, bias=False)
-        self.W_v = nn.Linear(d, g * config.d_k, bias=False)
+        self.W_q, self.W_k, self.W_v = (nn.Linear(d, count * config.d_k, bias=False) for count in (h, g, g))
         self.W_o = nn.Linear(h * config.d_k, d, bias=False)
-        normed, eps = config.qk_norm, config.norm_eps
-        self.q_norm = RMSNorm(config.d_k, eps) if normed else nn.Identity()
-        self.k_norm = RMSNorm(config.d_k, eps) if normed else nn.Identity()
+        self.q_norm, self.k_norm = (
+            RMSNorm(config.d_k, config.norm_eps) if config.qk_norm else nn.Identity() for _ in range(2)
+        )
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, n, heads · d_k) -> (batch, heads, n, d_k)."""
@@ -193,9 +192,10 @@ TURNED = ("W_q.weight", "W_k.weight", "q_norm.weight", "k_norm.weight")
 
 
 def interleave(weight: torch.Tensor, d_k: int) -> torch.Tensor:
-    """Rows of each head from Llama's order to that of :func:`~sft.attention.rotate`.
+    """Rows of each head from the order in `transformers` to that of :func:`~sft.attention.rotate`.
 
-    Llama turns rows i and i + d_k/2 of a head together, we turn 2i and 2i + 1: products of queries and keys stay.
+    `transformers` turns rows i and i + d_k/2 of a head together, we turn 2i and 2i + 1: products of queries and keys
+    stay.
     """
     return weight.unflatten(0, (-1, 2, d_k // 2)).transpose(1, 2).flatten(0, 2)
 

@@ -5,12 +5,14 @@ The text is that of the packaged dictionary, of which the 499 commonest characte
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.stats import t
 from torch import nn
 from torch.nn import functional as F
 
@@ -91,19 +93,26 @@ def held_out_loss(
 
 
 def stage_table(stages: Iterable[str], losses: np.ndarray) -> str:
-    """Markdown: each stage's mean loss, and by how much it is below the one before, seed by seed.
+    """Markdown: each stage's mean loss, by how much it is below the one before, and a last row for all changes.
 
-    ``losses`` (stages, seeds) in nats. A change counts as seen where it has the same sign in all seeds.
+    ``losses`` (stages, seeds) in nats. Seeds are paired. A change counts as seen where the 95 % interval of its mean,
+    by Student's t, lies on one side of zero; a single seed has no interval.
     """
     gains = losses[:-1] - losses[1:]  # (stages − 1, seeds)
+    seeds = losses.shape[1]
     first, *others = stages
     rows = [
-        "| 换上 | 损失 | 比上一行低 | |",
-        "|:--|--:|--:|:--|",
-        f"| {first} | {losses[0].mean():.3f} | | |",
+        "| 换上 | 损失 | 比上一行低 | 95% 区间 | |",
+        "|:--|--:|--:|:--|:--|",
+        f"| {first} | {losses[0].mean():.3f} | | | |",
     ]
-    for name, loss, gain in zip(others, losses[1:].mean(1), gains, strict=True):
-        low, high = gain.min(), gain.max()
-        seen = "更好" if low > 0 else "更差" if high < 0 else "看不出"
-        rows.append(f"| {name} | {loss:.3f} | {low:+.3f} 到 {high:+.3f} | {seen} |")
+    for name, loss, gain in zip(
+        (*others, "从头到尾"), (*losses[1:], losses[-1]), (*gains, gains.sum(0)), strict=True
+    ):
+        middle, interval, seen = gain.mean(), "", "看不出"
+        if seeds > 1:
+            half = t.ppf(0.975, seeds - 1) * gain.std(ddof=1) / math.sqrt(seeds)
+            interval = f"{middle - half:+.3f} 到 {middle + half:+.3f}"
+            seen = "更好" if middle - half > 0 else "更差" if middle + half < 0 else "看不出"
+        rows.append(f"| {name} | {loss.mean():.3f} | {middle:+.3f} | {interval} | {seen} |")
     return "\n".join(rows)

@@ -41,7 +41,7 @@ class TransformerConfig:
     d_ff: int = 512
     num_layers: int = 2
     dropout: float = 0.1
-    positions: str = "sinusoidal"  # "learned"; "rotary" in decoders only
+    positions: str = "sinusoidal"  # "learned"; any other name adds none
     norm_first: bool = False  # pre-norm: Xiong et al. 2020, arXiv:2002.04745
     embedding_norm: bool = False  # BERT normalises its embeddings
     activation: str = "relu"  # "gelu"
@@ -55,7 +55,7 @@ def make_norm(config: TransformerConfig) -> nn.LayerNorm:
 
 
 class Embeddings(nn.Module):
-    """Token vectors plus, unless positions are rotary, position vectors.
+    """Token vectors plus, with sinusoidal or learned positions, position vectors.
 
     With sinusoidal positions the token vectors are multiplied by √d_model (section 3.4), else they drown.
     """
@@ -138,7 +138,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: TransformerConfig, cross: bool = True) -> None:
         super().__init__()
         d, h = config.d_model, config.num_heads
-        self.attention = CachedAttention(d, h, config.positions == "rotary")
+        self.attention = CachedAttention(d, h)
         self.cross_attention = CachedAttention(d, h) if cross else None
         self.feed_forward = FeedForward(config)
         count = 3 if cross else 2

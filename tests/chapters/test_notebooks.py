@@ -31,7 +31,6 @@ TAUGHT = {  # number of the chapter -> what later chapters take from `sft/` beca
         "EncoderLayer",
         "Encoder",
         "Block",
-        "learn_to_add",
         "remember",
         "CachedAttention",
         "DecoderLayer",

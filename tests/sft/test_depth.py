@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_1samp
 from torch import nn
 
 from sft import depth, stages
@@ -42,15 +43,21 @@ def test_the_table_of_depths_has_a_row_a_variant_with_mean_and_range():
     assert rows[2].startswith("| 什么都没有 | 75%（50% 到 100%） | 75%（50% 到 100%） | ")
 
 
-def test_a_change_is_seen_where_all_seeds_agree():
-    losses = np.array([[3.0, 3.0], [2.5, 2.75], [2.5, 3.0], [2.75, 2.5]])
+def test_a_change_is_seen_where_its_interval_does_not_hold_zero():
+    gains = np.array([[0.5, 0.5, 0.5], [0.1, 0.2, 0.6], [-0.3, -0.2, -0.25]])
+    losses = 3 - np.vstack([np.zeros(3), gains.cumsum(0)])
     rows = stages.stage_table(["2017", "a", "b", "c"], losses).splitlines()
-    assert rows[2:] == [
-        "| 2017 | 3.000 | | |",
-        "| a | 2.625 | +0.250 到 +0.500 | 更好 |",
-        "| b | 2.750 | -0.250 到 +0.000 | 看不出 |",
-        "| c | 2.625 | -0.250 到 +0.500 | 看不出 |",
-    ]
+    for name, gain, row in zip("abc", gains, rows[3:], strict=False):
+        low, high = ttest_1samp(gain, 0).confidence_interval(0.95) if gain.std() else (0.5, 0.5)
+        assert row.startswith(f"| {name} | ") and f"| {gain.mean():+.3f} | {low:+.3f} 到 {high:+.3f} |" in row
+    seen = [row.split(" | ")[-1].strip(" |") for row in rows[3:]]
+    assert seen == ["更好", "看不出", "更差", "看不出"]  # b has one sign in every seed, and is not seen
+    assert rows[2] == "| 2017 | 3.000 | | | |" and rows[-1].startswith("| 从头到尾 | 2.450 | +0.550 |")
+
+
+def test_a_single_seed_shows_nothing():
+    rows = stages.stage_table(["2017", "a"], np.array([[3.0], [2.0]])).splitlines()
+    assert rows[3:] == ["| a | 2.000 | +1.000 |  | 看不出 |", "| 从头到尾 | 2.000 | +1.000 |  | 看不出 |"]
 
 
 def test_warm_up_begins_small():

@@ -115,7 +115,7 @@ def test_padding_changes_nothing(variant):
     torch.testing.assert_close(encoder(padded, mask)[:, :4], encoder(ids), rtol=0, atol=1e-12)
 
 
-@variants(*POSITIONS, "rotary")
+@variants(*POSITIONS)
 def test_the_future_changes_nothing(variant):
     decoder = Decoder(TransformerConfig(**SMALL, **variant), cross=False).double().eval()
     a, b = torch.tensor([[3, 4, 5, 6]]), torch.tensor([[3, 4, 8, 9]])
@@ -130,7 +130,7 @@ def test_order_matters_with_every_kind_of_position(positions):
     assert not torch.allclose(a, b.flip(1), atol=1e-3)
 
 
-@variants(*POSITIONS, "rotary")
+@variants(*POSITIONS)
 def test_cached_generation_equals_recomputation(variant):
     config = TransformerConfig(**SMALL, **variant)
     model = Transformer(config).double().eval()
@@ -186,7 +186,7 @@ def test_a_wide_beam_finds_the_best_text(penalty):
             assert tail[: len(best)] == best and set(tail[len(best) :]) <= {2}
 
 
-@variants(*POSITIONS, "rotary")
+@variants(*POSITIONS)
 def test_one_beam_is_greedy(variant):
     model = Transformer(TransformerConfig(**SMALL, **variant)).double().eval()
     source, mask = torch.tensor([[3, 4, 5], [6, 7, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
