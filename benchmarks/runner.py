@@ -1,7 +1,7 @@
 """The harness against papermill and nbmake: wall time on the same notebooks, whose outputs must be the same.
 
-Run as ``python -m benchmarks.runner [--parts heavy,cells,thousand,rerun,many] [--rounds 3] [--out FILE]``. nbmake is no part of
-this project; ``pip install --no-deps nbmake`` first, or give a folder that holds it with ``PYTHONPATH``.
+Run as ``python -m benchmarks.runner [--parts heavy,cells,thousand,rerun,many] [--rounds 3] [--out FILE]``. nbmake is no
+part of this project; ``pip install --no-deps nbmake`` first, or give a folder that holds it with ``PYTHONPATH``.
 
 * ``heavy``: 12 notebooks that import torch, transformers and datasets and work one second each; nbmake and the harness
   two at a time, papermill one after another, as it has no other way.
