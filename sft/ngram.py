@@ -37,39 +37,31 @@ class KneserNey:
         tokens = np.asarray(tokens, np.int64)
         # numbers of the contexts: an n-gram's number is its place among the sorted n-grams of its length
         self._grams: list[np.ndarray] = [np.zeros(1, np.int64)]
-        number = np.zeros(
-            len(tokens) + 1, np.int64
-        )  # the empty context, before every token and after the last
+        numbers = [np.zeros(len(tokens) + 1, np.int64)]  # of the n-gram that begins at each place, by length
         raw: list[tuple[np.ndarray, np.ndarray]] = []
         for n in range(1, order + 1):
-            key = number[: len(tokens) - n + 1] * vocabulary + tokens[n - 1 :]
+            key = numbers[-1][: len(tokens) - n + 1] * vocabulary + tokens[n - 1 :]
             grams, number, count = np.unique(key, return_inverse=True, return_counts=True)
             self._grams.append(grams)
+            numbers.append(number)
             raw.append((grams, count))
         self._orders = [
-            self._smooth(grams, count if n == order else self._continuations(tokens, n), n)
+            self._smooth(grams, count if n == order else self._continuations(*numbers[n : n + 2]), n)
             for n, (grams, count) in enumerate(raw, 1)
         ]
 
-    def _continuations(self, tokens: np.ndarray, n: int) -> np.ndarray:
-        """In how many different ways each n-gram is preceded: longer n-grams counted by their last n tokens."""
-        longer = np.unique(self._numbers(tokens, n + 1), return_index=True)[
-            1
-        ]  # where each (n + 1)-gram begins
-        tail = self._numbers(tokens, n)[longer + 1]
-        count = np.bincount(tail, minlength=len(self._grams[n]))
-        count[self._numbers(tokens, n)[0]] += (
-            count[self._numbers(tokens, n)[0]] == 0
-        )  # the text's very beginning
-        return count
+    @staticmethod
+    def _continuations(number: np.ndarray, longer: np.ndarray) -> np.ndarray:
+        """In how many different ways each n-gram is preceded: (n + 1)-grams counted by their last n tokens.
 
-    def _numbers(self, tokens: np.ndarray, n: int) -> np.ndarray:
-        """Number of the n-gram that begins at each place of the training text, shape (N − n + 1,)."""
-        number = np.zeros(len(tokens) + 1, np.int64)
-        for length in range(1, n + 1):
-            key = number[: len(tokens) - length + 1] * self.vocabulary + tokens[length - 1 :]
-            number = np.searchsorted(self._grams[length], key)
-        return number
+        Args:
+            number: of the n-gram that begins at each place of the training text.
+            longer: the same of the (n + 1)-grams.
+        """
+        begins = np.unique(longer, return_index=True)[1]  # where each (n + 1)-gram is first met
+        count = np.bincount(number[begins + 1], minlength=number.max() + 1)
+        count[number[0]] += count[number[0]] == 0  # the text's very beginning
+        return count
 
     def _smooth(self, grams: np.ndarray, count: np.ndarray, n: int) -> _Order:
         once, twice, thrice, often = ((count == k).sum() for k in (1, 2, 3, 4))
