@@ -67,6 +67,8 @@ from sft.scores import Score, score, score_labels
 CHAT_ROWS, CHAT_LR, CHAT_PLAIN = 1600, 1e-3, 0.3
 """Conversations read in all, epoch after epoch; learning rate and share of plain text: those of chapter 6.2."""
 
+_METHOD_NAMES = {"full": "全量微调", "frozen": "冻结编码器", "lora": "LoRA"}
+
 LISTED = 20_000
 """Training rows that ``predictions.csv`` lists; of more, only those of validation and test."""
 
@@ -341,8 +343,8 @@ def _choose_recipe(train: Dataset, num_classes: int, run: Run) -> Recipe:
         recipe, len(train), lengths, run.device, model=wishes["model"], num_validation=validation
     )
     run.say(
-        f"配方：{recipe.method}，{recipe.num_epochs} 轮，学习率 {recipe.lr:g}，文字截到 {recipe.max_length} 个词元；"
-        f"训练大约 {_duration(seconds)}"
+        f"配方：{_METHOD_NAMES[recipe.method]}，{recipe.num_epochs} 轮，学习率 {recipe.lr:g}，"
+        f"文字截到 {recipe.max_length} 个词元；训练大约 {_duration(seconds)}"
     )
     return recipe
 

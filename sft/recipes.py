@@ -63,6 +63,8 @@ TOKENS = 240_000
 """Tokens that training reads where few rows allow ten epochs or less: under two minutes on two cores in float32."""
 
 _LOGIT_VARIANCE = 4.0  # expected by the logistic regression's prior, of features of variance 1
+_EASY = 0.9  # of the baseline right: little is left to win
+_FEW_ROWS = 200  # test rows below which half a dozen points are lost in the interval
 _ABSENT = -5.0  # logit below the rarest class of one that has no training row
 
 
@@ -664,9 +666,10 @@ def compare(correct_tuned: ArrayLike, correct_tfidf: ArrayLike, *, level: float 
         f"p = {paired.p_value:.2g}。"
     )
     if paired.p_value >= level or paired.difference == 0:
-        return Comparison(
-            paired, None, f"分不出高下：{figures}TF-IDF 快得多，先用它；想要更好，多标一些数据。"
-        )
+        share = np.mean(correct_tfidf)
+        easy = f"TF-IDF 已经答对 {share:.0%}，余地不大；" if share >= _EASY else ""
+        small = f"考题只有 {paired.n} 条，多留一些才分得出；" if paired.n < _FEW_ROWS else ""
+        return Comparison(paired, None, f"分不出高下：{figures}{easy}{small}TF-IDF 快得多，不妨先用它。")
     if paired.difference > 0:
         return Comparison(paired, "tuned", f"微调值得：{figures}")
     return Comparison(paired, "tfidf", f"微调不如 TF-IDF：{figures}这批数据请用 TF-IDF，或换一个大些的模型。")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
-from sft.metrics.significance import bootstrap_interval, bootstrap_macro_f1_interval
+from sft.metrics.significance import bootstrap_interval, bootstrap_macro_f1_interval, share_interval
 from sft.recipes import is_right
 
 
@@ -48,14 +48,17 @@ def score(probabilities: np.ndarray, labels: np.ndarray) -> tuple[Score, ...]:
     right = is_right(probabilities, labels)
     if labels.ndim == 2:
         single = ((probabilities > 0.5) == (labels > 0.5)).mean(axis=1)
-        return (_mean("全部标签都对", right), _mean("逐个标签的准确率", single))
+        return (
+            Score("全部标签都对", float(right.mean()), share_interval(right)),
+            Score("逐个标签的准确率", float(single.mean()), _mean_interval(single)),
+        )
     predicted = probabilities.argmax(axis=1)
     macro = Score(
         "macro-F1",
         float(f1_score(labels, predicted, average="macro")),
-        bootstrap_macro_f1_interval(predicted, labels),
+        _macro_f1_interval(predicted, labels),
     )
-    return (_mean("准确率", right), macro)
+    return (Score("准确率", float(right.mean()), share_interval(right)), macro)
 
 
 def score_labels(probabilities: np.ndarray, labels: np.ndarray, names: list[str]) -> tuple[LabelScore, ...]:
@@ -77,5 +80,24 @@ def probability_of_label(probabilities: np.ndarray, labels: np.ndarray) -> np.nd
     return probabilities[np.arange(len(labels)), labels]
 
 
-def _mean(name: str, values: np.ndarray) -> Score:
-    return Score(name, float(values.mean()), bootstrap_interval(values.astype(float)))
+def _mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """Of a mean of shares; where all are 1, or all 0, a bootstrap has no width and the rows are counted instead."""
+    if np.isin(values, (0, 1)).all():
+        return share_interval(values)
+    return bootstrap_interval(values.astype(float))
+
+
+def _macro_f1_interval(predicted: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Where every row is right, down to what the rows do not exclude: all errors between two classes."""
+    right = predicted == labels
+    if not right.all():
+        return bootstrap_macro_f1_interval(predicted, labels)
+    share = np.unique(labels, return_counts=True)[1] / len(labels)
+    if len(share) == 1:
+        return share_interval(right)
+    lost = np.minimum(1 - share_interval(right)[0], share)  # of each class, taken for another
+    own = 2 * (share - lost) / (2 * share - lost)
+    other = 2 * share / (2 * share + lost[:, None])  # (class that loses, class that gains)
+    worst = own[:, None] + other
+    np.fill_diagonal(worst, np.inf)
+    return float((worst.min() + len(share) - 2) / len(share)), 1.0

@@ -346,6 +346,19 @@ def test_scores_of_several_labels_count_rows_and_single_labels():
     )
 
 
+def test_all_right_is_not_said_to_be_certain():
+    sure = np.eye(2)[np.arange(48) % 2]
+    accuracy, macro = score(sure, np.arange(48) % 2)
+    assert (accuracy.value, macro.value) == (1, 1)
+    assert accuracy.interval == pytest.approx((0.025 ** (1 / 48), 1))
+    lost = 1 - accuracy.interval[0]  # of one class, taken for the other
+    confused = [0] * 500 + [1] * round(1000 * lost) + [1] * (500 - round(1000 * lost))
+    truth = [0] * 500 + [0] * round(1000 * lost) + [1] * (500 - round(1000 * lost))
+    assert macro.interval == (pytest.approx(f1_score(truth, confused, average="macro"), abs=0.005), 1)
+    several = score(np.ones((10, 2)), np.ones((10, 2)))
+    assert [one.interval for one in several] == [pytest.approx((0.025 ** (1 / 10), 1))] * 2
+
+
 def test_a_label_that_no_test_row_has_is_listed_with_zero_rows():
     names = ["甲", "乙", "丙"]
     listed = score_labels(np.eye(3)[[0, 1, 1]], np.array([0, 1, 0]), names)

@@ -15,7 +15,13 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from sft import metrics
-from sft.metrics.significance import bootstrap_interval, bootstrap_macro_f1_interval, mcnemar
+from sft.metrics.significance import (
+    bootstrap_interval,
+    bootstrap_macro_f1_interval,
+    compare_runs,
+    mcnemar,
+    share_interval,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -446,6 +452,9 @@ def test_macro_f1_bootstrap_of_a_rare_class_and_of_a_single_one():
     ("call", "message"),
     [
         (lambda: bootstrap_interval([]), "at least one example"),
+        (lambda: share_interval([0.5]), "expected 1"),
+        (lambda: compare_runs([[1, 0]], [[1, 0, 1]]), "same examples"),
+        (lambda: compare_runs([[1, 0.5]], [[1, 0]]), "expected 1"),
         (lambda: bootstrap_interval([[1, 2]]), "shape"),
         (lambda: bootstrap_interval([1, math.nan]), r"per_example\[1\] is nan"),
         (lambda: bootstrap_interval([1, 2], confidence=95), "between 0 and 1"),
@@ -465,6 +474,45 @@ def test_macro_f1_bootstrap_of_a_rare_class_and_of_a_single_one():
 def test_bad_input_to_the_statistics_is_one_clear_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# --- an exact interval, and two ways of training --------------------------------------------------------
+
+
+def test_the_interval_of_a_share_is_exact_where_all_or_none_are_right():
+    # all of n right: the true share p with p**n = 0.025
+    assert share_interval([1] * 48) == pytest.approx((0.025 ** (1 / 48), 1))
+    assert share_interval([0] * 48) == pytest.approx((0, 1 - 0.025 ** (1 / 48)))
+    low, high = share_interval([1] * 30 + [0] * 10)
+    assert sum(math.comb(40, k) * low**k * (1 - low) ** (40 - k) for k in range(30, 41)) == pytest.approx(
+        0.025
+    )
+    assert sum(math.comb(40, k) * high**k * (1 - high) ** (40 - k) for k in range(31)) == pytest.approx(0.025)
+
+
+def test_the_interval_of_a_share_covers_the_truth_at_least_as_often_as_it_says():
+    runs = np.random.default_rng(0).random((400, 30)) < 0.97
+    intervals = [share_interval(run) for run in runs]
+    assert np.mean([low <= 0.97 <= high for low, high in intervals]) >= 0.95
+
+
+def test_two_ways_run_once_differ_as_a_bootstrap_of_their_difference_says():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 1, 300)) < [[[0.8]], [[0.7]]]
+    gap, interval = compare_runs(a, b)
+    assert gap == pytest.approx(a.mean() - b.mean())
+    assert interval == pytest.approx(bootstrap_interval(a[0].astype(float) - b[0]), abs=0.01)
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    def way(*shares):
+        return [np.arange(300) < 300 * share for share in shares]
+
+    steady, other = way(0.75, 0.75, 0.75), way(0.70)
+    _, narrow = compare_runs(steady, other)
+    _, wide = compare_runs(way(0.65, 0.75, 0.85), other)
+    assert narrow[0] > 0 > wide[0]  # the same mean; only one of the two may be called higher
+    assert compare_runs(steady, other, seed=1) == compare_runs(steady, other, seed=1)
 
 
 # --- McNemar -------------------------------------------------------------------------------------------

@@ -344,3 +344,6 @@ def test_the_verdict_names_the_winner_only_where_chance_does_not_explain_it():
     assert told.winner is None
     assert "100 题里，只有微调答对 0 题，只有 TF-IDF 答对 3 题" in told.words
     assert "-3.0 个百分点" in told.words
+    assert "已经答对 100%" in told.words and "考题只有 100 条" in told.words
+    hard = np.arange(400) < 200
+    assert "已经答对" not in compare(hard, hard).words and "考题只有" not in compare(hard, hard).words
