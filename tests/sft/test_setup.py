@@ -51,7 +51,8 @@ def test_what_exports_models_is_installed_beside_the_protobuf_that_is_there(abse
     assert [set(command[5:]) for command in commands] == (
         [{"torch==1.0", "numpy==1.0", "protobuf==1.0", *absent}] if absent else []
     )
-    assert all(name in capsys.readouterr().out for name in absent)
+    told = capsys.readouterr().out
+    assert all(name in told for name in absent)
 
 
 def test_what_is_not_installed_has_no_version():
