@@ -88,6 +88,20 @@ CORPORA = {
             fingerprint="ebc60d4b3dc89e0e43ad42605f789a0dabe5584ec1ced5f31b558839718ae456",
             description="xiehouyu, two-part sayings: a riddle and its answer",
         ),
+        Corpus(
+            name="characters",
+            package="jionlp",
+            version="1.5.31",
+            licence="package: Apache-2.0; it does not say where the definitions come from",
+            files={
+                "dictionary/chinese_char_dictionary.zip": (
+                    "11ed15c627141907798df37857231e0c1a5e7d05e0064ba9c92ebfb7210d1630"
+                )
+            },
+            rows=17_578,
+            fingerprint="b96e1dd359aaec07903e6849f172fd891dec94641bfc1486e20c8627afeeaf80",
+            description="Chinese characters with their radicals and definitions",
+        ),
     )
 }
 

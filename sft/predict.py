@@ -201,7 +201,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def deploy_package(name: str) -> Any:
-    """Import a package of the optional extra ``deploy``; without it, one line says how to get it."""
+    """Import a package that only exported models need (Colab lacks it); without it, one line says how to get it."""
     try:
         return __import__(name)
     except ImportError:

