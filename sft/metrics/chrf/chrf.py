@@ -7,6 +7,8 @@ a regular expression.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import datasets
 import evaluate
 from sacrebleu.metrics import CHRF
@@ -18,10 +20,12 @@ Args:
     predictions (list of str): translations, as the user sees them.
     references (list of str): one right translation of each, in the same order.
     char_order (int): longest run of characters that counts, 6 by default.
-    word_order (int): longest run of words that counts, 0 by default; 2 makes chrF++.
+    per_example (bool): whether to return the counts of each example as well; False by default.
 Returns:
     chrf (float): in [0, 100].
     signature (str): with which settings and version.
+    counts (list of list of int, with per_example): for each example and each length of run, shortest first: runs of
+        the translation, runs of the reference, shared runs; summed over the corpus they make chrF.
 Raises:
     ValueError: no example, lengths that differ, or a reference that is empty, with its row.
 """
@@ -45,11 +49,33 @@ class Chrf(evaluate.Metric):
         super().add_batch(predictions=predictions, references=references, **inputs)
 
     def _compute(
-        self, predictions: list[str], references: list[str], char_order: int = 6, word_order: int = 0
-    ) -> dict[str, float | str]:
-        metric = CHRF(char_order=char_order, word_order=word_order)
+        self,
+        predictions: list[str],
+        references: list[str],
+        char_order: int = 6,
+        per_example: bool = False,
+    ) -> dict[str, float | str | list[list[int]]]:
+        metric = CHRF(char_order=char_order)
         score = metric.corpus_score(predictions, [references])
-        return {"chrf": score.score, "signature": str(metric.get_signature())}
+        result = {"chrf": score.score, "signature": str(metric.get_signature())}
+        if per_example:
+            pairs = zip(predictions, references, strict=True)
+            result["counts"] = [_counts(said, right, char_order) for said, right in pairs]
+        return result
+
+
+def _counts(said: str, right: str, char_order: int) -> list[int]:
+    """Runs of 1 to ``char_order`` characters, spaces left out: of the translation, of the reference, shared."""
+    counts = []
+    for n in range(1, char_order + 1):
+        ours, theirs = (_runs("".join(text.split()), n) for text in (said, right))
+        # as sacrebleu: where the reference has no run of this length, the translation's do not count either
+        counts += [ours.total() if theirs else 0, theirs.total(), (ours & theirs).total()]
+    return counts
+
+
+def _runs(text: str, n: int) -> Counter[str]:
+    return Counter(text[start : start + n] for start in range(len(text) - n + 1))
 
 
 def _check(predictions: list[str], references: list[str]) -> None:
