@@ -165,10 +165,14 @@ def paired_bootstrap(
     """
     a, b = np.asarray(counts_a, dtype=np.float64), np.asarray(counts_b, dtype=np.float64)
     if a.ndim != 2 or len(a) == 0 or a.shape != b.shape:
-        raise ValueError(f"counts must be two tables of the same examples, got shapes {a.shape} and {b.shape}")
+        raise ValueError(
+            f"counts must be two tables of the same examples, got shapes {a.shape} and {b.shape}"
+        )
     _check_options(confidence, num_resamples)
     n = len(a)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=num_resamples)  # how often each
+    drawn = np.random.default_rng(seed).multinomial(
+        n, np.full(n, 1 / n), size=num_resamples
+    )  # how often each
     differences = score(drawn @ a) - score(drawn @ b)
     wrong_side = min((differences <= 0).sum(), (differences >= 0).sum())
     p_value = min(1.0, 2 * max(1, int(wrong_side)) / num_resamples)
@@ -196,7 +200,9 @@ def chrf_of_counts(counts: np.ndarray, beta: float = 2.0) -> np.ndarray:
     precision = np.divide(shared, said, out=np.zeros_like(shared), where=there).sum(axis=-1) / orders
     recall = np.divide(shared, wanted, out=np.zeros_like(shared), where=there).sum(axis=-1) / orders
     below = beta**2 * precision + recall
-    return 100 * np.divide((1 + beta**2) * precision * recall, below, out=np.zeros_like(below), where=below > 0)
+    return 100 * np.divide(
+        (1 + beta**2) * precision * recall, below, out=np.zeros_like(below), where=below > 0
+    )
 
 
 def _bonett_price(only_a: int, only_b: int, n: int, confidence: float) -> tuple[float, float]:
