@@ -49,7 +49,7 @@ def make_tokenizer(texts, vocab_size):
     return tokenizer
 
 
-def encode(pair, tokenizer):
+def encode_pair(pair, tokenizer):
     """Ids of the source, closed by [EOS], and of the target between [BOS] and [EOS]."""
     source = tokenizer.encode(pair.source.lower()).ids
     target = tokenizer.encode(pair.target).ids
@@ -96,7 +96,7 @@ def start_vectors(rows, vocab_size, d_model, seed=0):
 # --- training ------------------------------------------------------------------------------------------
 
 
-def training_loop(model, loader, optimizer, scheduler, num_epochs):
+def translation_loop(model, loader, optimizer, scheduler, num_epochs):
     """Teach ``model`` the targets of ``loader``, each token from the source and the right tokens before it.
 
     Returns:
@@ -150,7 +150,7 @@ def train_translator(
     tokenizer = make_tokenizer(
         [text for pair in masked for text in (pair.source.lower(), pair.target)], recipe.vocab_size
     )
-    rows = [encode(pair, tokenizer) for pair in masked]
+    rows = [encode_pair(pair, tokenizer) for pair in masked]
     longest = max(len(ids) for row in rows for ids in row)
     set_seed(seed)
     config = TransformerConfig(
@@ -172,7 +172,7 @@ def train_translator(
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98))
     steps = recipe.num_epochs * len(loader)
     schedule = get_linear_schedule_with_warmup(optimizer, steps // 12, steps)
-    training_loop(model, loader, optimizer, schedule, recipe.num_epochs)
+    translation_loop(model, loader, optimizer, schedule, recipe.num_epochs)
     return Translator(model.eval(), tokenizer, config)
 
 
@@ -213,7 +213,7 @@ class Translator:
         said = {}
         for start in range(0, len(order), batch_size):
             some = order[start : start + batch_size]
-            written = write(self.model, pad([sources[i] for i in some]), num_beams)
+            written = write_ids(self.model, pad([sources[i] for i in some]), num_beams)
             for i, ids in zip(some, written, strict=True):
                 said[i] = unmask(self.tokenizer.decode(ids, skip_special_tokens=False), names[i])
         return [said[i] for i in range(len(sources))]
@@ -238,7 +238,7 @@ class Translator:
         return cls(model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json")), config)
 
 
-def write(model, source, num_beams=1, max_new_tokens=48):
+def write_ids(model, source, num_beams=1, max_new_tokens=48):
     """Ids of the translation of each source (batch, m), without [BOS] and [EOS]."""
     source = source.to(next(model.parameters()).device)
     seen = source != PAD
