@@ -142,7 +142,7 @@ class Recipe:
     d_ff: int = 256
     num_layers: int = 2
     dropout: float = 0.1
-    num_epochs: int = 10
+    num_epochs: int = 8
     batch_size: int = 64
     lr: float = 2e-3
 
