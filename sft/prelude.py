@@ -17,6 +17,7 @@ from sft import plotting, training
 
 _SILENT = (  # said by libraries, of themselves; a reader can do nothing about them
     "IProgress not found",
+    "Recommended: pip install sacremoses",
     "`is_gradient_checkpointing`",
     "`gradient_checkpointing`",
 )

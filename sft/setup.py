@@ -15,9 +15,12 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 NEEDED = ("evaluate", "snownlp", "peft")
-ALONE = ("jionlp", "trl")
-"""Installed without what they depend on: jionlp's data files are read and its code is not; trl would replace Colab's
-datasets by a newer one, which it does not need for what the book does."""
+DATA = ("Django", "django-oscar", "jionlp", "jupyterlab-language-pack-zh-CN", "spyder", "thonny", "wagtail")
+"""Packages whose data files the book reads, and whose code it does not run."""
+
+ALONE = (*DATA, "trl", "sacrebleu", "portalocker", "colorama")
+"""Installed without what they depend on: data need nothing; trl would replace Colab's datasets by a newer one, which it
+does not need for what the book does; sacrebleu needs the two behind it and others that Colab has."""
 
 DEPLOY = ("onnx", "onnxscript", "onnxruntime")
 """What chapter 6.3 exports models with, installed when it gets there: no other chapter is to wait for it."""

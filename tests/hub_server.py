@@ -475,6 +475,62 @@ def make_tiny_qwen_repo(dest: Path, tokenizer_source: Path) -> Path:
     return dest
 
 
+def make_tiny_marian_repo(dest: Path) -> Path:
+    """A model repository in the layout of Helsinki-NLP/opus-mt-en-zh, with a tiny random model and tiny subwords."""
+    import sentencepiece
+    import torch
+    from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+
+    dest.mkdir(parents=True)
+    texts = {
+        "source": [
+            "open the file",
+            "close the window",
+            "save {0}",
+            "delete {1}",
+            "could not open the folder",
+        ],
+        "target": ["打开文件", "关闭窗口", "保存 {0}", "删除 {1}", "无法打开文件夹"],
+    }
+    pieces = ["<pad>", "</s>", "<unk>", ">>cmn_Hans<<"]
+    for name, lines in texts.items():
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines * 20),
+            model_prefix=str(dest / name),
+            vocab_size=40,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+        (dest / f"{name}.model").rename(dest / f"{name}.spm")
+        (dest / f"{name}.vocab").unlink()
+        model = sentencepiece.SentencePieceProcessor(model_file=str(dest / f"{name}.spm"))
+        pieces += [model.id_to_piece(i) for i in range(model.get_piece_size())]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    (dest / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    MarianTokenizer(
+        str(dest / "source.spm"), str(dest / "target.spm"), str(dest / "vocab.json"), source_lang="en",
+        target_lang="zh",
+    ).save_pretrained(dest)  # fmt: skip
+    torch.manual_seed(0)
+    config = MarianConfig(
+        vocab_size=len(vocabulary),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        eos_token_id=1,
+        forced_eos_token_id=1,
+        decoder_start_token_id=0,
+    )
+    MarianMTModel(config).save_pretrained(dest)
+    return dest
+
+
 def _bert_shapes(config: Mapping[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of each tensor of a pre-trained BERT checkpoint."""
     width, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tools import run_tool
 
+from sft.setup import DATA
+
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -41,10 +43,11 @@ def test_the_base_can_be_given_by_digest_and_is_never_the_latest(path: Path):
 @each_file
 def test_it_installs_what_the_makefile_installs(path: Path):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "--constraint constraints.txt" in makefile and "$(PIP) --no-deps jionlp" in makefile
+    assert "--constraint constraints.txt" in makefile and f"$(PIP) --no-deps {' '.join(DATA)}\n" in makefile
     commands = [rest for word, rest in instructions(path) if word == "RUN" and "pip install" in rest]
     installs = [shlex.split(c) for c in " ".join(commands).split("&&") if "pip install" in c]
-    assert [words[-1] for words in installs] == [".[site]", "jionlp"]
+    assert installs[0][-1] == ".[site]"
+    assert tuple(installs[1][installs[1].index("--no-deps") + 1 :]) == DATA
     for words in installs:
         assert words[words.index("--constraint") + 1] == "constraints.txt"
         assert {"--no-cache-dir", "--no-compile"} <= set(words)

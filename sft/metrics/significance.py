@@ -3,6 +3,9 @@
 Percentile bootstrap (Efron 1979) for one score, the exact interval of Clopper and Pearson (1934) for a share; McNemar's
 exact test (1947) with the interval of Bonett and Price (2012) for two classifiers judged on the same examples, and a
 bootstrap over examples and runs for two ways of training, each run with several seeds.
+Percentile bootstrap (Efron 1979) for one score; McNemar's exact test (1947) with the interval of Bonett and
+Price (2012) for two classifiers judged on the same examples; paired bootstrap (Koehn 2004) for two translators, whose
+scores are no means of examples.
 """
 
 from __future__ import annotations
@@ -189,6 +192,80 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, *, confidence: float = 0
     p_value = float(binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
     low, high = _bonett_price(only_a, only_b, n, confidence)
     return PairedComparison(n, only_a, only_b, p_value, (only_a - only_b) / n, (low, high))
+
+
+@dataclass(frozen=True)
+class PairedBootstrap:
+    """Two systems, A and B, on the same examples, by a score of summed counts."""
+
+    difference: float  # score of A minus score of B
+    interval: tuple[float, float]  # of the difference
+    p_value: float  # two-sided, of "A and B score equally"; never below 2 / resamples
+
+
+def paired_bootstrap(
+    counts_a: ArrayLike,
+    counts_b: ArrayLike,
+    score: Callable[[np.ndarray], np.ndarray],
+    *,
+    confidence: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> PairedBootstrap:
+    """Does A score higher than B, or would other examples have said otherwise?
+
+    The same examples are drawn with replacement for both, many times over; each time both are scored anew.
+
+    Args:
+        counts_a: what the score is made of, for each example a row: shape (n, k).
+        counts_b: the same of B, the same examples in the same order.
+        score: of summed counts, shape (resamples, k) -> (resamples,), as :func:`bleu_of_counts`.
+
+    Raises:
+        ValueError: no example, or shapes that differ.
+
+    Source: Koehn, P., "Statistical Significance Tests for Machine Translation Evaluation", EMNLP 2004.
+    """
+    a, b = np.asarray(counts_a, dtype=np.float64), np.asarray(counts_b, dtype=np.float64)
+    if a.ndim != 2 or len(a) == 0 or a.shape != b.shape:
+        raise ValueError(
+            f"counts must be two tables of the same examples, got shapes {a.shape} and {b.shape}"
+        )
+    _check_options(confidence, num_resamples)
+    n = len(a)
+    drawn = np.random.default_rng(seed).multinomial(
+        n, np.full(n, 1 / n), size=num_resamples
+    )  # how often each
+    differences = score(drawn @ a) - score(drawn @ b)
+    wrong_side = min((differences <= 0).sum(), (differences >= 0).sum())
+    p_value = min(1.0, 2 * max(1, int(wrong_side)) / num_resamples)
+    whole = score(a.sum(axis=0)[None]) - score(b.sum(axis=0)[None])
+    return PairedBootstrap(float(whole[0]), _percentiles(differences, confidence), p_value)
+
+
+def bleu_of_counts(counts: np.ndarray) -> np.ndarray:
+    """BLEU, in [0, 100], of summed counts (…, 10): shared 1- to 4-grams, all of them, length, reference's length.
+
+    Equal to sacrebleu's as long as at least one n-gram of each length is shared, which in a corpus is the case.
+    """
+    shared, all_, length, wanted = counts[..., :4], counts[..., 4:8], counts[..., 8], counts[..., 9]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision = np.exp(np.log(shared / all_).mean(axis=-1))
+        brevity = np.exp(np.minimum(0, 1 - wanted / length))
+    return 100 * np.nan_to_num(precision * brevity)
+
+
+def chrf_of_counts(counts: np.ndarray, beta: float = 2.0) -> np.ndarray:
+    """chrF, in [0, 100], of summed counts (…, 3 · order): for each length of run said, wanted, shared."""
+    said, wanted, shared = np.moveaxis(counts.reshape(*counts.shape[:-1], -1, 3), -1, 0)  # (…, order)
+    there = (said > 0) & (wanted > 0)
+    orders = np.maximum(1, there.sum(axis=-1))
+    precision = np.divide(shared, said, out=np.zeros_like(shared), where=there).sum(axis=-1) / orders
+    recall = np.divide(shared, wanted, out=np.zeros_like(shared), where=there).sum(axis=-1) / orders
+    below = beta**2 * precision + recall
+    return 100 * np.divide(
+        (1 + beta**2) * precision * recall, below, out=np.zeros_like(below), where=below > 0
+    )
 
 
 def _bonett_price(only_a: int, only_b: int, n: int, confidence: float) -> tuple[float, float]:

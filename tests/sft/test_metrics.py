@@ -16,10 +16,13 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from sft import metrics
 from sft.metrics.significance import (
+    bleu_of_counts,
     bootstrap_interval,
     bootstrap_macro_f1_interval,
+    chrf_of_counts,
     compare_runs,
     mcnemar,
+    paired_bootstrap,
     share_interval,
 )
 
@@ -325,6 +328,74 @@ def test_entity_f1_equals_trying_every_span_on_random_labels(entity_f1):
 def test_bad_entity_labels_are_one_clear_error(entity_f1, references, predictions, message):
     with pytest.raises(ValueError, match=message):
         entity_f1.compute(references=references, predictions=predictions)
+
+
+# --- translations --------------------------------------------------------------------------------------
+
+REFERENCES = ["打开文件 ⟨0⟩ 时出错", "保存", "无法连接到服务器，请重试。", "是 URL"] * 10
+TRANSLATIONS = ["打开文件夹 ⟨0⟩ 出错", "保 存", "不能连接到服务器。", "URL"] * 10
+
+
+@pytest.mark.parametrize(("name", "score"), [("bleu", bleu_of_counts), ("chrf", chrf_of_counts)])
+def test_a_score_is_made_of_the_counts_of_its_examples(name, score):
+    result = metrics.load(name).compute(predictions=TRANSLATIONS, references=REFERENCES, per_example=True)
+    counts = np.array(result["counts"], dtype=float)
+    assert len(counts) == len(REFERENCES)
+    assert float(score(counts.sum(axis=0))) == pytest.approx(result[name], abs=1e-9)
+    assert 10 < result[name] < 90
+    perfect = metrics.load(name).compute(predictions=REFERENCES, references=REFERENCES)
+    assert perfect[name] == pytest.approx(100)
+
+
+def test_bleu_of_one_sentence_by_hand():
+    result = metrics.load("bleu").compute(predictions=["打开文件夹"], references=["打开新的文件夹"])
+    assert result["precisions"] == pytest.approx([100, 75, 100 / 3, 25])  # the last one smoothed
+    assert result["brevity_penalty"] == pytest.approx(math.exp(1 - 7 / 5))
+    assert "tok:zh" in result["signature"] and "version:" in result["signature"]
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+@pytest.mark.parametrize(
+    ("predictions", "references", "message"),
+    [
+        ([], [], "^predictions are empty"),
+        (["a"], ["a", "b"], "^1 predictions against 2 references: row 1 of 2 stands alone"),
+        (["a", "b"], ["a", "  "], "^reference 1 is empty"),
+    ],
+)
+def test_bad_translations_are_one_clear_error(name, predictions, references, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.load(name).compute(predictions=predictions, references=references)
+
+
+def test_paired_bootstrap_of_a_mean_is_the_usual_interval():
+    """Counts of one column and a score that is their sum: the interval of a difference of means."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.3, 1, size=(200, 1)), rng.normal(0.0, 1, size=(200, 1))
+    found = paired_bootstrap(a, b, lambda counts: counts[:, 0] / 200)
+    low, high = bootstrap_interval((a - b)[:, 0])
+    assert found.difference == pytest.approx(float((a - b).mean()))
+    assert found.interval == pytest.approx((low, high), abs=0.02)
+    assert found.p_value < 0.05
+    same = paired_bootstrap(a, a, lambda counts: counts[:, 0])
+    assert (same.difference, same.interval, same.p_value) == (0.0, (0.0, 0.0), 1.0)
+
+
+def test_paired_bootstrap_seldom_finds_a_difference_where_none_is():
+    rng = np.random.default_rng(1)
+    found = [
+        paired_bootstrap(
+            rng.random((60, 1)), rng.random((60, 1)), lambda c: c[:, 0], num_resamples=400
+        ).p_value
+        < 0.05
+        for _ in range(200)
+    ]
+    assert 0.02 <= np.mean(found) <= 0.10
+
+
+def test_paired_bootstrap_refuses_different_examples():
+    with pytest.raises(ValueError, match="same examples"):
+        paired_bootstrap([[1.0]], [[1.0], [2.0]], bleu_of_counts)
 
 
 # --- loading -------------------------------------------------------------------------------------------

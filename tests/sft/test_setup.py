@@ -24,7 +24,15 @@ def test_what_is_installed_is_pinned_and_leaves_colabs_own_stack_alone():
 
 
 @pytest.mark.parametrize(
-    "absent", [set(), {"jionlp"}, {"trl"}, {"peft"}, {"evaluate", "snownlp", "peft", "jionlp", "trl"}]
+    "absent",
+    [
+        set(),
+        {"jionlp"},
+        {"trl"},
+        {"peft"},
+        {"evaluate", "snownlp", "peft", "jionlp", "trl"},
+        set(setup.ALONE),
+    ],
 )
 def test_what_is_missing_is_installed_and_some_without_their_dependencies(absent, monkeypatch):
     commands = []
@@ -38,7 +46,7 @@ def test_what_is_missing_is_installed_and_some_without_their_dependencies(absent
     }
     for command, words in zip(commands, installed, strict=True):
         assert command[:4] == [sys.executable, "-m", "pip", "install"]
-        alone = any(word.startswith(("jionlp", "trl")) for word in words)
+        alone = any(word.partition("==")[0] in setup.ALONE for word in words)
         assert ("--no-deps" in command) == (not held <= words) == alone
 
 

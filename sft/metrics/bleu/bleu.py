@@ -1,0 +1,88 @@
+"""BLEU as an `evaluate` module around sacrebleu: how many runs of words a translation shares with a reference.
+
+BLEU is brevity penalty times the geometric mean of the precisions of 1- to 4-grams over the whole corpus (Papineni et
+al. 2002). sacrebleu cuts texts into words itself and says in a signature how (Post 2018). Self-contained, because
+`evaluate` copies this file elsewhere before importing it. One import a line, because `evaluate` reads the imports with
+a regular expression.
+"""
+
+from __future__ import annotations
+
+import datasets
+import evaluate
+from sacrebleu.metrics import BLEU
+
+_DESCRIPTION = "BLEU of translations against one reference each, with sacrebleu's signature."
+
+_INPUTS = """
+Args:
+    predictions (list of str): translations, as the user sees them.
+    references (list of str): one right translation of each, in the same order.
+    tokenize (str): how sacrebleu cuts texts into words: "zh" (default: each Chinese character is a word), "13a"
+        for languages with spaces, "char" ...
+    per_example (bool): whether to return the counts of each example as well; False by default.
+Returns:
+    bleu (float): in [0, 100].
+    precisions (list of float): of 1- to 4-grams, in percent.
+    brevity_penalty (float): in (0, 1].
+    signature (str): with which settings and version; belongs beside every BLEU that is published.
+    counts (list of list of int, with per_example): for each example the shared n-grams (4), all n-grams (4),
+        length of the translation, length of the reference; summed over the corpus they make BLEU.
+Raises:
+    ValueError: no example, lengths that differ, or a reference that is empty, with its row.
+"""
+
+
+class Bleu(evaluate.Metric):
+    """Corpus BLEU."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation="Papineni et al.: BLEU. ACL 2002. Post: A Call for Clarity in Reporting BLEU Scores. WMT 2018.",
+            inputs_description=_INPUTS,
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def add_batch(self, *, predictions: list[str], references: list[str], **inputs: object) -> None:
+        """Take examples after checking them: `evaluate` refuses lists of unequal length without naming a row."""
+        _check(predictions, references)
+        super().add_batch(predictions=predictions, references=references, **inputs)
+
+    def _compute(
+        self,
+        predictions: list[str],
+        references: list[str],
+        tokenize: str = "zh",
+        per_example: bool = False,
+    ) -> dict[str, float | str | list[float] | list[list[int]]]:
+        metric = BLEU(tokenize=tokenize)
+        score = metric.corpus_score(predictions, [references])
+        result = {
+            "bleu": score.score,
+            "precisions": list(score.precisions),
+            "brevity_penalty": score.bp,
+            "signature": str(metric.get_signature()),
+        }
+        if per_example:
+            rows = (
+                metric.corpus_score([said], [[right]])
+                for said, right in zip(predictions, references, strict=True)
+            )
+            result["counts"] = [[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in rows]
+        return result
+
+
+def _check(predictions: list[str], references: list[str]) -> None:
+    """Raise a ValueError that says what is wrong and in which row."""
+    if len(predictions) == 0:
+        raise ValueError("predictions are empty: the metric needs at least one translation")
+    if len(predictions) != len(references):
+        short, long = sorted((len(predictions), len(references)))
+        raise ValueError(
+            f"{len(predictions)} predictions against {len(references)} references: row {short} of {long} stands alone"
+        )
+    for row, reference in enumerate(references):
+        if not reference.strip():
+            raise ValueError(f"reference {row} is empty: there is nothing to compare with")
