@@ -13,7 +13,7 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
-NEEDED = ("evaluate", "snownlp", "peft")
+NEEDED = ("evaluate", "snownlp", "peft", "seqeval")
 ALONE = ("jionlp", "trl")
 """Installed without what they depend on: jionlp's data files are read and its code is not; trl would replace Colab's
 datasets by a newer one, which it does not need for what the book does."""
@@ -42,7 +42,8 @@ def install_missing() -> None:
         if missing:
             print("安装", "、".join(missing), flush=True)
             subprocess.run(
-                [sys.executable, "-m", "pip", "install", "--quiet", *options, *missing], check=True
+                [sys.executable, "-m", "pip", "install", "--quiet", "--use-pep517", *options, *missing],
+                check=True,
             )
 
 

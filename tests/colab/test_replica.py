@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 PINS = pins(ROOT / "constraints.txt")
-INSTALLED = {"evaluate", "snownlp", "jionlp", "trl"}  # of what the set-up cell wants, Colab has peft
+INSTALLED = {"evaluate", "snownlp", "seqeval", "jionlp", "trl"}  # Colab has peft, which is wanted too
 
 
 @pytest.fixture(scope="session")
