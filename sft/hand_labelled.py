@@ -38,7 +38,8 @@ class RoleSentence:
     """A sentence, its 把 or 被, and the spans of the roles that are there."""
 
     text: str
-    marker: int  # position of 把 or 被
+    words: tuple[tuple[str, str], ...]  # word and part of speech, as the newspaper's annotators cut it
+    marker: int  # position of 把 or 被, in characters
     roles: Mapping[str, Span]  # of the first labeller; keys among ROLES
     second: Mapping[str, Span] | None = None
 
@@ -92,13 +93,24 @@ def load_role_sentences(split: str) -> list[RoleSentence]:
             raise DataError(f"{place}: no 把 or 被 stands at {marker} of {text!r}")
         first = _roles(row, "", text, marker, place)
         second = _roles(row, "_2", text, marker, place) if row.get("predicate_2") else None
-        found.append(RoleSentence(text, marker, first, second))
+        found.append(RoleSentence(text, _words(row, split), marker, first, second))
     return found
 
 
 @cache
-def _paragraphs(split: str) -> list[str]:
-    return load_people_daily()[split][:]["text"]
+def _paragraphs(split: str) -> dict[str, list]:
+    return load_people_daily()[split][:]
+
+
+def _words(row: dict[str, str], split: str) -> tuple[tuple[str, str], ...]:
+    paragraph, start, stop = (int(row[name]) for name in ("row", "start", "stop"))
+    found, end = [], 0
+    columns = (_paragraphs(split)[name][paragraph] for name in ("tokens", "tags"))
+    for word, tag in zip(*columns, strict=True):
+        if start <= end < stop:
+            found.append((word, tag))
+        end += len(word)
+    return tuple(found)
 
 
 def _rows(file: str, split: str) -> Iterator[tuple[dict[str, str], str, str]]:
@@ -106,7 +118,11 @@ def _rows(file: str, split: str) -> Iterator[tuple[dict[str, str], str, str]]:
     with open(FOLDER / file, encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
             place = f"{file}, row {row['id']}"
-            yield row, place, _paragraphs(split)[int(row["row"])][int(row["start"]) : int(row["stop"])]
+            yield (
+                row,
+                place,
+                _paragraphs(split)["text"][int(row["row"])][int(row["start"]) : int(row["stop"])],
+            )
 
 
 def _span(cell: str, text: str, place: str) -> Span:
