@@ -115,7 +115,7 @@ def _words(row: dict[str, str], split: str) -> tuple[tuple[str, str], ...]:
 
 def _rows(file: str, split: str) -> Iterator[tuple[dict[str, str], str, str]]:
     """Each row of a file, where it stands, and its sentence."""
-    with open(FOLDER / file, encoding="utf-8", newline="") as lines:
+    with (FOLDER / file).open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
             place = f"{file}, row {row['id']}"
             yield (

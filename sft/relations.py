@@ -1,25 +1,27 @@
-"""Who holds which office: candidates in segmented text, a pattern, and labels by distant supervision (Mintz et al. 2009).
+"""Who holds which office: candidates, a pattern, and labels by distant supervision (Mintz et al. 2009).
 
 Chapter 6.5 writes out ``pattern_pairs``, ``distant_labels`` and ``pair_features``; a test holds the sources equal.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from sft.corpora import _SENTENCE_ENDS, _name_sizes, load_people_daily
 from sft.hand_labelled import OfficeSentence, Span
 
-OFFICES = frozenset(
-    """主席 总统 总理 首相 国王 女王 天皇 总书记 书记 党委书记 委员长 国务委员 国务卿 外长 部长 外交部长 国防部长
-    财政部长 内政部长 卫生部长 大臣 外交大臣 国防大臣 财政大臣 议长 秘书长 发言人 大使 参赞 总领事 协调员 特使
-    省长 市长 县长 区长 乡长 镇长 村长 州长 局长 署长 司长 厅长 处长 科长 主任 院长 校长 所长 馆长 会长 理事长
-    社长 行长 总经理 经理 董事长 总裁 总编辑 主编 厂长 司令员 司令 总司令 总参谋长 参谋长 政委 政治委员 团长
-    队长 组长 主教练 教练 董事 委员 副主席 副总统 副总理 执行官 支队长 大队长 中队长 连长 师长 军长 站长 台长
-    矿长 场长 检察长 审判长 庭长 支书 支部书记 村支书 常委 总干事 干事长 领队 队医 行政长官 长官 总监 总工程师
-    顾问 秘书 助理 检察官 法官""".split()
+_OFFICES = (
+    "主席 总统 总理 首相 国王 女王 天皇 总书记 书记 党委书记 委员长 国务委员 国务卿 "
+    "外长 部长 外交部长 国防部长 财政部长 内政部长 卫生部长 大臣 外交大臣 国防大臣 "
+    "财政大臣 议长 秘书长 发言人 大使 参赞 总领事 协调员 特使 省长 市长 县长 区长 "
+    "乡长 镇长 村长 州长 局长 署长 司长 厅长 处长 科长 主任 院长 校长 所长 馆长 "
+    "会长 理事长 社长 行长 总经理 经理 董事长 总裁 总编辑 主编 厂长 司令员 司令 "
+    "总司令 总参谋长 参谋长 政委 政治委员 团长 队长 组长 主教练 教练 董事 委员 副主席 "
+    "副总统 副总理 执行官 支队长 大队长 中队长 连长 师长 军长 站长 台长 矿长 场长 "
+    "检察长 审判长 庭长 支书 支部书记 村支书 常委 总干事 干事长 领队 队医 行政长官 "
+    "长官 总监 总工程师 顾问 秘书 助理 检察官 法官"
 )
+OFFICES = frozenset(_OFFICES.split(" "))
 _APART = frozenset("，。；：！？“”（）")  # an apposition does not reach over these
 
 
@@ -79,7 +81,7 @@ def _candidates(tokens: list[str], tags: list[str]) -> OfficeSentence:
 
 def to_units(sentence):
     """The sentence with "P" for each person and "T" for each office, as a list; and where these stand in it."""
-    kinds = {span: "P" for span in sentence.persons} | {span: "T" for span in sentence.offices}
+    kinds = dict.fromkeys(sentence.persons, "P") | dict.fromkeys(sentence.offices, "T")
     units, places, end = [], {}, 0
     for span in sorted(kinds):
         units += sentence.text[end : span[0]]

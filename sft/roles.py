@@ -35,7 +35,7 @@ def pattern_roles(sentence):
     for verb in range(marker + 1 + is_ba, len(words)):  # 把 wants a word between
         if words[verb][0] in "，。；！？":
             break
-        if words[verb][1] in ("v", "vn") and words[verb + 1 : verb + 2] != (("的", "u"),):
+        if words[verb][1] in ("v", "v" if is_ba else "vn") and words[verb + 1 : verb + 2] != (("的", "u"),):
             end = verb
             while words[end - 1][1][0] in "dpcu" and end > marker + 1:
                 end -= 1
