@@ -10,6 +10,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 from sft.corpora import load_people_daily
@@ -44,19 +45,21 @@ class RoleSentence:
     second: Mapping[str, Span] | None = None
 
 
-def locate(text: str, part: str, marker: int, place: str) -> Span:
+def locate(text: str, part: str, marker: int, place: str, ends: frozenset[int] | None = None) -> Span:
     """Where ``part`` stands in ``text``: of several places the one nearest to ``marker`` that does not hold it.
 
     Args:
         place: file and row, for the message.
+        ends: positions where a span may begin or end, those between words; anywhere by default.
 
     Raises:
         DataError: ``part`` is not in ``text``.
     """
     starts = [i for i in range(len(text)) if text.startswith(part, i)] if part else []
     spans = [(i, i + len(part)) for i in starts if not i <= marker < i + len(part)]
+    spans = [span for span in spans if ends is None or ends.issuperset(span)]
     if not spans:
-        raise DataError(f"{place}: the span {part!r} is not in its text {text!r}: copy it from the sentence")
+        raise DataError(f"{place}: the span {part!r} is not in its text {text!r}")
     return min(spans, key=lambda span: max(span[0] - marker, marker - span[1]))
 
 
@@ -91,9 +94,11 @@ def load_role_sentences(split: str) -> list[RoleSentence]:
         marker = int(row["marker"])
         if text[marker : marker + 1] not in ("把", "被"):
             raise DataError(f"{place}: no 把 or 被 stands at {marker} of {text!r}")
-        first = _roles(row, "", text, marker, place)
-        second = _roles(row, "_2", text, marker, place) if row.get("predicate_2") else None
-        found.append(RoleSentence(text, _words(row, split), marker, first, second))
+        words = _words(row, split)
+        ends = frozenset(accumulate((len(word) for word, _ in words), initial=0))
+        first = _roles(row, "", text, marker, place, ends)
+        second = _roles(row, "_2", text, marker, place, ends) if row.get("predicate_2") else None
+        found.append(RoleSentence(text, words, marker, first, second))
     return found
 
 
@@ -144,8 +149,12 @@ def _pairs(cell: str, persons: int, offices: int, place: str) -> frozenset[Pair]
     return frozenset(pairs)
 
 
-def _roles(row: dict[str, str], labeller: str, text: str, marker: int, place: str) -> dict[str, Span]:
+def _roles(
+    row: dict[str, str], labeller: str, text: str, marker: int, place: str, ends: frozenset[int]
+) -> dict[str, Span]:
     cells = {role: row[role + labeller] for role in ROLES}
     return {
-        role: locate(text, cell, marker, f"{place}, {role}") for role, cell in cells.items() if cell != "-"
+        role: locate(text, cell, marker, f"{place}, {role}", ends)
+        for role, cell in cells.items()
+        if cell != "-"
     }
