@@ -1,14 +1,19 @@
 """Who holds which office: candidates, a pattern, and labels by distant supervision (Mintz et al. 2009).
 
-Chapter 6.5 writes out ``pattern_pairs``, ``distant_labels`` and ``pair_features``; a test holds the sources equal.
+Chapter 6.5 writes out ``distant_labels``; a test holds the sources equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+
+from datasets import load_dataset
 
 from sft.corpora import _SENTENCE_ENDS, _name_sizes, load_people_daily
 from sft.hand_labelled import OfficeSentence, Span
+from sft.hub import HubError, locate
+from sft.packaged import DataError
 
 _OFFICES = (
     "主席 总统 总理 首相 国王 女王 天皇 总书记 书记 党委书记 委员长 国务委员 国务卿 "
@@ -41,6 +46,48 @@ def find_office_sentences(split: str, max_chars: int = 150) -> list[OfficeSenten
             if sentence.persons and sentence.offices and len(sentence.text) <= max_chars:
                 found.setdefault(sentence.text, sentence)
     return list(found.values())
+
+
+def load_duie(name: str, relation: str = "董事长") -> tuple[list[OfficeSentence], list[OfficeSentence]]:
+    """Sentences of DuIE (Li et al. 2019) with a relation, to learn from and to be examined on.
+
+    A subject of any relation stands where a person does, an object where an office does: the pairs to judge are all
+    of them, those of ``relation`` are right. Of a text that occurs several times the first place counts.
+
+    Args:
+        name: a data set of the hub or a folder with columns text and rels ({s, p, o}, each with its text), splits
+            train and validation.
+
+    Raises:
+        DataError: the data set cannot be had, or a subject or object is not in its text.
+    """
+    try:
+        splits = load_dataset(name if Path(name).is_dir() else locate(name, "datasets"))
+    except HubError as error:
+        raise DataError(str(error)) from error
+    train, validation = (
+        [
+            _from_triples(row["text"], row["rels"], relation, f"{name}, {part} row {i + 1}")
+            for i, row in enumerate(splits[part])
+            if any(triple["p"] == relation for triple in row["rels"])
+        ]
+        for part in ("train", "validation")
+    )
+    return train, validation
+
+
+def _from_triples(text: str, triples: list[dict], relation: str, place: str) -> OfficeSentence:
+    def span(part: str) -> Span:
+        start = text.find(part)
+        if not part or start < 0:
+            raise DataError(f"{place}: the span {part!r} is not in its text {text!r}")
+        return start, start + len(part)
+
+    said = [(span(t["s"]["text"]), t["p"], span(t["o"]["text"])) for t in triples]
+    subjects = sorted({subject for subject, _, _ in said})
+    objects = sorted({end for _, _, end in said} - set(subjects))
+    pairs = {(subjects.index(s), objects.index(o)) for s, p, o in said if p == relation and o in objects}
+    return OfficeSentence(text, tuple(subjects), tuple(objects), frozenset(pairs))
 
 
 def _sentences(tokens: list[str]) -> Iterator[tuple[int, int]]:
