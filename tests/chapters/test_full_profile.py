@@ -84,6 +84,7 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
         "04-mathematics",
         "05-2-experiments",
         "06-2-text-generation",
+        "06-5-language-understanding",
     ],
 )
 def test_the_other_chapters_take_their_model_from_the_hub(repositories: Path, tmp_path: Path, chapter: str):
