@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from sft.names import check_labels, from_entities, list_names, look_up, read_bio, spans
+from sft.names import check_labels, from_entities, list_names, load_names, look_up, read_bio, spans
 from sft.packaged import DataError
+from sft.relations import load_duie
+from tests.hub_server import make_cluener_repo, make_duie_repo
 
 
 def row(text: str, labels: str) -> dict[str, list[str]]:
@@ -82,3 +84,19 @@ def test_entities_with_offsets_become_labels():
     assert from_entities({"text": "在上海", "entities": [entity]}, "row 1") == row("在上海", ".Ll")
     with pytest.raises(DataError, match="data, row 7: the span '上海' is not at 1-3 of its text '去北京'"):
         from_entities({"text": "去北京", "entities": [entity]}, "data, row 7")
+
+
+def test_data_sets_of_the_hub_in_two_layouts(tmp_path):
+    splits = load_names(str(make_cluener_repo(tmp_path / "clue-ner")), max_chars=62)
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 300, "validation": 30, "test": 60}
+    first = splits["train"][0]
+    assert spans(first["labels"]) == [(2, 5, "name"), (7, 11, "company")]
+    assert "".join(first["tokens"][7:11]) == "海天公司"
+
+
+def test_duie_gives_pairs_to_judge(tmp_path):
+    train, validation = load_duie(str(make_duie_repo(tmp_path / "DuIE")))
+    assert (len(train), len(validation)) == (60, 20)
+    one = train[1]
+    assert [one.text[a:b] for a, b in one.persons + one.offices] == ["江天集团", "王大", "上海"]
+    assert one.pairs == {(0, 0)}
