@@ -184,18 +184,29 @@ def distant_labels(sentence, facts, famous):
 
 
 def pair_features(sentence):
-    """Features of each pair, a dict of name to 1, by what stands between person and office and beside them."""
+    """Features of each pair, a dict of name to 1, by what stands between person and office and beside them.
+
+    Of persons in a row (P、P、P) the one nearest to the office speaks for all.
+    """
     units, persons, offices = to_units(sentence)
     shown, framed = pattern_pairs(sentence), ["^", *units, "$"]
     features = {}
     for i, p in enumerate(persons):
         for j, t in enumerate(offices):
-            between, order = units[min(p, t) + 1 : max(p, t)], "PT" if p < t else "TP"
-            found = {f"far {min(len(between), 12) // 2}"} | set(between)
+            order, edge = ("PT", _end_of_row(units, p, 2)) if p < t else ("TP", _end_of_row(units, p, -2))
+            between = units[min(edge, t) + 1 : max(edge, t)]
+            found = {f"far {min(len(between), 12) // 2}", f"alone {p == edge}"} | set(between)
             found |= {f"{mark} {between.count(mark)}" for mark in "PT、，"}
             found |= {a + b for a, b in zip(["^", *between], [*between, "$"], strict=True)}
             found |= {"".join(between)} if len(between) <= 6 else set()
             found |= {f"shown {(i, j) in shown}", f"taken {any(b == j and a != i for a, b in shown)}"}
             beside = {f"P {framed[p]}.", f"P .{framed[p + 2]}", f"T {framed[t]}.", f"T .{framed[t + 2]}"}
-            features[i, j] = dict.fromkeys([f"{order} {name}" for name in found] + list(beside), 1)
+            features[i, j] = dict.fromkeys([f"{order} {name}" for name in found] + sorted(beside), 1)
     return features
+
+
+def _end_of_row(units: list[str], p: int, step: int) -> int:
+    """The last person of P、P、P from ``p`` on, rightwards (step 2) or leftwards (-2)."""
+    while 0 <= p + step < len(units) and units[p + step // 2] == "、" and units[p + step] == "P":
+        p += step
+    return p
