@@ -12,7 +12,8 @@ RUN := $(VENV)/bin/python
 # It must then be allowed to keep what it compiled: where images set PYTHONDONTWRITEBYTECODE, each import of torch and
 # transformers would cost 8 s instead of 3.
 export PYTHONDONTWRITEBYTECODE :=
-PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+# --use-pep517: seqeval comes as source only, and an old pip would run its setup.py with tools that no longer fit.
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --use-pep517 --constraint constraints.txt
 PROFILE ?= offline
 HARNESS_FLAGS ?=
 PYTEST_FLAGS ?= -n auto

@@ -24,6 +24,10 @@ does not need for what the book does; sacrebleu needs the two behind it and othe
 
 DEPLOY = ("onnx", "onnxscript", "onnxruntime")
 """What chapter 6.3 exports models with, installed when it gets there: no other chapter is to wait for it."""
+NEEDED = ("evaluate", "snownlp", "peft", "seqeval")
+ALONE = ("jionlp", "trl")
+"""Installed without what they depend on: jionlp's data files are read and its code is not; trl would replace Colab's
+datasets by a newer one, which it does not need for what the book does."""
 
 HELD = ("torch", "numpy")
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +53,8 @@ def install_missing() -> None:
         if missing:
             print("安装", "、".join(missing), flush=True)
             subprocess.run(
-                [sys.executable, "-m", "pip", "install", "--quiet", *options, *missing], check=True
+                [sys.executable, "-m", "pip", "install", "--quiet", "--use-pep517", *options, *missing],
+                check=True,
             )
 
 

@@ -582,6 +582,60 @@ def make_chnsenticorp_repo(dest: Path, source: Path) -> Path:
     return dest
 
 
+def make_cluener_repo(dest: Path) -> Path:
+    """A data set repository in the layout of xusenlin/clue-ner: text, and entities with offsets.
+
+    Args:
+        dest: the repository's folder, `<folder>/datasets/xusenlin/clue-ner`.
+    """
+    dest.mkdir(parents=True)
+    for split, size in {"train": 300, "validation": 30, "test": 60}.items():
+        rows = []
+        for i in range(size):
+            name, company = f"王{'小大中'[i % 3]}{'明华强'[i % 5 % 3]}", f"{'海江河'[i % 3]}天公司"
+            entities = [
+                {"id": 0, "entity": name, "start_offset": 2, "end_offset": 5, "label": "name"},
+                {"id": 1, "entity": company, "start_offset": 7, "end_offset": 11, "label": "company"},
+            ]
+            rows.append(
+                {
+                    "text": f"记者{name}从{company}报道" if i % 2 else f"天气{name}到了{company}",
+                    "entities": entities,
+                }
+            )
+            if i % 2:
+                entities[1] |= {"start_offset": 6, "end_offset": 10}
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        (dest / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return dest
+
+
+def make_duie_repo(dest: Path) -> Path:
+    """A data set repository in the layout of nlhappy/DuIE: text, and triples of subject, predicate and object.
+
+    Args:
+        dest: the repository's folder, `<folder>/datasets/nlhappy/DuIE`.
+    """
+    dest.mkdir(parents=True)
+    for split, size in {"train": 60, "validation": 20}.items():
+        rows = []
+        for i in range(size):
+            company, chair, city = f"{'海江河'[i % 3]}天集团", f"王{'小大中'[i % 3]}", "上海"
+            triples = [("董事长", company, chair), ("总部地点", company, city)]
+            rels = [
+                {
+                    "s": {"text": s, "indices": [], "label": ""},
+                    "p": p,
+                    "o": {"text": o, "indices": [], "label": ""},
+                }
+                for p, s, o in triples[: 1 + i % 2]
+            ]
+            rows.append({"text": f"{company}董事长{chair}在{city}说", "rels": rels})
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        (dest / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return dest
+
+
 def make_alpaca_repo(dest: Path) -> Path:
     """A data set repository in the layout of llamafactory/alpaca_zh: one JSON file, instruction, input and output.
 

@@ -18,6 +18,8 @@ from tests.hub_server import (
     make_alpaca_repo,
     make_chnsenticorp_repo,
     make_clue_repo,
+    make_cluener_repo,
+    make_duie_repo,
     make_tiny_bert_repo,
     make_tiny_marian_repo,
     make_tiny_qwen_repo,
@@ -41,6 +43,8 @@ def repositories(tmp_path_factory) -> Path:
     make_tiny_marian_repo(folder / "models" / "Helsinki-NLP" / "opus-mt-en-zh")
     make_alpaca_repo(folder / "datasets" / "llamafactory" / "alpaca_zh")
     make_clue_repo(folder / "datasets" / "clue" / "clue")
+    make_cluener_repo(folder / "datasets" / "xusenlin" / "clue-ner")
+    make_duie_repo(folder / "datasets" / "nlhappy" / "DuIE")
     make_chnsenticorp_repo(
         folder / "datasets" / "lansinuote" / "ChnSentiCorp", shared_data("chnsenticorp_hfl")
     )
@@ -90,14 +94,13 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
         "06-2-text-generation",
         "06-3-text-classification",
         "06-4-machine-translation",
+        "06-5-language-understanding",
     ],
 )
 def test_the_other_chapters_take_their_model_from_the_hub(repositories: Path, tmp_path: Path, chapter: str):
     profiles = yaml.safe_load((ROOT / "harness.yml").read_text(encoding="utf-8"))["parameters"][chapter]
-    named = {
-    keys = ("data_name", "decoder_name", "llm_name", "model_name", "pretrained_name")
+    keys = ("data_name", "decoder_name", "llm_name", "model_name", "names_data", "pretrained_name", "relations_data")
     named = {key: profiles["full"].get(key) for key in keys}
-    }
     small = [f"{name}={value}" for name, value in profiles["smoke"].items() if name not in named]
     with HubServer(repositories) as hub:
         done = run_full(tmp_path / "run", hub.environment(tmp_path / "home"), chapter=chapter, small=small)
@@ -107,8 +110,12 @@ def test_the_other_chapters_take_their_model_from_the_hub(repositories: Path, tm
     for key, name in named.items():
         assert name is None or job["parameters"].get(key) == name
     known = (
-        "google-bert/bert-base-chinese", "Qwen/Qwen3-0.6B", "llamafactory/alpaca_zh", "Helsinki-NLP/opus-mt-en-zh",
-    )  # fmt: skip
+        "google-bert/bert-base-chinese",
+        "Qwen/Qwen3-0.6B",
+        "llamafactory/alpaca_zh",
+        "Helsinki-NLP/opus-mt-en-zh",
+        "xusenlin/clue-ner",
+        "nlhappy/DuIE",
     asked = {name for name in known if name in requests}
     assert asked == {name for name in named.values() if name}
 

@@ -58,7 +58,7 @@ def build(folder: Path) -> None:
     training = _environment(sys.executable, folder / "training")
     _install(training, f"torch=={version('torch')}", "scipy", *names)
     pinned = ("--constraint", ROOT / "constraints.txt")
-    _pip(training, "wheel", "--no-deps", "--wheel-dir", folder / "wheels", *pinned, *wanted)
+    _pip(training, "wheel", "--use-pep517", "--no-deps", "--wheel-dir", folder / "wheels", *pinned, *wanted)
     if python := find_python("3.13"):
         own = _environment(python, folder / "python3.13")
         _install(own, "scipy", *(names - NEEDS_TORCH))

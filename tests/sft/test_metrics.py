@@ -20,6 +20,7 @@ from sft.metrics.significance import (
     bootstrap_interval,
     bootstrap_macro_f1_interval,
     chrf_of_counts,
+    compare_f1,
     compare_runs,
     mcnemar,
     paired_bootstrap,
@@ -396,6 +397,49 @@ def test_paired_bootstrap_seldom_finds_a_difference_where_none_is():
 def test_paired_bootstrap_refuses_different_examples():
     with pytest.raises(ValueError, match="same examples"):
         paired_bootstrap([[1.0]], [[1.0], [2.0]], bleu_of_counts)
+# --- two extractors ------------------------------------------------------------------------------------
+
+
+def extractors(
+    n: int, miss_a: float, miss_b: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of two extractors that miss whole sentences of three findings, independently of one another."""
+    return tuple(
+        np.column_stack([3 * kept, 3 * kept, np.full(n, 3)])
+        for kept in (rng.random(n) > miss_a, rng.random(n) > miss_b)
+    )
+
+
+def test_the_difference_of_two_f1_is_that_of_the_sums():
+    compared = compare_f1([[2, 2, 2], [1, 2, 3]], [[1, 4, 2], [0, 0, 3]])
+    assert (compared.n, compared.f1_a, compared.f1_b) == (2, 2 * 3 / 9, 2 * 1 / 9)
+    assert compared.difference == pytest.approx(compared.f1_a - compared.f1_b)
+    assert compared.interval[0] <= compared.difference <= compared.interval[1]
+    same = compare_f1([[1, 1, 2]] * 5, [[1, 1, 2]] * 5)
+    assert (same.difference, same.interval, same.p_value) == (0, (0, 0), 1)
+
+
+def test_two_extractors_that_are_equally_good_seldom_look_different():
+    rng = np.random.default_rng(0)
+    p_values = [
+        compare_f1(*extractors(150, 0.2, 0.2, rng), num_resamples=300, seed=i).p_value for i in range(150)
+    ]
+    assert 0.01 < np.mean(np.array(p_values) < 0.05) < 0.11  # 5 % is meant
+    assert compare_f1(*extractors(150, 0.1, 0.3, rng)).p_value < 0.01
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        ([], [], "one row of three"),
+        ([[1, 1, 1]], [[1, 1, 1]] * 2, "one row of three"),
+        ([[1, 1, 2]], [[1, 1, 3]], "sentence 0: A was judged on 2 things to find and B on 3"),
+        ([[0, 1, 0]], [[0, 0, 0]], "nothing to find"),
+    ],
+)
+def test_counts_that_cannot_be_compared_are_refused(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        compare_f1(a, b)
 
 
 # --- loading -------------------------------------------------------------------------------------------
