@@ -40,7 +40,7 @@ ARTICLE = {
         "4.3 案例分析与讲解",
     ],
     "05": ["第 5 章 项目实践", "5.1 开发环境搭建", "5.2 源代码详细实现", "5.3 代码解读与分析"],
-    "06": ["第 6 章 实际应用场景", "6.2 文本生成"],
+    "06": ["第 6 章 实际应用场景", "6.1 问答系统", "6.2 文本生成"],
 }
 # First and last error of each part of the page; E82 was found when chapter 2 was written and stands at its end.
 PARTS = {

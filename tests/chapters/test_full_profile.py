@@ -17,6 +17,7 @@ from tests.hub_server import (
     HubServer,
     make_alpaca_repo,
     make_chnsenticorp_repo,
+    make_cmrc_repo,
     make_tiny_bert_repo,
     make_tiny_qwen_repo,
     shared_data,
@@ -37,6 +38,7 @@ def repositories(tmp_path_factory) -> Path:
     )
     make_tiny_qwen_repo(folder / "models" / "Qwen" / "Qwen3-0.6B", PRETRAINED / "mini-gpt-zh")
     make_alpaca_repo(folder / "datasets" / "llamafactory" / "alpaca_zh")
+    make_cmrc_repo(folder / "datasets" / "hfl" / "cmrc2018")
     make_chnsenticorp_repo(
         folder / "datasets" / "lansinuote" / "ChnSentiCorp", shared_data("chnsenticorp_hfl")
     )
@@ -83,12 +85,15 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
         "03-2-decoder",
         "04-mathematics",
         "05-2-experiments",
+        "06-1-question-answering",
         "06-2-text-generation",
     ],
 )
 def test_the_other_chapters_take_their_model_from_the_hub(repositories: Path, tmp_path: Path, chapter: str):
     profiles = yaml.safe_load((ROOT / "harness.yml").read_text(encoding="utf-8"))["parameters"][chapter]
-    named = {key: profiles["full"].get(key) for key in ("model_name", "decoder_name", "data_name")}
+    named = {
+        key: profiles["full"].get(key) for key in ("model_name", "decoder_name", "writer_name", "data_name")
+    }
     small = [f"{name}={value}" for name, value in profiles["smoke"].items() if name not in named]
     with HubServer(repositories) as hub:
         done = run_full(tmp_path / "run", hub.environment(tmp_path / "home"), chapter=chapter, small=small)
@@ -97,7 +102,7 @@ def test_the_other_chapters_take_their_model_from_the_hub(repositories: Path, tm
     assert job["state"] == "completed", done.stdout[-2000:] + done.stderr[-2000:]
     for key, name in named.items():
         assert name is None or job["parameters"].get(key) == name
-    known = ("google-bert/bert-base-chinese", "Qwen/Qwen3-0.6B", "llamafactory/alpaca_zh")
+    known = ("google-bert/bert-base-chinese", "Qwen/Qwen3-0.6B", "llamafactory/alpaca_zh", "hfl/cmrc2018")
     asked = {name for name in known if name in requests}
     assert asked == {name for name in named.values() if name}
 
