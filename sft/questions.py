@@ -304,18 +304,23 @@ def encode_question(
     max_length: int,
     *,
     stride: int = 0,
+    mark_matches: bool = False,
     row: int = 0,
 ) -> list[dict[str, list]]:
     """Question and text as ids with the tokens where the answer begins and ends, one dict a window of a long text.
 
     Both are 0, the place of ``[CLS]``, where a window does not hold the whole answer.
 
+    Args:
+        mark_matches: give tokens of the text that :func:`matches` finds in the question the segment of the question.
+
     Returns:
         ``input_ids`` and the like, ``start_positions``, ``end_positions``, ``offsets`` (a pair of characters for each
         token of the text, None for the others).
 
     Raises:
-        ValueError: with the row's number, an answer that does not stand in its text, a question without room for text.
+        ValueError: with the row's number, an answer that does not stand in its text, a question without room for text,
+            a tokenizer without segments and matches to mark.
     """
     check_span(question, row)
     if len(tokenizer(question.question)["input_ids"]) + stride + 2 > max_length:
@@ -331,6 +336,7 @@ def encode_question(
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )
+    marked = matches(question.question, question.context)
     windows = []
     for i in range(len(encoded["input_ids"])):
         offsets = [
@@ -340,8 +346,24 @@ def encode_question(
         start, end = token_span(offsets, question.start, question.start + len(question.answer))
         names = [name for name in ("input_ids", "token_type_ids", "attention_mask") if name in encoded]
         window = {name: encoded[name][i] for name in names}
+        if mark_matches and "token_type_ids" not in window:
+            raise ValueError(
+                f"row {row}: this tokenizer has no segments to mark matches with; use mark_matches=False"
+            )
+        if mark_matches:
+            segments = zip(window["token_type_ids"], offsets, strict=True)
+            window["token_type_ids"] = [
+                0 if pair and all(marked[slice(*pair)]) else old for old, pair in segments
+            ]
         windows.append(window | {"start_positions": start, "end_positions": end, "offsets": offsets})
     return windows
+
+
+def matches(question, context):
+    """For each character of the text whether it stands in the question together with one of its neighbours."""
+    pairs = [context[i : i + 2] in question for i in range(len(context) - 1)]
+    beside = zip([False, *pairs], [*pairs, False], strict=True)
+    return [before or after for before, after in beside]
 
 
 def token_span(offsets, start, stop):
@@ -381,6 +403,7 @@ def answer_questions(
     *,
     stride: int = 0,
     threshold: float = 0.0,
+    mark_matches: bool = False,
     max_tokens: int = 16,
     batch_size: int = 32,
 ) -> list[str]:
@@ -391,7 +414,8 @@ def answer_questions(
     """
     model.eval()
     windows = [
-        encode_question(q, tokenizer, max_length, stride=stride, row=i) for i, q in enumerate(questions)
+        encode_question(q, tokenizer, max_length, stride=stride, mark_matches=mark_matches, row=i)
+        for i, q in enumerate(questions)
     ]
     owner = [i for i, parts in enumerate(windows) for _ in parts]
     flat = [window for parts in windows for window in parts]
@@ -409,7 +433,12 @@ def answer_questions(
 
 
 def training_rows(
-    questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase, max_length: int, *, stride: int = 0
+    questions: Sequence[Question],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    stride: int = 0,
+    mark_matches: bool = False,
 ) -> Dataset:
     """Every window of every question, with the tokens that answer it.
 
@@ -419,7 +448,9 @@ def training_rows(
     windows = [
         window
         for i, question in enumerate(questions)
-        for window in encode_question(question, tokenizer, max_length, stride=stride, row=i)
+        for window in encode_question(
+            question, tokenizer, max_length, stride=stride, mark_matches=mark_matches, row=i
+        )
     ]
     return Dataset.from_list([{k: v for k, v in window.items() if k != "offsets"} for window in windows])
 

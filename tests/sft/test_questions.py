@@ -143,6 +143,18 @@ def test_the_best_span_is_the_one_that_trying_all_finds():
         assert found[1:] == (i - 3, j - 2)
 
 
+def test_words_of_the_question_are_highlighted_in_the_text_by_their_segment(tokenizer):
+    marks = questions.matches("法国的外长是谁？", "法国外长来过，法，外长")
+    assert marks == [True] * 4 + [False] * 5 + [True] * 2
+    (window,) = questions.encode_question(GOOD, tokenizer, 64, mark_matches=True)
+    text = [
+        segment for segment, pair in zip(window["token_type_ids"], window["offsets"], strict=True) if pair
+    ]
+    assert text == [0] * 4 + [1] * (len(TEXT) - 4)
+    (plain,) = questions.encode_question(GOOD, tokenizer, 64)
+    assert {name for name in plain if plain[name] != window[name]} == {"token_type_ids"}
+
+
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
