@@ -130,7 +130,7 @@ def make_questions(
             piece = Question(text[start:stop], "", names=tuple(find_names(labels[start:stop])))
             for holder in inside:
                 questions += filter(has_choice, _questions_of(piece, holder, inside, rng))
-    return questions
+    return list(dict.fromkeys(questions))
 
 
 def _moved(holder: Holder, by: int) -> Holder:
