@@ -111,8 +111,9 @@ def ask(piece: Question, kind: str, named: str, office: str, answer: str = "", s
 def make_questions(
     rows: Mapping[str, Sequence], rng: np.random.Generator, *, max_chars: int = 64
 ) -> list[Question]:
-    """Questions about pieces of at most ``max_chars`` characters: for each holder and kind one with an answer and one
-    without, as far as the piece has the words for it.
+    """Questions about pieces of at most ``max_chars`` characters.
+
+    For each holder and kind one has an answer and up to two have none, as far as the piece has the words for it.
 
     A piece holds at least two different names of the kind that is asked for: else nobody need read the question. Both
     words of a question without an answer stand in the text.
@@ -153,7 +154,7 @@ def find_names(labels: Sequence[str]) -> Iterable[Name]:
 def _questions_of(
     piece: Question, holder: Holder, holders: list[Holder], rng: np.random.Generator
 ) -> Iterable[Question]:
-    """Both questions that a holder answers, and two that sound alike and have no answer in the piece."""
+    """Both questions that a holder answers, and up to four that sound alike and have no answer in the piece."""
     where, office, person = holder.where, holder.office, holder.person
     if len({other.person for other in holders if (other.where, other.office) == (where, office)}) == 1:
         yield ask(piece, "谁", where, office, person, holder.person_start)
@@ -166,8 +167,8 @@ def _questions_of(
         and not any(h.where in place or place in h.where for h in holders if h.office == office)
         and not any(name.stop <= h.start <= name.stop + 2 for h in holders)  # 中国 国务院 总理: of both
     ]
-    if places:
-        yield ask(piece, "谁", places[rng.integers(len(places))], office)
+    for i in rng.permutation(len(places))[:2]:
+        yield ask(piece, "谁", places[i], office)
     persons = [
         other
         for other, name in spoken.items()
@@ -176,8 +177,8 @@ def _questions_of(
         and other not in {h.person for h in holders if h.office == office}
     ]
     persons = [p for p in persons if any(h.person == p for h in holders) or not _is_placed(piece, spoken[p])]
-    if persons:
-        yield ask(piece, "哪里", persons[rng.integers(len(persons))], office)
+    for i in rng.permutation(len(persons))[:2]:
+        yield ask(piece, "哪里", persons[i], office)
 
 
 def _is_placed(piece: Question, person: Name) -> bool:
