@@ -395,7 +395,7 @@ def best_span(start_logits, end_logits, offsets, max_tokens=16):
 
 
 @torch.inference_mode()
-def answer_questions(
+def best_answers(
     model: PreTrainedModel,
     questions: Sequence[Question],
     tokenizer: PreTrainedTokenizerBase,
@@ -403,15 +403,17 @@ def answer_questions(
     max_length: int,
     *,
     stride: int = 0,
-    threshold: float = 0.0,
     mark_matches: bool = False,
     max_tokens: int = 16,
     batch_size: int = 32,
-) -> list[str]:
-    """An answer to each question out of its text; empty where no span beats no answer by more than ``threshold``.
+) -> list[tuple[float, str]]:
+    """For each question the best answer out of its text, and its score less that of no answer.
 
     Args:
         max_tokens: of an answer.
+
+    Raises:
+        ValueError: as :func:`encode_question`.
     """
     model.eval()
     windows = [
@@ -420,7 +422,7 @@ def answer_questions(
     ]
     owner = [i for i, parts in enumerate(windows) for _ in parts]
     flat = [window for parts in windows for window in parts]
-    best = [(threshold, 0, 0)] * len(questions)
+    best = [(-np.inf, 0, 0)] * len(questions)
     done = 0
     for batch in DataLoader(flat, batch_size, collate_fn=lambda part: collate([inputs(w) for w in part])):
         with autocast(model.device):
@@ -430,7 +432,26 @@ def answer_questions(
             found = best_span(start, end, flat[done]["offsets"], max_tokens)
             best[owner[done]] = max(best[owner[done]], found)
             done += 1
-    return [q.context[start:stop] for q, (_, start, stop) in zip(questions, best, strict=True)]
+    return [(score, q.context[start:stop]) for q, (score, start, stop) in zip(questions, best, strict=True)]
+
+
+def answer_questions(
+    model: PreTrainedModel,
+    questions: Sequence[Question],
+    tokenizer: PreTrainedTokenizerBase,
+    collate: Collate,
+    max_length: int,
+    *,
+    threshold: float = 0.0,
+    **options: int,
+) -> list[str]:
+    """An answer to each question out of its text; empty where none beats no answer by more than ``threshold``.
+
+    Args:
+        options: for :func:`best_answers`.
+    """
+    scored = best_answers(model, questions, tokenizer, collate, max_length, **options)
+    return [text if score > threshold else "" for score, text in scored]
 
 
 def training_rows(

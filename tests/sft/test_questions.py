@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+import torch
+from torch import nn
+from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from sft import data, questions
 from sft.hub import locate_model
 from sft.questions import Name, Question
+
+
+class Pointer(nn.Module):
+    """A reader that gives five points to one token as a beginning and to one as an end, none to others."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__()
+        self.first, self.last = first, last
+
+    def forward(self, input_ids, **others):
+        start, end = ((input_ids == token).float() * 5 for token in (self.first, self.last))
+        return SimpleNamespace(start_logits=start, end_logits=end)
+
 
 TEXT = "法国外长韦德里纳与德国总理科尔在北京会谈"
 TOKENS = ["法国", "外长", "韦德里纳", "与", "德国", "总理", "科尔", "在", "北京", "会谈"]
@@ -153,6 +171,22 @@ def test_words_of_the_question_are_highlighted_in_the_text_by_their_segment(toke
     assert text == [0] * 4 + [1] * (len(TEXT) - 4)
     (plain,) = questions.encode_question(GOOD, tokenizer, 64)
     assert {name for name in plain if plain[name] != window[name]} == {"token_type_ids"}
+
+
+def test_the_best_of_all_windows_is_the_answer_if_it_is_above_the_threshold(tokenizer):
+    model = Pointer(*tokenizer.convert_tokens_to_ids(["韦", "纳"]))
+    long = Question("甲" * 30 + "韦德里纳" + "乙" * 30, "谁？")
+    asked = [long, GOOD, Question("德国总理科尔", "谁？")]
+    options = {
+        "tokenizer": tokenizer,
+        "collate": DataCollatorWithPadding(tokenizer),
+        "max_length": 26,
+        "stride": 8,
+    }
+    scored = questions.best_answers(model, asked, **options)
+    assert [score for score, _ in scored] == [10, 10, 0]
+    assert questions.answer_questions(model, asked, **options) == ["韦德里纳", "韦德里纳", ""]
+    assert questions.answer_questions(model, asked, threshold=10, **options) == ["", "", ""]
 
 
 @pytest.mark.parametrize(
