@@ -233,7 +233,7 @@ def load_people_daily_ner(*, max_chars: int | None = 126) -> DatasetDict:
         columns: dict[str, list[list[str]]] = {"tokens": [], "ner_tags": []}
         for tokens, tags, _ in zip(*rows[:].values(), strict=True):
             characters, labels = list("".join(tokens)), character_labels(tokens, tags)
-            for start, stop in _pieces(characters, labels, max_chars or len(characters)):
+            for start, stop in cut_places(characters, labels, max_chars or len(characters)):
                 columns["tokens"].append(characters[start:stop])
                 columns["ner_tags"].append(labels[start:stop])
         splits[name] = Dataset.from_dict(columns, features=features)
@@ -283,7 +283,7 @@ def _name_sizes(parts: list[str]) -> list[int]:
     return sizes
 
 
-def _pieces(characters: list[str], labels: list[str], max_chars: int) -> Iterator[tuple[int, int]]:
+def cut_places(characters: list[str], labels: list[str], max_chars: int) -> Iterator[tuple[int, int]]:
     """Start and stop of consecutive pieces of at most ``max_chars`` characters that cut no name."""
     start = 0
     while len(characters) - start > max_chars:

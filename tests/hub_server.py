@@ -633,6 +633,38 @@ def make_duie_repo(dest: Path) -> Path:
             rows.append({"text": f"{company}董事长{chair}在{city}说", "rels": rels})
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
         (dest / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+def make_cmrc_repo(dest: Path) -> Path:
+    """A data set repository in the layout of hfl/cmrc2018: Parquet, one file a split, SQuAD's columns.
+
+    As in the real one, some answers do not stand where they say: every tenth of these.
+
+    Args:
+        dest: the repository's folder, `<folder>/datasets/hfl/cmrc2018`.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    (dest / "data").mkdir(parents=True)
+    answers = pa.struct({"text": pa.list_(pa.string()), "answer_start": pa.list_(pa.int32())})
+    schema = pa.schema(
+        {"id": pa.string(), "context": pa.string(), "question": pa.string(), "answers": answers}
+    )
+    for split, size in (("train", 40), ("validation", 60)):
+        rows = [
+            {
+                "id": f"{split}_{i}",
+                "context": f"第{i}条街上" + "有许多人。" * (i % 30) + f"住着王{i}和李{i}。",
+                "question": f"第{i}条街上住着谁？",
+                "answers": {
+                    "text": [f"王{i}和李{i}"],
+                    "answer_start": [-1 if i % 10 == 9 else len(f"第{i}条街上") + 5 * (i % 30) + 2],
+                },
+            }
+            for i in range(size)
+        ]
+        parquet.write_table(
+            pa.Table.from_pylist(rows, schema=schema), dest / "data" / f"{split}-00000-of-00001.parquet"
+        )
     return dest
 
 

@@ -20,6 +20,7 @@ from tests.hub_server import (
     make_clue_repo,
     make_cluener_repo,
     make_duie_repo,
+    make_cmrc_repo,
     make_tiny_bert_repo,
     make_tiny_marian_repo,
     make_tiny_qwen_repo,
@@ -45,6 +46,7 @@ def repositories(tmp_path_factory) -> Path:
     make_clue_repo(folder / "datasets" / "clue" / "clue")
     make_cluener_repo(folder / "datasets" / "xusenlin" / "clue-ner")
     make_duie_repo(folder / "datasets" / "nlhappy" / "DuIE")
+    make_cmrc_repo(folder / "datasets" / "hfl" / "cmrc2018")
     make_chnsenticorp_repo(
         folder / "datasets" / "lansinuote" / "ChnSentiCorp", shared_data("chnsenticorp_hfl")
     )
@@ -91,6 +93,7 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
         "03-2-decoder",
         "04-mathematics",
         "05-2-experiments",
+        "06-1-question-answering",
         "06-2-text-generation",
         "06-3-text-classification",
         "06-4-machine-translation",
@@ -99,7 +102,7 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
 )
 def test_the_other_chapters_take_their_model_from_the_hub(repositories: Path, tmp_path: Path, chapter: str):
     profiles = yaml.safe_load((ROOT / "harness.yml").read_text(encoding="utf-8"))["parameters"][chapter]
-    keys = ("data_name", "decoder_name", "llm_name", "model_name", "names_data", "pretrained_name", "relations_data")
+    keys = ("data_name", "decoder_name", "llm_name", "model_name", "names_data", "pretrained_name", "relations_data", "writer_name")
     named = {key: profiles["full"].get(key) for key in keys}
     small = [f"{name}={value}" for name, value in profiles["smoke"].items() if name not in named]
     with HubServer(repositories) as hub:
@@ -109,13 +112,13 @@ def test_the_other_chapters_take_their_model_from_the_hub(repositories: Path, tm
     assert job["state"] == "completed", done.stdout[-2000:] + done.stderr[-2000:]
     for key, name in named.items():
         assert name is None or job["parameters"].get(key) == name
-    known = (
         "google-bert/bert-base-chinese",
         "Qwen/Qwen3-0.6B",
         "llamafactory/alpaca_zh",
         "Helsinki-NLP/opus-mt-en-zh",
         "xusenlin/clue-ner",
         "nlhappy/DuIE",
+        "hfl/cmrc2018",
     asked = {name for name in known if name in requests}
     assert asked == {name for name in named.values() if name}
 

@@ -364,9 +364,9 @@ def test_long_paragraphs_are_cut_between_sentences_and_lose_nothing(ner, splits)
 )
 def test_where_a_paragraph_is_cut(text, label, pieces):
     labels = [label.get(i, "O") for i in range(len(text))]
-    assert [text[a:b] for a, b in corpora._pieces(list(text), labels, 8)] == pieces
+    assert [text[a:b] for a, b in corpora.cut_places(list(text), labels, 8)] == pieces
 
 
 def test_a_piece_shorter_than_a_name_is_refused():
     with pytest.raises(ValueError, match="max_chars 2 is too short for the name"):
-        list(corpora._pieces(list("克林顿说"), ["B-PER", "I-PER", "I-PER", "O"], 2))
+        list(corpora.cut_places(list("克林顿说"), ["B-PER", "I-PER", "I-PER", "O"], 2))

@@ -50,6 +50,11 @@ def entity_f1():
     return metrics.load("entity_f1")
 
 
+@pytest.fixture(scope="module")
+def span_answers():
+    return metrics.load("span_answers")
+
+
 def some_labels(classes: int, n: int = 300, seed: int = 0) -> tuple[list[int], list[int]]:
     """References and predictions of a classifier that is right about 7 times in 10."""
     rng = np.random.default_rng(seed)
@@ -669,3 +674,49 @@ def test_mcnemar_keeps_its_level_and_its_interval_covers_the_truth():
         covered += low <= 0.08 <= high
     assert false_alarms / 600 <= 0.06  # the exact test is conservative
     assert 0.93 <= covered / 600 <= 0.98
+
+
+# --- answers to questions ------------------------------------------------------------------------------
+
+
+def plain_answer_f1(guess: str, truth: str) -> float:
+    """F1 over characters by crossing them out one after the other."""
+    left, common = list(truth), 0
+    for character in guess:
+        if character in left:
+            left.remove(character)
+            common += 1
+    return 2 * common / (len(guess) + len(truth))
+
+
+def test_span_answers_equal_plain_counting(span_answers):
+    rng = np.random.default_rng(0)
+    guesses, truths = (
+        ["".join(rng.choice(list("法国外长"), size=rng.integers(1, 5))) for _ in range(100)] for _ in "ab"
+    )
+    got = span_answers.compute(predictions=guesses, references=[[truth] for truth in truths])
+    assert got["exact_match"] == np.mean([a == b for a, b in zip(guesses, truths, strict=True)])
+    assert got["f1"] == pytest.approx(np.mean(list(map(plain_answer_f1, guesses, truths))))
+    assert got["answered"]["n"] == 100 and got["unanswerable"] is None
+
+
+@pytest.mark.parametrize(
+    ("guess", "truths", "exact", "f1"),
+    [
+        ("", [""], 1, 1),
+        ("", [], 1, 1),
+        ("法国", [""], 0, 0),
+        ("", ["法国"], 0, 0),
+        ("ＷＴＯ 总部。", ["wto总部"], 1, 1),
+        ("外长韦德里纳", ["希拉克", "韦德里纳"], 0, 0.8),
+    ],
+)
+def test_span_answers_of_one_question(span_answers, guess, truths, exact, f1):
+    got = span_answers.compute(predictions=[guess], references=[truths])
+    assert (got["exact_match"], got["f1"]) == (exact, pytest.approx(f1))
+    assert (got["unanswerable"] is None) == bool(truths and truths[0])
+
+
+def test_span_answers_want_a_question(span_answers):
+    with pytest.raises(ValueError, match="at least one question"):
+        span_answers.compute(predictions=[], references=[])
