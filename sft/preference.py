@@ -47,7 +47,7 @@ def rollout(model, tokenizer, requests, n, max_new_tokens, **options):
     prompts = tokenizer.apply_chat_template(
         requests, add_generation_prompt=True, return_dict=True, return_tensors="pt",
         padding=True, tokenizer_kwargs={"padding_side": "left"}).to(model.device)  # fmt: skip
-    options = {"do_sample": True, "top_p": 1.0, "top_k": 0} | options
+    options = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0} | options
     ids = model.eval().generate(
         **prompts, num_return_sequences=n, max_new_tokens=max_new_tokens, **options)  # fmt: skip
     length = prompts["input_ids"].shape[1]
@@ -186,13 +186,13 @@ def dpo_loss(log_p, reference, beta):
     return -F.logsigmoid(beta * (chosen - rejected)).mean()
 
 
-def dpo(model, reference, pairs, collate, *, lr, beta, num_epochs=1, batch_size=8, seed=0):
+def dpo(model, reference, pairs, collate, *, lr, beta, num_epochs=1, batch_size=8, shuffle=True, seed=0):
     """Train ``model`` on encoded pairs; losses of all steps."""
 
     def both(part):  # 先是好的回答，后是坏的
         return collate([pair[name] for name in ("chosen", "rejected") for pair in part])
 
-    loader = DataLoader(pairs, batch_size, shuffle=True, collate_fn=both,
+    loader = DataLoader(pairs, batch_size, shuffle=shuffle, collate_fn=both,
                         generator=torch.Generator().manual_seed(seed))  # fmt: skip
     optimizer, losses = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.0), []
     for _epoch in range(num_epochs):
@@ -207,6 +207,26 @@ def dpo(model, reference, pairs, collate, *, lr, beta, num_epochs=1, batch_size=
             optimizer.step()
             losses.append(loss.item())
     return losses
+
+
+@torch.no_grad()
+def margins(
+    model: PreTrainedModel,
+    reference: PreTrainedModel,
+    pairs: Sequence[Mapping[str, Mapping[str, list[int]]]],
+    collate: Callable[..., Batch],
+    batch_size: int = 32,
+) -> np.ndarray:
+    """What the two answers of each encoded pair gained in log-probability, (pairs, 2): chosen, rejected."""
+    gained = []
+    for name in ("chosen", "rejected"):
+        column = []
+        for start in range(0, len(pairs), batch_size):
+            batch = collate([pair[name] for pair in pairs[start : start + batch_size]]).to(model.device)
+            after, before = (token_log_probs(each, batch).sum(1) for each in (model, reference))
+            column += (after - before).tolist()
+        gained.append(column)
+    return np.array(gained).T
 
 
 # --- rewards: GRPO -------------------------------------------------------------------------------------
