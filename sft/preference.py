@@ -272,7 +272,8 @@ def grpo(model, reference, tokenizer, requests, reward, *, num_steps, lr, beta,
     for _step in range(num_steps):
         drawn = [requests[i] for i in rng.permutation(len(requests))[:groups]]
         batch = rollout(model, tokenizer, drawn, n, max_new_tokens)
-        asked, said = [r for r in drawn for _ in range(n)], read_replies(batch, tokenizer)
+        asked = [one for one in drawn for _ in range(n)]
+        said = read_replies(batch, tokenizer)
         rewards = check_rewards(reward(asked, said), asked, said)
         A = group_advantages(rewards.view(-1, n)).flatten().to(model.device)
         with torch.no_grad():
@@ -281,7 +282,8 @@ def grpo(model, reference, tokenizer, requests, reward, *, num_steps, lr, beta,
         for _update in range(num_updates):
             log_p = token_log_probs(model, batch)
             old = log_p.detach() if old is None else old
-            loss = grpo_loss(log_p, old, before, A, batch["labels"][:, 1:] != -100, beta)
+            mask = batch["labels"][:, 1:] != -100
+            loss = grpo_loss(log_p, old, before, A, mask, beta)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
