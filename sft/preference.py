@@ -143,6 +143,9 @@ def make_pairs(
     """The ``top`` best answers to each request, each beside one of the ``top`` worst: best with worst.
 
     Answers that did not end by themselves are left out: in a file of pairs nothing would say that they were cut.
+
+    Raises:
+        ValueError: no pair at all.
     """
     pairs = []
     for request, answers, scores in zip(requests, said, rewards, strict=True):
@@ -151,6 +154,11 @@ def make_pairs(
         for good, bad in zip(order[:k], order[::-1][:k], strict=True):
             if scores[good] > scores[bad] and answers[good].text != answers[bad].text:
                 pairs.append(Pair(request, answers[good].text, answers[bad].text))
+    if not pairs:
+        raise ValueError(
+            f"no pair from {len(requests)} requests: no two answers to one of them ended and have different rewards; "
+            "draw more, or teach the model to answer first"
+        )
     return pairs
 
 

@@ -140,7 +140,8 @@ def test_pairs_are_the_best_with_the_worst_of_those_that_ended():
     said = [[Reply(text, text != "长") for text in "甲乙丙丁长"]]
     found = preference.make_pairs([GOOD], said, np.array([[0.1, 0.9, 0.4, 0.6, 1.0]]), top=5)
     assert [(pair.chosen, pair.rejected) for pair in found] == [("乙", "甲"), ("丁", "丙")]
-    assert preference.make_pairs([GOOD], said, np.full((1, 5), 0.5), top=5) == []
+    with pytest.raises(ValueError, match=r"^no pair from 1 requests"):
+        preference.make_pairs([GOOD], said, np.full((1, 5), 0.5), top=5)
 
 
 def test_dpo_loss_by_hand():
