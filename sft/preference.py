@@ -138,18 +138,27 @@ class Pair:
 
 
 def make_pairs(
-    requests: Sequence[Conversation], said: Sequence[Sequence[Reply]], rewards: np.ndarray, *, top: int
+    requests: Sequence[Conversation],
+    said: Sequence[Sequence[Reply]],
+    rewards: np.ndarray,
+    *,
+    top: int,
+    above: float = -math.inf,
 ) -> list[Pair]:
     """The ``top`` best answers to each request, each beside one of the ``top`` worst: best with worst.
 
     Answers that did not end by themselves are left out: in a file of pairs nothing would say that they were cut.
+
+    Args:
+        above: answers with a reward no higher than this are left out, too.
 
     Raises:
         ValueError: no pair at all.
     """
     pairs = []
     for request, answers, scores in zip(requests, said, rewards, strict=True):
-        order = [i for i in np.argsort(-scores, kind="stable") if answers[i].ended and answers[i].text]
+        best_first = np.argsort(-scores, kind="stable")
+        order = [i for i in best_first if answers[i].ended and answers[i].text and scores[i] > above]
         k = min(top, len(order) // 2)
         for good, bad in zip(order[:k], order[::-1][:k], strict=True):
             if scores[good] > scores[bad] and answers[good].text != answers[bad].text:
@@ -194,8 +203,14 @@ def dpo_loss(log_p, reference, beta):
     return -F.logsigmoid(beta * (chosen - rejected)).mean()
 
 
-def dpo(model, reference, pairs, collate, *, lr, beta, num_epochs=1, batch_size=8, shuffle=True, seed=0):
-    """Train ``model`` on encoded pairs; losses of all steps."""
+def dpo(model, reference, pairs, collate, *, lr, beta, alpha=0.0, num_epochs=1, batch_size=8,
+        shuffle=True, seed=0):  # fmt: skip
+    """Train ``model`` on encoded pairs; the :func:`dpo_loss` of all steps.
+
+    Args:
+        alpha: weight of the mean loss on the tokens of the chosen answers, which keeps both answers from getting less
+            likely together (Pang et al. 2024, arXiv:2404.19733, equation 2).
+    """
 
     def both(part):  # 先是好的回答，后是坏的
         return collate([pair[name] for name in ("chosen", "rejected") for pair in part])
@@ -208,12 +223,13 @@ def dpo(model, reference, pairs, collate, *, lr, beta, num_epochs=1, batch_size=
             batch = batch.to(model.device)
             with torch.no_grad():
                 before = token_log_probs(reference, batch).sum(1)
-            loss = dpo_loss(token_log_probs(model, batch).sum(1), before, beta)
+            log_p = token_log_probs(model, batch)
+            good, loss = log_p.chunk(2)[0], dpo_loss(log_p.sum(1), before, beta)
+            losses.append(loss.item())
             optimizer.zero_grad()
-            loss.backward()
+            (loss - alpha * good.sum() / (good != 0).sum()).backward()
             nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
             optimizer.step()
-            losses.append(loss.item())
     return losses
 
 
@@ -264,12 +280,13 @@ def grpo_loss(log_p, old, reference, advantages, mask, beta, epsilon=0.2):
 
 
 def grpo(model, reference, tokenizer, requests, reward, *, num_steps, lr, beta,
-         groups=8, n=8, max_new_tokens=24, num_updates=1, seed=0):  # fmt: skip
+         groups=8, n=8, max_new_tokens=24, num_updates=1, also=None, seed=0):  # fmt: skip
     """Train ``model`` on answers of its own; the mean reward of each step's answers, before the step's update.
 
     Args:
         groups: requests a step, with ``n`` answers each.
         num_updates: updates from the same answers; beyond the first the clipped ratio matters.
+        also: from a model to a loss that is added, such as that on texts which must not be forgotten.
 
     Raises:
         ValueError: as :func:`check_rewards`.
@@ -292,6 +309,7 @@ def grpo(model, reference, tokenizer, requests, reward, *, num_steps, lr, beta,
             old = log_p.detach() if old is None else old
             mask = batch["labels"][:, 1:] != -100
             loss = grpo_loss(log_p, old, before, A, mask, beta)
+            loss = loss + also(model) if also else loss
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
