@@ -14,7 +14,7 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
-NEEDED = ("evaluate", "snownlp", "peft")
+NEEDED = ("evaluate", "snownlp", "peft", "seqeval")
 DATA = ("Django", "django-oscar", "jionlp", "jupyterlab-language-pack-zh-CN", "spyder", "thonny", "wagtail")
 """Packages whose data files the book reads, and whose code it does not run."""
 
@@ -24,10 +24,6 @@ does not need for what the book does; sacrebleu needs the two behind it and othe
 
 DEPLOY = ("onnx", "onnxscript", "onnxruntime")
 """What chapter 6.3 exports models with, installed when it gets there: no other chapter is to wait for it."""
-NEEDED = ("evaluate", "snownlp", "peft", "seqeval")
-ALONE = ("jionlp", "trl")
-"""Installed without what they depend on: jionlp's data files are read and its code is not; trl would replace Colab's
-datasets by a newer one, which it does not need for what the book does."""
 
 HELD = ("torch", "numpy")
 ROOT = Path(__file__).resolve().parents[1]

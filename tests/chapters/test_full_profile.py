@@ -19,8 +19,8 @@ from tests.hub_server import (
     make_chnsenticorp_repo,
     make_clue_repo,
     make_cluener_repo,
-    make_duie_repo,
     make_cmrc_repo,
+    make_duie_repo,
     make_tiny_bert_repo,
     make_tiny_marian_repo,
     make_tiny_qwen_repo,
@@ -28,6 +28,10 @@ from tests.hub_server import (
 )
 
 ROOT = Path(__file__).parents[2]
+HUB_PARAMETERS = (
+    *("data_name", "decoder_name", "judge_name", "llm_name", "model_name"),
+    *("names_data", "pretrained_name", "relations_data", "writer_name"),
+)
 SMALL = (  # chapter 5's core
     "max_train=256", "max_validation=100", "max_test=1000", "max_length=48", "num_epochs=1", "compare_train=64",
 )  # fmt: skip
@@ -95,6 +99,7 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
         "05-2-experiments",
         "06-1-question-answering",
         "06-2-text-generation",
+        "06-2-2-preferences",
         "06-3-text-classification",
         "06-4-machine-translation",
         "06-5-language-understanding",
@@ -102,8 +107,7 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
 )
 def test_the_other_chapters_take_their_model_from_the_hub(repositories: Path, tmp_path: Path, chapter: str):
     profiles = yaml.safe_load((ROOT / "harness.yml").read_text(encoding="utf-8"))["parameters"][chapter]
-    keys = ("data_name", "decoder_name", "llm_name", "model_name", "names_data", "pretrained_name", "relations_data", "writer_name")
-    named = {key: profiles["full"].get(key) for key in keys}
+    named = {key: profiles["full"].get(key) for key in HUB_PARAMETERS}
     small = [f"{name}={value}" for name, value in profiles["smoke"].items() if name not in named]
     with HubServer(repositories) as hub:
         done = run_full(tmp_path / "run", hub.environment(tmp_path / "home"), chapter=chapter, small=small)
@@ -112,13 +116,14 @@ def test_the_other_chapters_take_their_model_from_the_hub(repositories: Path, tm
     assert job["state"] == "completed", done.stdout[-2000:] + done.stderr[-2000:]
     for key, name in named.items():
         assert name is None or job["parameters"].get(key) == name
-        "google-bert/bert-base-chinese",
-        "Qwen/Qwen3-0.6B",
-        "llamafactory/alpaca_zh",
-        "Helsinki-NLP/opus-mt-en-zh",
-        "xusenlin/clue-ner",
-        "nlhappy/DuIE",
-        "hfl/cmrc2018",
+    known = {
+        values.get(key)
+        for chapters in yaml.safe_load((ROOT / "harness.yml").read_text(encoding="utf-8"))[
+            "parameters"
+        ].values()
+        for values in [chapters.get("full", {})]
+        for key in HUB_PARAMETERS
+    } - {None}
     asked = {name for name in known if name in requests}
     assert asked == {name for name in named.values() if name}
 

@@ -27,7 +27,6 @@ pytestmark = pytest.mark.slow
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 PINS = pins(ROOT / "constraints.txt")
 INSTALLED = {*setup.NEEDED, *setup.ALONE} - {"peft"}  # Colab has it
-INSTALLED = {"evaluate", "snownlp", "seqeval", "jionlp", "trl"}  # Colab has peft, which is wanted too
 
 
 @pytest.fixture(scope="session")

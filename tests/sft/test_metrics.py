@@ -402,6 +402,8 @@ def test_paired_bootstrap_seldom_finds_a_difference_where_none_is():
 def test_paired_bootstrap_refuses_different_examples():
     with pytest.raises(ValueError, match="same examples"):
         paired_bootstrap([[1.0]], [[1.0], [2.0]], bleu_of_counts)
+
+
 # --- two extractors ------------------------------------------------------------------------------------
 
 
