@@ -10,7 +10,7 @@ from sft import hand_labelled
 from sft.hand_labelled import ROLES, load_office_sentences, load_role_sentences, locate
 from sft.packaged import DataError
 from sft.relations import OFFICES, distant_labels, find_office_sentences, pair_features, pattern_pairs
-from sft.roles import first_of_each, pattern_roles, role_labels
+from sft.roles import pattern_roles, role_labels, to_roles, word_features
 
 
 def test_the_test_sets_are_large_enough_and_differ_from_the_training_set():
@@ -131,7 +131,12 @@ def test_the_pattern_of_roles_on_two_clauses():
     assert pattern_roles(one) == {"agent": (3, 4), "patient": (0, 1), "predicate": (5, 6)}
 
 
-def test_roles_as_labels_and_back():
-    labels = role_labels("他把书放下", {"agent": (0, 1), "patient": (2, 3), "predicate": (3, 5)})
-    assert labels == ["B-agent", "O", "B-patient", "B-predicate", "I-predicate"]
-    assert first_of_each([(0, 1, "agent"), (4, 5, "agent")], 1) == {"agent": (0, 1)}
+def test_roles_as_labels_of_words_and_back():
+    words = (("他们", "r"), ("把", "p"), ("书", "n"), ("放", "v"), ("下", "v"), ("他们", "r"))
+    one = hand_labelled.RoleSentence("他们把书放下他们", words, 2, {})
+    roles = {"agent": (0, 2), "patient": (3, 4), "predicate": (4, 6)}
+    labels = role_labels(one, roles)
+    assert labels == ["B-agent", "O", "B-patient", "B-predicate", "I-predicate", "O"]
+    assert to_roles(one, [(0, 1, "agent"), (5, 6, "agent"), (2, 3, "patient"), (3, 5, "predicate")]) == roles
+    features = word_features(one)
+    assert len(features) == len(words) and "把L word0 他们" in features[0] and "tag0 n" in features[2]
