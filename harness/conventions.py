@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.config import toc_pages
 from harness.errors import HarnessError
 from harness.notebook import read_document
 
@@ -66,10 +67,11 @@ def problems(notebook: Mapping[str, Any], path: Path) -> Iterator[Problem]:
 
 def number_problems(path: Path) -> Iterator[Problem]:
     """Numbers out of order or given twice, and references to nothing; the notebooks beside it count, too."""
-    siblings = sorted(path.parent.glob("*.ipynb"))
+    siblings = _in_reading_order(path.parent)
     marks = [mark for one in siblings for mark in _marks(one)]
+    earlier = siblings[: siblings.index(path)] if path in siblings else siblings
     mine = [mark for mark in marks if mark.path == path]
-    yield from _order(mine, marks, path)
+    yield from _order(mine, [mark for mark in marks if mark.path in earlier], path)
     known = {mark.label for mark in marks}
     for cell, source, _ in _texts(read_document(path)):
         prose = _blanked(source, _FENCE, _CODE, _MATHS)
@@ -80,6 +82,14 @@ def number_problems(path: Path) -> Iterator[Problem]:
                     cell,
                     f"line {_line(prose, found.start())}: {label} is nowhere; mend the number or add it",
                 )
+
+
+def _in_reading_order(folder: Path) -> list[Path]:
+    """The notebooks of *folder* as the table of contents beside it has them, those that it lacks last, by name."""
+    found, toc = sorted(folder.glob("*.ipynb")), folder.parent / "_toc.yml"
+    pages = toc_pages(toc) if toc.is_file() else []
+    place = {page.resolve(): rank for rank, page in enumerate(pages)}
+    return sorted(found, key=lambda path: place.get(path.resolve(), len(place)))
 
 
 def glossary_problems(path: Path) -> Iterator[tuple[int, str]]:
@@ -187,10 +197,10 @@ def _marks(path: Path) -> list[Mark]:
     return marks
 
 
-def _order(mine: Sequence[Mark], marks: Sequence[Mark], path: Path) -> Iterator[Problem]:
+def _order(mine: Sequence[Mark], earlier: Sequence[Mark], path: Path) -> Iterator[Problem]:
     """Numbers of *path* that are another chapter's, given twice, or not the next of their kind."""
     of_chapter = _CHAPTER.match(path.name)
-    before = [mark for mark in marks if mark.path < path and _same_chapter(mark.path, path)]
+    before = [mark for mark in earlier if _same_chapter(mark.path, path)]
     last = {kind: max((m.rank for m in before if m.kind == kind), default=0) for kind in "图表式"}
     seen = {mark.label: mark for mark in before}
     for mark in mine:

@@ -187,6 +187,20 @@ def test_numbers_that_may_stand(chapter):
         assert messages(path.with_name(f"{name}.ipynb")) == []
 
 
+def test_numbers_run_in_the_order_of_the_table_of_contents(chapter, tmp_path):
+    path = chapter(n05_1_a=NUMBERED, n05_2_text="**图 5.2**　先读。", n05_2_2_more="**图 5.3**　后读。")
+    folder = tmp_path / "chapters"
+    folder.mkdir()
+    for one in path.parent.glob("*.ipynb"):
+        one.rename(folder / one.name)
+    pages = "".join(f"- file: chapters/{name}\n" for name in ("05-2-text", "05-2-2-more"))
+    toc = tmp_path / "_toc.yml"
+    toc.write_text(f"format: jb-book\nroot: chapters/05-1-a\nchapters:\n{pages}", encoding="utf-8")
+    assert [messages(one) for one in sorted(folder.glob("*.ipynb"))] == [[], [], []]
+    toc.unlink()  # then by name, where 05-2-2 comes before 05-2-t
+    assert any("where 5.2 comes next" in told for told in messages(folder / "05-2-2-more.ipynb"))
+
+
 @pytest.mark.parametrize(
     ("source", "told"),
     [
