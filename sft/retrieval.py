@@ -124,7 +124,8 @@ class BiEncoder(nn.Module):
         logits = q @ d.T / self.temperature
         own = torch.arange(len(q), device=logits.device)
         back = F.cross_entropy(logits[:, : len(q)].T, own)
-        return SimpleNamespace(loss=(F.cross_entropy(logits, own) + back) / 2, logits=logits)
+        loss = (F.cross_entropy(logits, own) + back) / 2
+        return SimpleNamespace(loss=loss, logits=logits)
 
 
 def pair_batch(
