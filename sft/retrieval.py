@@ -99,7 +99,7 @@ def recall_at(k, scores, own):
 
 
 class BiEncoder(nn.Module):
-    """Queries and documents through one encoder; the loss wants each query nearest to its own document.
+    """Queries and documents through one encoder; the loss wants each query nearest to its own document, and back.
 
     InfoNCE (van den Oord et al. 2018, arXiv:1807.03748) with the other documents of the batch as wrong answers
     (Karpukhin et al. 2020, arXiv:2004.04906). Documents after the first B, of B queries, are wrong for all of them.
@@ -123,7 +123,9 @@ class BiEncoder(nn.Module):
         d = self.embed(document_ids, document_mask)
         logits = q @ d.T / self.temperature
         own = torch.arange(len(q), device=logits.device)
-        return SimpleNamespace(loss=F.cross_entropy(logits, own), logits=logits)
+        back = F.cross_entropy(logits[:, : len(q)].T, own)
+        loss = (F.cross_entropy(logits, own) + back) / 2
+        return SimpleNamespace(loss=loss, logits=logits)
 
 
 def pair_batch(

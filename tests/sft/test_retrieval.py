@@ -67,10 +67,14 @@ def test_the_loss_is_cross_entropy_over_all_documents_of_the_batch():
     out = model(ids, mask, documents, torch.ones_like(documents))
     near = 1 / math.sqrt(2)
     assert out.logits.tolist() == [pytest.approx([near / 0.5, 0, near / 0.5]), pytest.approx([0, 2, 0])]
+    own = out.logits.tolist()
+    back = [[out.logits[0, j].item(), out.logits[1, j].item()] for j in range(2)]  # the third is nobody's
     wanted = [
-        -math.log(math.exp(row[i]) / sum(map(math.exp, row))) for i, row in enumerate(out.logits.tolist())
+        -math.log(math.exp(row[i]) / sum(map(math.exp, row)))
+        for rows in (own, back)
+        for i, row in enumerate(rows)
     ]
-    assert out.loss.item() == pytest.approx(sum(wanted) / 2)
+    assert out.loss.item() == pytest.approx(sum(wanted) / 4)
 
 
 def test_texts_are_embedded_in_their_order_whatever_the_batches():
