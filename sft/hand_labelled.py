@@ -50,14 +50,14 @@ def locate(text: str, part: str, marker: int, place: str, ends: frozenset[int] |
 
     Args:
         place: file and row, for the message.
-        ends: positions where a span may begin or end, those between words; anywhere by default.
+        ends: positions between words; a place that begins and ends there goes before one that does not.
 
     Raises:
         DataError: ``part`` is not in ``text``.
     """
     starts = [i for i in range(len(text)) if text.startswith(part, i)] if part else []
     spans = [(i, i + len(part)) for i in starts if not i <= marker < i + len(part)]
-    spans = [span for span in spans if ends is None or ends.issuperset(span)]
+    spans = [span for span in spans if ends is None or ends.issuperset(span)] or spans
     if not spans:
         raise DataError(f"{place}: the span {part!r} is not in its text {text!r}")
     return min(spans, key=lambda span: max(span[0] - marker, marker - span[1]))
