@@ -141,10 +141,10 @@ class Recipe:
     num_heads: int = 4
     d_ff: int = 256
     num_layers: int = 2
-    dropout: float = 0.1
+    dropout: float = 0.0
     num_epochs: int = 8
     batch_size: int = 64
-    lr: float = 2e-3
+    lr: float = 3e-3
 
 
 def train_translator(
