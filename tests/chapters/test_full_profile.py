@@ -99,7 +99,6 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
         "05-2-experiments",
         "06-1-question-answering",
         "06-2-text-generation",
-        "06-2-2-preferences",
         "06-3-text-classification",
         "06-4-machine-translation",
         "06-5-language-understanding",
