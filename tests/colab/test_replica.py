@@ -66,7 +66,9 @@ def test_the_set_up_cell_brings_the_book_and_what_is_missing_and_changes_nothing
     assert snapshot().items() <= before.items()
     machine.run(notebook(setup_cell(), code("stub", "import google.colab")))
     after = machine.packages()
-    assert {name: after[name] for name in after.keys() - before.keys()} == {n: PINS[n] for n in INSTALLED}
+    assert {name: after[name] for name in after.keys() - before.keys()} == {
+        n.lower(): PINS[n] for n in INSTALLED
+    }
     assert {name: after[name] for name in before} == before
     assert (machine.book / "sft" / "pretrained" / "mini-bert-zh" / "model.safetensors").stat().st_size > 1e6
 
