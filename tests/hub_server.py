@@ -633,6 +633,7 @@ def make_duie_repo(dest: Path) -> Path:
             rows.append({"text": f"{company}董事长{chair}在{city}说", "rels": rels})
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
         (dest / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return dest
 
 
 def make_cmrc_repo(dest: Path) -> Path:
