@@ -25,9 +25,7 @@ def subject_before(words, marker):
 
 def pattern_roles(sentence):
     """Roles by the shape of the clause: subject, 把, patient, verb; subject, 被, agent, verb."""
-    words, ends = sentence.words, [0]
-    for word, _ in words:
-        ends.append(ends[-1] + len(word))
+    words, ends = sentence.words, word_ends(sentence)
     marker = ends.index(sentence.marker)
     spans = {"agent": subject_before(words, marker)}
     is_ba = words[marker][0] == "把"

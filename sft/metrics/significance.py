@@ -2,10 +2,8 @@
 
 Percentile bootstrap (Efron 1979) for one score, the exact interval of Clopper and Pearson (1934) for a share; McNemar's
 exact test (1947) with the interval of Bonett and Price (2012) for two classifiers judged on the same examples, and a
-bootstrap over examples and runs for two ways of training, each run with several seeds.
-Percentile bootstrap (Efron 1979) for one score; McNemar's exact test (1947) with the interval of Bonett and
-Price (2012) for two classifiers judged on the same examples; paired bootstrap (Koehn 2004) for two translators, whose
-scores are no means of examples.
+bootstrap over examples and runs for two ways of training, each run with several seeds; paired bootstrap (Koehn 2004)
+for two translators or extractors, whose scores are no means of examples.
 """
 
 from __future__ import annotations
@@ -210,20 +208,16 @@ def compare_f1(
         )
     if not a[:, 2].any():
         raise ValueError("there is nothing to find in any sentence: F1 would be 0/0")
-    _check_options(confidence, num_resamples)
-    n = len(a)
-    rng, both, parts = np.random.default_rng(seed), np.hstack([a, b]), []
-    rows = max(1, _CHUNK // n)
-    for start in range(0, num_resamples, rows):
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(rows, num_resamples - start))
-        parts.append(drawn @ both)
-    sums = np.concatenate([both.sum(0, keepdims=True), *parts])  # the first row is the sample itself
-    f1_a, f1_b = (2 * s[:, 0] / np.maximum(s[:, 1] + s[:, 2], 1) for s in (sums[:, :3], sums[:, 3:]))
-    difference = (f1_a - f1_b)[1:]
-    below, above = np.mean(difference <= 0), np.mean(difference >= 0)
-    p_value = min(1.0, 2 * max(min(below, above), 1 / num_resamples))
-    interval = _percentiles(difference, confidence)
-    return F1Comparison(n, float(f1_a[0]), float(f1_b[0]), float(f1_a[0] - f1_b[0]), interval, float(p_value))
+    found = paired_bootstrap(
+        a, b, _f1_of_counts, confidence=confidence, num_resamples=num_resamples, seed=seed
+    )
+    f1_a, f1_b = (float(_f1_of_counts(counts.sum(axis=0))) for counts in (a, b))
+    return F1Comparison(len(a), f1_a, f1_b, found.difference, found.interval, found.p_value)
+
+
+def _f1_of_counts(counts: np.ndarray) -> np.ndarray:
+    """F1 of summed counts (…, 3): found and right, found, to find."""
+    return 2 * counts[..., 0] / np.maximum(counts[..., 1] + counts[..., 2], 1)
 
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, *, confidence: float = 0.95) -> PairedComparison:
@@ -296,10 +290,11 @@ def paired_bootstrap(
         )
     _check_options(confidence, num_resamples)
     n = len(a)
-    drawn = np.random.default_rng(seed).multinomial(
-        n, np.full(n, 1 / n), size=num_resamples
-    )  # how often each
-    differences = score(drawn @ a) - score(drawn @ b)
+    rng, rows, parts = np.random.default_rng(seed), max(1, _CHUNK // n), []
+    for start in range(0, num_resamples, rows):
+        drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(rows, num_resamples - start))  # how often each
+        parts.append(score(drawn @ a) - score(drawn @ b))
+    differences = np.concatenate(parts)
     wrong_side = min((differences <= 0).sum(), (differences >= 0).sum())
     p_value = min(1.0, 2 * max(1, int(wrong_side)) / num_resamples)
     whole = score(a.sum(axis=0)[None]) - score(b.sum(axis=0)[None])
