@@ -7,7 +7,7 @@ Shapes as in :mod:`sft.transformer`; ``g`` groups of keys and values for ``h`` h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -144,7 +144,8 @@ class ModernDecoder(Decoder):
 
     def __init__(self, config: DecoderConfig) -> None:
         nn.Module.__init__(self)
-        self.embeddings = Embeddings(config)
+        turned = config.positions == "rotary"  # in the layers, so that the token vectors have none
+        self.embeddings = Embeddings(replace(config, positions="none") if turned else config)
         layers = (ModernLayer(config) for _ in range(config.num_layers))
         self.layers = nn.ModuleList(layers)
         self.norm = modern_norm(config)

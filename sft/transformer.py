@@ -41,7 +41,7 @@ class TransformerConfig:
     d_ff: int = 512
     num_layers: int = 2
     dropout: float = 0.1
-    positions: str = "sinusoidal"  # "learned"; any other name adds none
+    positions: str = "sinusoidal"  # "learned", "none"
     norm_first: bool = False  # pre-norm: Xiong et al. 2020, arXiv:2002.04745
     embedding_norm: bool = False  # BERT normalises its embeddings
     activation: str = "relu"  # "gelu"
@@ -58,6 +58,9 @@ class Embeddings(nn.Module):
     """Token vectors plus, with sinusoidal or learned positions, position vectors.
 
     With sinusoidal positions the token vectors are multiplied by √d_model (section 3.4), else they drown.
+
+    Raises:
+        ValueError: positions of another kind; rotary ones are :class:`~sft.decoder.ModernDecoder`'s.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -70,8 +73,10 @@ class Embeddings(nn.Module):
         elif config.positions == "sinusoidal":
             table = sinusoidal_positions(config.max_length, d)
             self.register_buffer("positions", table, persistent=False)
-        else:
+        elif config.positions == "none":
             self.positions = None
+        else:
+            raise ValueError(f"unknown positions {config.positions!r}")
         self.norm = make_norm(config) if config.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         nn.init.normal_(self.tokens.weight, std=d**-0.5)

@@ -236,7 +236,9 @@ def test_glue_in_a_notebook_that_runs(tmp_path):
     }  # fmt: skip
     assert result.passed_over["words"] == "'about a half'" and {"lost", "many"} <= set(result.passed_over)
     assert job_result_from_json(read_json(tmp_path / "job" / "result.json")) == result
-    told = [event["message"] for event in events if event["event"] == "warning" and "glue(" in event["message"]]
+    told = [
+        event["message"] for event in events if event["event"] == "warning" and "glue(" in event["message"]
+    ]
     assert len(told) == 2 and "with_dash" in told[0] and "glue('lost') left out" in told[1]
 
 

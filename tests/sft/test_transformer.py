@@ -240,3 +240,10 @@ def test_encoder_weights_are_those_of_each_layer():
     encoder(ids)
     expected = torch.stack(seen)
     torch.testing.assert_close(encoder_weights(encoder, ids), expected)
+
+
+@pytest.mark.parametrize("make", [Encoder, Decoder])
+def test_positions_that_it_does_not_have_are_refused(make):
+    with pytest.raises(ValueError, match="unknown positions 'rotary'"):
+        make(TransformerConfig(**SMALL, positions="rotary"))
+    assert make(TransformerConfig(**SMALL, positions="none")).embeddings.positions is None
