@@ -61,8 +61,10 @@ START_KERNELS = {
 """Modules of which nearly every test starts kernels, other processes or a build: only those marked `quick` are."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist writes the groups into the names of the tests
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Mark what `make quick` leaves out, by what a test stands on."""
+    """Mark what `make quick` leaves out, by what a test stands on, and keep together what shares a fixture."""
+    keep_together(items)
     for item in items:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in OF_FIXTURE:
@@ -71,3 +73,23 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
             item.add_marker("slow")
         if item.path.is_relative_to(CHAPTERS) and item.path.stem in ("test_smoke", "test_full_profile"):
             item.add_marker("chapters")
+
+
+def keep_together(items: Sequence[pytest.Item]) -> None:
+    """Give all tests to one worker that share a fixture, even by way of others.
+
+    `pytest -n` hands tests out one by one: each worker would run the whole book, build the site and print the copies
+    for itself.
+    """
+    places = {item: sorted(places_of_shared(item), key=len) for item in items}
+    wider = {inner: found[0] for found in places.values() for inner in found[1:]}
+    for item, found in places.items():
+        if found and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(wider.get(found[0], found[0])))
+
+
+def places_of_shared(item: pytest.Item) -> set[str]:
+    """The modules, and the folders of conftest.py, that define what this test shares with others."""
+    fixtures = getattr(item, "_fixtureinfo", None)  # no public way leads to a fixture's scope
+    used = [found[-1] for found in fixtures.name2fixturedefs.values()] if fixtures else []
+    return {one.node.nodeid for one in used if one.scope != "function" and one.node is not None} - {""}

@@ -22,7 +22,7 @@ from harness.store import read_json
 from harness.streams import last_on_line
 from harness.variables import common_environment
 
-pytestmark = [pytest.mark.xdist_group("corpus"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 COMPLETED = [case for case in CASES if case.state == "completed"]
 NAMES = {"argvalues": CASES, "ids": lambda case: case.name}
