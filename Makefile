@@ -83,7 +83,8 @@ $(VENV)/.test: $(VENV)/.site
 	@$(PIP) --editable '.[site,test]'
 	@touch $@
 
-$(VENV)/.colab/.built: tests/colab/constraints.txt tests/colab/replica.py constraints.txt harness.yml | $(VENV)/.test
+$(VENV)/.colab/.built: tests/colab/constraints.txt tests/colab/replica.py constraints.txt harness.yml sft/setup.py \
+  | $(VENV)/.test
 	@echo "building a replica of Colab's environment in $(VENV)/.colab …"
 	@$(RUN) -m tests.colab.replica $(VENV)/.colab
 	@touch $@

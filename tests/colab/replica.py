@@ -141,7 +141,10 @@ class Machine:
         return self.content / read_place(ROOT).name.partition("/")[2]
 
     def environment(self) -> dict[str, str]:
-        """The repository's address leads to the bare copy, pip to the wheels, the hub nowhere."""
+        """The repository's address leads to the bare copy, pip to the wheels, the hub nowhere.
+
+        pip compiles nothing: most files are of packages whose data the book reads and whose code nobody imports.
+        """
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "OMP_NUM_THREADS") if name in os.environ}
         return kept | {
             "HOME": str(self.folder),
@@ -154,6 +157,7 @@ class Machine:
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": (REPLICAS / "wheels").as_uri(),  # pip cuts the list at blanks
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_NO_COMPILE": "1",
             "HF_ENDPOINT": "http://127.0.0.1:9",
         }
 
