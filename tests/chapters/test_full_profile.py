@@ -34,6 +34,7 @@ HUB_PARAMETERS = (
 )
 SMALL = (  # chapter 5's core
     "max_train=256", "max_validation=100", "max_test=1000", "max_length=48", "num_epochs=1", "compare_train=64",
+    "own_rows=40", "own_epochs=1",
 )  # fmt: skip
 
 

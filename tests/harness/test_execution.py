@@ -337,7 +337,7 @@ results = {'loss': 0.5}
 def save(name):
     open(name, 'w').write(str(results))
 def slowly():
-    time.sleep(4)
+    time.sleep(1.5)
     save('thread')
 atexit.register(lambda: (print('saving'), save('handler')))
 threading.Thread(target=slowly).start()"""
@@ -357,7 +357,7 @@ def test_a_kernel_ends_as_a_script_does(run, tmp_path, last, state):
 def test_an_exit_handler_that_hangs_is_ended_and_told(run, tmp_path):
     events = []
     path = write_notebook(tmp_path / "a.ipynb", "import atexit, time\natexit.register(time.sleep, 600)")
-    result = run(path, limits=Limits(60, 20), emit=events.append)
+    result = run(path, limits=Limits(60, 10), emit=events.append)
     assert (result.state, result.reason) == (JobState.COMPLETED, "")
     (warning,) = [e["message"] for e in events if e["event"] == "warning"]
     assert warning.startswith("the kernel did not end within ") and "exit handler" in warning
