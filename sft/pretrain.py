@@ -47,6 +47,8 @@ from sft.training import autocast, find_device, set_seed, warmup_linear
 UNSEEN_BITS = 16.0
 """Charged for each character outside the vocabulary: it must be named among the 2¹⁶ of Unicode's first plane."""
 
+OBJECTIVES = ("causal", "masked")
+
 REPLY_TOKENS = 64
 """What a causal model writes where nobody says how long; its texts are sentences."""
 
@@ -78,6 +80,10 @@ class PretrainConfig:
     embeddings_from: str | None = "mini-bert-zh"  # None: random
     start_from: str | None = None  # a finished causal model to go on from; its shape and tokenizer stay
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f'objective {self.objective!r}: use "causal" or "masked"')
 
 
 # --- pieces --------------------------------------------------------------------------------------------
@@ -170,18 +176,16 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> P
         return BertForMaskedLM(
             BertConfig(**shape, hidden_dropout_prob=config.dropout, attention_probs_dropout_prob=0.0)
         )
-    if config.objective == "causal":
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                **shape,
-                bos_token_id=tokenizer.cls_token_id,
-                eos_token_id=tokenizer.sep_token_id,
-                max_position_embeddings=2 * max(config.block_lengths),
-            )
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            **shape,
+            bos_token_id=tokenizer.cls_token_id,
+            eos_token_id=tokenizer.sep_token_id,
+            max_position_embeddings=2 * max(config.block_lengths),
         )
-        _drop_residuals(model, config.dropout)
-        return model
-    raise ValueError(f'objective {config.objective!r}: use "causal" or "masked"')
+    )
+    _drop_residuals(model, config.dropout)
+    return model
 
 
 def continued_model(config: PretrainConfig) -> LlamaForCausalLM:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
@@ -279,24 +280,18 @@ def test_the_exported_model_loads_and_generates(corpus, tmp_path):
 
 
 def test_the_command_names_what_is_wrong(tmp_path):
-    def run(*options):
-        command = [
-            sys.executable,
-            "-m",
-            "sft.pretrain",
-            "--out",
-            str(tmp_path / "out"),
-            "--run",
-            str(tmp_path / "run"),
-        ]
-        return subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT)
+    command = [sys.executable, "-m", "sft.pretrain", "--out", tmp_path / "out", "--run", tmp_path / "run"]
+    result = subprocess.run([*command, "--set", "rate=1"], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 3 and "no setting 'rate'" in result.stderr
+    assert "Traceback" not in result.stderr
 
-    for options, words in (
-        (("--set", "rate=1"), "no setting 'rate'"),
-        (("--set", 'objective="sideways"', "--limit", "3"), "objective 'sideways'"),
-    ):
-        result = run(*options)
-        assert result.returncode == 3 and words in result.stderr and "Traceback" not in result.stderr
+
+def test_what_is_no_objective_is_told_before_anything_is_read(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(pretrain.data, "load_pretraining_texts", lambda: pytest.fail("texts are read"))
+    with pytest.raises(typer.Exit) as ended:
+        pretrain.main(tmp_path / "out", tmp_path / "run", settings=['objective="sideways"'])
+    told = capsys.readouterr().err
+    assert (ended.value.exit_code, told.count("\n")) == (3, 1) and "objective 'sideways'" in told
 
 
 def test_a_finished_model_is_gone_on_from_at_longer_blocks(corpus, tmp_path):

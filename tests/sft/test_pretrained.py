@@ -75,10 +75,16 @@ def test_the_weights_are_small_and_half_precision(folder, limit):
         assert all(torch.isfinite(file.get_tensor(name)).all() for name in file.keys())  # noqa: SIM118
 
 
+@pytest.fixture(scope="module")
+def texts() -> str:
+    """Fingerprint of today's texts."""
+    return data.fingerprint(data.load_pretraining_texts())
+
+
 @each_model
-def test_the_training_record_names_today_s_texts(folder, limit):
+def test_the_training_record_names_today_s_texts(texts, folder, limit):
     decides = json.loads((folder / "training_config.json").read_text(encoding="utf-8"))["decides"]
-    assert decides["texts"] == data.fingerprint(data.load_pretraining_texts())
+    assert decides["texts"] == texts
     assert decides["limit"] is None
     lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     first, *_, last = map(json.loads, lines)
