@@ -131,27 +131,32 @@ def test_distributions_are_named_with_their_versions():
     assert any(name.startswith("papermill-") for name in cache.distributions())
 
 
-@pytest.fixture
-def kept(root, tmp_path):
-    """A completed job, kept in the cache."""
-    book = load_book(root)
-    path = write_notebook(
-        root / "chapters" / "a.ipynb", "from harness.record import record\nrecord('acc', 0.5)"
-    )
+@pytest.fixture(scope="module")
+def completed(tmp_path_factory):
+    """A job, its result and its folder."""
+    place = tmp_path_factory.mktemp("completed")
+    path = write_notebook(place / "a.ipynb", "from harness.record import record\nrecord('acc', 0.5)")
     job = Job("a", path, None, "offline", 0, {}, Limits(30, 60), key="k" * 64)
-    result = run_job(job, tmp_path / "first", emit=lambda event: None, cancel=threading.Event())
+    result = run_job(job, place / "first", emit=lambda event: None, cancel=threading.Event())
     assert result.state is JobState.COMPLETED
-    cache.keep(book.root, job, {"code": []}, tmp_path / "first", "run-1")
+    return job, result, place / "first"
+
+
+@pytest.fixture
+def kept(root, completed):
+    """A completed job, kept in the cache."""
+    job, result, folder = completed
+    cache.keep(load_book(root).root, job, {"code": []}, folder, "run-1")
     return root, job, result
 
 
-def test_what_is_restored_says_where_it_came_from(kept, tmp_path):
+def test_what_is_restored_says_where_it_came_from(kept, completed, tmp_path):
     root, job, result = kept
     restored = cache.restore(cache.find(root, job.key), job, tmp_path / "second", "a.ipynb")
     assert restored.state is JobState.SKIPPED and restored.cached_from == "run-1"
     assert restored.metrics == result.metrics and restored.seconds == result.seconds
     for name in ("out.ipynb", "metrics.jsonl"):
-        assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+        assert (tmp_path / "second" / name).read_bytes() == (completed[2] / name).read_bytes()
 
 
 def test_no_entry(kept):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,25 +26,40 @@ COUNT = "from pathlib import Path\nwith Path('{name}.count').open('a') as f:\n  
 STOPS = "from pathlib import Path\nassert Path('mended').exists(), 'not mended'"
 
 
-@pytest.fixture
-def book(tmp_path, monkeypatch):
+def make_book(root):
     write_book(
-        tmp_path,
+        root,
         {
             "01-a": [COUNT.format(name="a"), f"{RECORD}\nrecord('acc', 0.5)"],
             "02-b": [COUNT.format(name="b"), STOPS],
             "03-c": [COUNT.format(name="c"), "import lib"],
         },
     )
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "__init__.py").write_text("VALUE = 1\n")
+    (root / "lib").mkdir()
+    (root / "lib" / "__init__.py").write_text("VALUE = 1\n")
     write_notebook(
-        tmp_path / "chapters" / "03-c.ipynb",
+        root / "chapters" / "03-c.ipynb",
         COUNT.format(name="c"),
         "import sys; sys.path.insert(0, '..'); import lib",
     )
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    make_book(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory):
+    """A book with one run, for those who start none; nobody changes it."""
+    root = tmp_path_factory.mktemp("run")
+    make_book(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert main(["run", "--quiet"]) == 2
+    return root
 
 
 def counts(book):
@@ -123,8 +139,8 @@ def _wait_until(true):
     "more", [["--profile", "smoke"], ["--seeds", "2"], ["n.ipynb"], ["--chapters", "01"], ["--device", "cpu"],
              ["--param", "a=1"], ["--cell-timeout", "5"], ["--shard", "1/2"], ["--env", "A"]]
 )  # fmt: skip
-def test_nothing_else_can_be_asked_for(book, capfd, more):
-    main(["run", "--quiet"])
+def test_nothing_else_can_be_asked_for(run_once, monkeypatch, capfd, more):
+    monkeypatch.chdir(run_once)
     assert main(["run", "--resume", *more]) == 3
     assert (
         capfd.readouterr().err.splitlines()[-1].startswith("error: --resume goes on with what that run was")
@@ -139,9 +155,11 @@ def test_a_book_that_has_other_chapters_now_needs_a_new_run(book, capfd):
 
 
 @pytest.mark.parametrize("text", ["{}", '{"notebooks": 1}', "[]", "null"])
-def test_a_manifest_that_does_not_say_is_told(book, capfd, text):
-    main(["run", "--quiet"])
+def test_a_manifest_that_does_not_say_is_told(run_once, tmp_path, monkeypatch, capfd, text):
+    book = shutil.copytree(run_once, tmp_path / "book", symlinks=True)
+    monkeypatch.chdir(book)
     path = find_run(book) / "manifest.json"
+    assert path.is_relative_to(book)
     path.write_text(json.dumps({**json.loads(path.read_text()), "asked": json.loads(text)}))
     assert main(["run", "--resume"]) == 3
     assert "does not say what was asked for" in capfd.readouterr().err
