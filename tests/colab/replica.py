@@ -101,6 +101,7 @@ def publish(folder: Path) -> Path:
     subprocess.run([*git, "add", "--all"], cwd=ROOT, check=True)
     subprocess.run([*git, *author, "commit", "--quiet", "--message", "the working tree"], check=True)
     subprocess.run([*git, "branch", "--force", "--move", read_place(ROOT).revision], check=True)
+    subprocess.run([*git, "repack", "--quiet", "-a", "-d"], check=True)  # else each clone would pack it anew
     return bare
 
 
