@@ -228,14 +228,15 @@ def load_people_daily_ner(*, max_chars: int | None = 126) -> DatasetDict:
     features = Features(
         {"tokens": Sequence(Value("string")), "ner_tags": Sequence(ClassLabel(names=list(NER_LABELS)))}
     )
+    number = {label: i for i, label in enumerate(NER_LABELS)}
     splits = {}
     for name, rows in load_people_daily().items():
-        columns: dict[str, list[list[str]]] = {"tokens": [], "ner_tags": []}
+        columns: dict[str, list[list]] = {"tokens": [], "ner_tags": []}
         for tokens, tags, _ in zip(*rows[:].values(), strict=True):
             characters, labels = list("".join(tokens)), character_labels(tokens, tags)
             for start, stop in cut_places(characters, labels, max_chars or len(characters)):
                 columns["tokens"].append(characters[start:stop])
-                columns["ner_tags"].append(labels[start:stop])
+                columns["ner_tags"].append([number[label] for label in labels[start:stop]])
         splits[name] = Dataset.from_dict(columns, features=features)
     return DatasetDict(splits)
 

@@ -40,6 +40,7 @@ class RoleSentence:
 
     text: str
     words: tuple[tuple[str, str], ...]  # word and part of speech, as the newspaper's annotators cut it
+    paragraph: int  # number of the paragraph in its split, which is in time order
     marker: int  # position of 把 or 被, in characters
     roles: Mapping[str, Span]  # of the first labeller; keys among ROLES
     second: Mapping[str, Span] | None = None
@@ -98,7 +99,7 @@ def load_role_sentences(split: str) -> list[RoleSentence]:
         ends = frozenset(accumulate((len(word) for word, _ in words), initial=0))
         first = _roles(row, "", text, marker, place, ends)
         second = _roles(row, "_2", text, marker, place, ends) if row.get("predicate_2") else None
-        found.append(RoleSentence(text, words, marker, first, second))
+        found.append(RoleSentence(text, words, int(row["row"]), marker, first, second))
     return found
 
 

@@ -5,6 +5,7 @@ Chapter 6.5 writes out ``distant_labels``; a test holds the sources equal.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,10 +31,13 @@ OFFICES = frozenset(_OFFICES.split(" "))
 _APART = frozenset("，。；：！？“”（）")  # an apposition does not reach over these
 
 
-def find_office_sentences(split: str, max_chars: int = 150) -> list[OfficeSentence]:
+def find_office_sentences(
+    split: str, max_chars: int = 150, *, min_pairs: int = 1, max_pairs: float = math.inf
+) -> list[OfficeSentence]:
     """The sentences of a split that name a person and an office, unlabelled; those that repeat are left out.
 
-    Persons are the names of the corpus, offices the words of ``OFFICES``, with 副 or 总 before them.
+    Persons are the names of the corpus, offices the words of ``OFFICES``, with 副 or 总 before them. The test set was
+    drawn from those of at most 110 characters with 2 to 16 pairs of a person and an office.
 
     Raises:
         DataError: as :func:`sft.corpora.load_people_daily`.
@@ -43,7 +47,8 @@ def find_office_sentences(split: str, max_chars: int = 150) -> list[OfficeSenten
     for tokens, tags in zip(rows["tokens"], rows["tags"], strict=True):
         for start, stop in _sentences(tokens):
             sentence = _candidates(tokens[start:stop], tags[start:stop])
-            if sentence.persons and sentence.offices and len(sentence.text) <= max_chars:
+            pairs = len(sentence.persons) * len(sentence.offices)
+            if min_pairs <= pairs <= max_pairs and len(sentence.text) <= max_chars:
                 found.setdefault(sentence.text, sentence)
     return list(found.values())
 
