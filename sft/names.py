@@ -95,7 +95,9 @@ def check_labels(rows: Sequence[Row], place: str, known: Sequence[str] = ()) -> 
             raise DataError(
                 f"{place}, row {number}: {len(row['tokens'])} tokens, {len(row['labels'])} labels"
             )
-        wrong = {label for label in set(row["labels"]) if not _is_bio(label) or (known and label not in known)}
+        wrong = {
+            label for label in set(row["labels"]) if not _is_bio(label) or (known and label not in known)
+        }
         if not wrong:  # a corpus has a million labels, few of them different
             continue
         position, label = next((i, label) for i, label in enumerate(row["labels"], 1) if label in wrong)

@@ -110,7 +110,10 @@ def test_distant_labels_follow_the_facts_and_leave_out_what_these_do_not_tell():
 def test_candidates_are_found_in_the_newspaper_and_none_is_a_test_sentence():
     found = find_office_sentences("train")
     assert len(found) > 1500 and all(s.persons and s.offices for s in found)
-    assert not {s.text for s in found} & {s.text for s in load_office_sentences()}
+    chosen_on = find_office_sentences("validation", max_chars=110, min_pairs=2, max_pairs=16)
+    assert len(chosen_on) > 100
+    assert all(2 <= len(s.persons) * len(s.offices) <= 16 and len(s.text) <= 110 for s in chosen_on)
+    assert not {s.text for s in found + chosen_on} & {s.text for s in load_office_sentences()}
 
 
 def test_the_pattern_of_roles_on_two_clauses():
@@ -124,16 +127,16 @@ def test_the_pattern_of_roles_on_two_clauses():
         ("下", "v"),
         ("。", "w"),
     )
-    one = hand_labelled.RoleSentence("昨天，他把书放下。", words, 4, {})
+    one = hand_labelled.RoleSentence("昨天，他把书放下。", words, 0, 4, {})
     assert pattern_roles(one) == {"agent": (3, 4), "patient": (5, 6), "predicate": (6, 7)}
     words = (("书", "n"), ("已", "d"), ("被", "p"), ("他", "r"), ("所", "u"), ("用", "v"), ("。", "w"))
-    one = hand_labelled.RoleSentence("书已被他所用。", words, 2, {})
+    one = hand_labelled.RoleSentence("书已被他所用。", words, 0, 2, {})
     assert pattern_roles(one) == {"agent": (3, 4), "patient": (0, 1), "predicate": (5, 6)}
 
 
 def test_roles_as_labels_of_words_and_back():
     words = (("他们", "r"), ("把", "p"), ("书", "n"), ("放", "v"), ("下", "v"), ("他们", "r"))
-    one = hand_labelled.RoleSentence("他们把书放下他们", words, 2, {})
+    one = hand_labelled.RoleSentence("他们把书放下他们", words, 0, 2, {})
     roles = {"agent": (0, 2), "patient": (3, 4), "predicate": (4, 6)}
     labels = role_labels(one, roles)
     assert labels == ["B-agent", "O", "B-patient", "B-predicate", "I-predicate", "O"]
