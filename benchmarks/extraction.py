@@ -38,7 +38,6 @@ PAIR_GROUPS = {  # what a feature's name looks like
     "pattern": r".. (shown|taken)",
     "counts": r".. [PT、，] \d",
     "distance": r".. (far|alone) ",
-    "characters": r".. .$",
     "two characters": r".. ..$",
     "whole": r".. [^ ]{3,}$",
     "beside": r"[PT] ",
@@ -179,8 +178,8 @@ def main() -> None:
     by_role = roles()
     print(f"roles, the pattern alone: {by_role(None):.4f}", flush=True)
     report = {
-        "relations": compare(relations(), product((4, 8, 16), (0.03, 0.1, 0.3)), PAIR_GROUPS, min),
-        "roles": compare(by_role, product((0.03, 0.1, 0.3)), WORD_GROUPS, max),
+        "relations": compare(relations(), product((4, 8, 16), (0.03, 0.1, 0.3, 1.0)), PAIR_GROUPS, min),
+        "roles": compare(by_role, product((0.01, 0.03, 0.1, 0.3)), WORD_GROUPS, max),
         "pattern": by_role(None),
         "machine": machine(),
     }

@@ -200,7 +200,7 @@ def pair_features(sentence):
         for j, t in enumerate(offices):
             order, edge = ("PT", _end_of_row(units, p, 2)) if p < t else ("TP", _end_of_row(units, p, -2))
             between = units[min(edge, t) + 1 : max(edge, t)]
-            found = {f"far {min(len(between), 12) // 2}", f"alone {p == edge}"} | set(between)
+            found = {f"far {min(len(between), 12) // 2}", f"alone {p == edge}"}
             found |= {f"{mark} {between.count(mark)}" for mark in "PT、，"}
             found |= {a + b for a, b in zip(["^", *between], [*between, "$"], strict=True)}
             found |= {"".join(between)} if len(between) <= 6 else set()
