@@ -38,8 +38,7 @@ PAIR_GROUPS = {  # what a feature's name looks like
     "pattern": r".. (shown|taken)",
     "counts": r".. [PT、，] \d",
     "distance": r".. (far|alone) ",
-    "two characters": r".. ..$",
-    "whole": r".. [^ ]{3,}$",
+    "whole": r".. [^ ]{0,6}$",
     "beside": r"[PT] ",
 }
 WORD_GROUPS = {  # after 把 or 被 and the side of it, which most names have as well

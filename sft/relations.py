@@ -202,7 +202,6 @@ def pair_features(sentence):
             between = units[min(edge, t) + 1 : max(edge, t)]
             found = {f"far {min(len(between), 12) // 2}", f"alone {p == edge}"}
             found |= {f"{mark} {between.count(mark)}" for mark in "PT、，"}
-            found |= {a + b for a, b in zip(["^", *between], [*between, "$"], strict=True)}
             found |= {"".join(between)} if len(between) <= 6 else set()
             found |= {f"shown {(i, j) in shown}", f"taken {any(b == j and a != i for a, b in shown)}"}
             beside = {f"P {framed[p]}.", f"P .{framed[p + 2]}", f"T {framed[t]}.", f"T .{framed[t + 2]}"}
