@@ -9,7 +9,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, DataCollatorForSeq2Seq, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    LlamaConfig,
+    LlamaForCausalLM,
+    TrainerCallback,
+)
 
 from sft import preference
 from sft.chat import Reply, encode_conversation
@@ -219,6 +225,68 @@ def test_the_distance_is_kl_on_average_and_pulls_back():
     mask = torch.ones_like(log_p)
     estimate = preference.grpo_loss(log_p, log_p, reference, torch.zeros(len(drawn)), mask, beta=1.0)
     assert estimate.item() == pytest.approx((p.exp() * (p - q)).sum().item(), rel=0.03)
+
+
+@pytest.mark.slow  # imports TRL
+@pytest.mark.parametrize("weighted", [False, True], ids=["as in the paper", "as TRL weights the distance"])
+def test_trl_follows_the_same_gradient(model, tokenizer, tmp_path, monkeypatch, weighted):
+    """The whole gradient, with a distance from the reference; TRL weights that by the ratio unless told not to.
+
+    The ratio is one here, so the losses are equal either way, and only the gradients are not.
+    """
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    requests, n, beta = [GOOD, BAD], 4, 0.5
+    reference = copy.deepcopy(model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.03 * torch.randn_like(weight))
+    batch = preference.rollout(model, tokenizer, requests, n, 6)
+    mask = batch["labels"][:, 1:] != IGNORED
+    rewards = torch.tensor([[0.1, 0.9, 0.3, 0.5], [0.2, 0.2, 0.8, 0.6]])
+    A = preference.group_advantages(rewards).flatten()
+
+    with torch.no_grad():
+        before = preference.token_log_probs(reference, batch)
+    log_p = preference.token_log_probs(model, batch)
+    loss = preference.grpo_loss(log_p, log_p.detach(), before, A, mask, beta)
+    if weighted:
+        gap = before - log_p
+        distance = (gap.exp() - gap - 1).detach() * log_p * mask  # what the ratio's own gradient adds
+        loss = loss + beta * (distance.sum(1) / mask.sum(1)).mean()
+    ours = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+    class Keep(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model, **_):
+            self.gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    reference.save_pretrained(tmp_path / "reference")
+    theirs = LlamaForCausalLM.from_pretrained(tmp_path / "reference")  # TRL reads its reference from there
+    theirs.load_state_dict(model.state_dict())
+    said = [[i for i in row if i != IGNORED] for row in batch["labels"].tolist()]
+    asked = [
+        ids[kept == 1][: -len(answer)].tolist()
+        for ids, kept, answer in zip(batch["input_ids"], batch["attention_mask"], said, strict=True)
+    ]
+    trainer = GRPOTrainer(
+        theirs,
+        lambda **_: rewards.flatten().tolist(),
+        args=GRPOConfig(
+            output_dir=str(tmp_path), use_cpu=True, bf16=False, gradient_checkpointing=False, max_grad_norm=0.0,
+            report_to="none", save_strategy="no", disable_tqdm=True, max_steps=1, shuffle_dataset=False,
+            loss_type="grpo", beta=beta, num_generations=n, per_device_train_batch_size=2 * n,
+            max_completion_length=6, use_bias_correction_kl=weighted,
+        ),
+        rollout_func=lambda *_: {"prompt_ids": asked, "completion_ids": said, "logprobs": None},
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list([{"prompt": request} for request in requests]),
+        callbacks=[keep := Keep()],
+    )  # fmt: skip
+    trainer.train()
+    assert ((ours - keep.gradient).norm() / keep.gradient.norm()).item() < 1e-4
 
 
 def test_padding_counts_for_nothing():
