@@ -358,6 +358,7 @@ def tune_chat(
     batch_size: int = 16,
     max_length: int = 128,
     plain_share: float = 0.3,
+    num_news: int = FORGETTING_TEXTS,
     seed: int = 0,
     device: torch.device | None = None,
 ) -> Tuned:
@@ -367,6 +368,7 @@ def tune_chat(
         model: as :func:`sft.hub.locate_model` takes it.
         out: where to leave a folder that ``pipeline("text-generation")`` loads; None leaves nothing.
         plain_share: part of all training rows that is plain text.
+        num_news: held-out newspaper texts that forgetting is measured on.
 
     Raises:
         ValueError: a conversation that cannot be learned, with its row; no rows to train or to validate on.
@@ -390,7 +392,7 @@ def tune_chat(
     collate = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=16)  # fewer shapes, less memory
     tuned = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32).to(device)
     asked = [list(row[: [m["role"] for m in row].index("assistant")]) for row in validation_rows[:8]]
-    news = papers["test"]["text"][:FORGETTING_TEXTS]
+    news = papers["test"]["text"][:num_news]
 
     def measure() -> tuple[float, float, list[Reply]]:
         bits = bits_per_character(tuned, news, tokenizer, context=512, batch_size=4, device=device)
