@@ -204,12 +204,13 @@ def dpo_loss(log_p, reference, beta):
 
 
 def dpo(model, reference, pairs, collate, *, lr, beta, alpha=0.0, num_epochs=1, batch_size=8,
-        shuffle=True, seed=0):  # fmt: skip
+        shuffle=True, also=None, seed=0):  # fmt: skip
     """Train ``model`` on encoded pairs; the :func:`dpo_loss` of all steps.
 
     Args:
         alpha: weight of the mean loss on the tokens of the chosen answers, which keeps both answers from getting less
             likely together (Pang et al. 2024, arXiv:2404.19733, equation 2).
+        also: from a model to a loss that is added, such as that on texts which must not be forgotten.
     """
 
     def both(part):  # 先是好的回答，后是坏的
@@ -226,8 +227,10 @@ def dpo(model, reference, pairs, collate, *, lr, beta, alpha=0.0, num_epochs=1, 
             log_p = token_log_probs(model, batch)
             good, loss = log_p.chunk(2)[0], dpo_loss(log_p.sum(1), before, beta)
             losses.append(loss.item())
+            loss = loss - alpha * good.sum() / (good != 0).sum()
+            loss = loss + also(model) if also else loss
             optimizer.zero_grad()
-            (loss - alpha * good.sum() / (good != 0).sum()).backward()
+            loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
             optimizer.step()
     return losses
