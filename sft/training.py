@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,15 @@ def has_bf16(device: torch.device) -> bool:
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, name, bool)() for name in probes)
     return False
+
+
+def why_no_four_bits(device: torch.device) -> str:
+    """Why weights cannot be held in four bits here, empty where they can; in Chinese, for the reader of a chapter."""
+    if device.type != "cuda":
+        return f"要一块 CUDA 显卡，这里是 {device.type}"
+    if find_spec("bitsandbytes") is None:
+        return "没有装 bitsandbytes，先 pip install bitsandbytes"
+    return ""
 
 
 def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager:

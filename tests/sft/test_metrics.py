@@ -360,7 +360,7 @@ def test_bleu_of_one_sentence_by_hand():
     assert "tok:zh" in result["signature"] and "version:" in result["signature"]
 
 
-@pytest.mark.parametrize("name", ["bleu", "chrf"])
+@pytest.mark.parametrize("name", ["bleu", "chrf", "rouge_l"])
 @pytest.mark.parametrize(
     ("predictions", "references", "message"),
     [
@@ -372,6 +372,46 @@ def test_bleu_of_one_sentence_by_hand():
 def test_bad_translations_are_one_clear_error(name, predictions, references, message):
     with pytest.raises(ValueError, match=message):
         metrics.load(name).compute(predictions=predictions, references=references)
+
+
+def plain_lcs(a: str, b: str) -> int:
+    """Length of the longest common subsequence, by its definition on prefixes."""
+    rows = [[0] * (len(b) + 1)]
+    for x in a:
+        row = [0]
+        for j, y in enumerate(b, 1):
+            row.append(rows[-1][j - 1] + 1 if x == y else max(rows[-1][j], row[-1]))
+        rows.append(row)
+    return rows[-1][-1]
+
+
+def test_rouge_l_equals_plain_counting_whatever_the_punctuation():
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("水果的。？！…“”a1"), size=rng.integers(1, 30))) for _ in range(120)]
+    said, right = texts[:60], texts[60:]
+    got = metrics.load("rouge_l").compute(predictions=said, references=right, per_example=True)
+    common = np.array([plain_lcs(a, b) for a, b in zip(said, right, strict=True)])
+    lengths = np.array([[len(a), len(b)] for a, b in zip(said, right, strict=True)])
+    assert got["per_example"] == pytest.approx(2 * common / lengths.sum(axis=1))
+    assert got["rouge_l"] == pytest.approx(np.mean(got["per_example"]))
+    assert got["precision"] == pytest.approx(np.mean(common / lengths[:, 0]))
+    assert got["recall"] == pytest.approx(np.mean(common / lengths[:, 1]))
+
+
+@pytest.mark.parametrize(
+    ("said", "right", "score"),
+    [
+        ("一种水果。", "一种水果。", 1.0),
+        ("一 种\n水果。", "一种水果。", 1.0),  # blanks do not count
+        ("果水", "水果", 0.5),  # the order does
+        ("", "水果", 0.0),  # a model may say nothing
+        (" ", "水果", 0.0),
+        ("甜的水果", "水果", 2 / 3),
+    ],
+)
+def test_rouge_l_of_one_answer(said, right, score):
+    got = metrics.load("rouge_l").compute(predictions=[said], references=[right])
+    assert got["rouge_l"] == pytest.approx(score, abs=1e-12)
 
 
 def test_paired_bootstrap_of_a_mean_is_the_usual_interval():

@@ -34,6 +34,16 @@ def small_model(seed: int = 0) -> training.Classifier:
     return training.Classifier(BertModel(config))
 
 
+@pytest.mark.parametrize(
+    ("device", "installed", "said"),
+    [("cpu", True, "CUDA"), ("mps", True, "CUDA"), ("cuda", False, "pip install bitsandbytes"), ("cuda:1", True, "")],
+)
+def test_four_bits_want_a_card_and_a_package(device, installed, said, monkeypatch):
+    monkeypatch.setattr(training, "find_spec", lambda name: object() if installed else None)
+    reason = training.why_no_four_bits(torch.device(device))
+    assert said in reason and bool(reason) == bool(said) and "\n" not in reason
+
+
 def test_buckets_hold_every_index_once_and_pad_less():
     lengths = np.random.default_rng(1).integers(1, 200, size=1003)
     batches = training.length_buckets(lengths, 32, np.random.default_rng(0))
