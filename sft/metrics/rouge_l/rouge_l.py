@@ -1,8 +1,8 @@
 """ROUGE-L as an `evaluate` module around rouge-chinese: how long a run of characters, gaps allowed, two texts share.
 
 From the longest common subsequence of an answer and its reference come a precision, a recall and their F1 (Lin 2004,
-section 3). rouge-chinese counts what blanks part; here every character is a unit, so that no way of cutting Chinese into
-words enters the score. Self-contained, because `evaluate` copies this file elsewhere before importing it. One import a
+section 3). rouge-chinese counts what blanks part; here every character is a unit, so that no way of cutting Chinese
+into words enters the score. Self-contained, because `evaluate` copies this file elsewhere before importing it. One import a
 line, because `evaluate` reads the imports with a regular expression.
 """
 
