@@ -36,7 +36,12 @@ def small_model(seed: int = 0) -> training.Classifier:
 
 @pytest.mark.parametrize(
     ("device", "installed", "said"),
-    [("cpu", True, "CUDA"), ("mps", True, "CUDA"), ("cuda", False, "pip install bitsandbytes"), ("cuda:1", True, "")],
+    [
+        ("cpu", True, "CUDA"),
+        ("mps", True, "CUDA"),
+        ("cuda", False, "pip install bitsandbytes"),
+        ("cuda:1", True, ""),
+    ],
 )
 def test_four_bits_want_a_card_and_a_package(device, installed, said, monkeypatch):
     monkeypatch.setattr(training, "find_spec", lambda name: object() if installed else None)

@@ -2,8 +2,8 @@
 
 From the longest common subsequence of an answer and its reference come a precision, a recall and their F1 (Lin 2004,
 section 3). rouge-chinese counts what blanks part; here every character is a unit, so that no way of cutting Chinese
-into words enters the score. Self-contained, because `evaluate` copies this file elsewhere before importing it. One import a
-line, because `evaluate` reads the imports with a regular expression.
+into words enters the score. Self-contained, because `evaluate` copies this file elsewhere before importing it. One
+import a line, because `evaluate` reads the imports with a regular expression.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class RougeL(evaluate.Metric):
         references: list[str],
         per_example: bool = False,
     ) -> dict[str, float | list[float]]:
-        rouge = Rouge(metrics=["rouge-l"], raw_results=True)  # counts: its own F1 of equal texts is not quite 1
+        rouge = Rouge(
+            metrics=["rouge-l"], raw_results=True
+        )  # counts: its own F1 of equal texts is not quite 1
         scores = [
             _score(rouge, said, right) for said, right in zip(predictions, references, strict=True)
         ]  # (precision, recall, F1) of each
