@@ -137,11 +137,14 @@ def answer_message(source: Source) -> Message:
 
 
 def make_conversations(
-    sources: Sequence[Source], rng: np.random.Generator, *, follow_up: float = 0.4
+    sources: Sequence[Source], rng: np.random.Generator, *, follow_up: float = 0.4, unnamed: float = 0.75
 ) -> list[list[Message]]:
     """One conversation a source, worded at random; a part goes on with another source.
 
-    Half of these ask for the same kind without naming it, the other half for any kind in a wording of its own.
+    Args:
+        follow_up: part of the conversations with a second turn.
+        unnamed: part of these that asks for the same kind without naming it, the hardest to learn; the rest asks for
+            any kind in a wording of its own.
     """
     of_kind = {kind: [source for source in sources if source.kind == kind] for kind in PHRASINGS}
 
@@ -153,7 +156,7 @@ def make_conversations(
     for source in sources:
         messages = worded(source)
         if rng.random() < follow_up:
-            same = rng.random() < 0.5
+            same = rng.random() < unnamed
             others = [other for other in (of_kind[source.kind] if same else sources) if other is not source]
             more = others[rng.integers(len(others))] if others else source
             asked = request_message(more, FOLLOW_UPS[more.kind])
