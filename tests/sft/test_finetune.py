@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,6 +228,24 @@ def test_what_is_not_ours_is_never_touched(quick, tmp_path):
         with pytest.raises(CommandError, match="换一个"):
             finetune(source, tmp_path / name.removesuffix(".partial"), **quick)
     assert (tmp_path / "notes" / "a.txt").read_text() == (tmp_path / "file").read_text() == "a"
+
+
+def test_the_tokenizer_of_another_model_is_refused_before_anything_is_trained(quick, tmp_path):
+    foreign = write_encoder(tmp_path / "foreign", ["".join(map(chr, range(0x4E00, 0x4F00)))] * 2)
+    mixed = shutil.copytree(quick["model"], tmp_path / "mixed")
+    for file in foreign.glob("tokenizer*"):
+        shutil.copy(file, mixed)
+    source = write_reviews(tmp_path / "r.csv")
+    with pytest.raises(CommandError, match=r"mixed：分词器有 \d+ 个词元，模型只有 \d+ 个"):
+        finetune(source, tmp_path / "m", **quick | {"model": str(mixed)})
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_tokenizer_that_does_not_know_the_texts_is_told_of(tmp_path, capsys):
+    model = write_encoder(tmp_path / "english", ["plain english words"] * 2)
+    source = write_reviews(tmp_path / "r.csv")
+    finetune(source, tmp_path / "m", **QUICK | {"model": str(model), "progress": True})
+    assert re.search(r"分词器不认识这些文字里 \d\d% 的词元", capsys.readouterr().out)
 
 
 def test_several_labels_a_text(quick, tmp_path):

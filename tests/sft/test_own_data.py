@@ -308,6 +308,23 @@ def test_what_is_dropped_is_counted_and_named(tmp_path: Path):
     assert "UTF-8，逗号分隔，有表头，21 行" in lines and "差评 7、好评 7" in lines and "中评 太少" in lines
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.xlsx"])
+def test_a_label_that_is_not_a_number_is_no_label(tmp_path: Path, name: str):
+    """NaN as JSON and Parquet have it, and the empty cell or the text that a workbook has instead."""
+    numbers = [*(float(label) for _, label in NUMBERS), float("nan")]
+    texts = [*TEXTS, "没有标签"]
+    objects = [{"text": text, "label": label} for text, label in zip(texts, numbers, strict=True)]
+    content = {
+        "a.jsonl": json_lines(objects),
+        "a.parquet": parquet(pa.table({"text": texts, "label": numbers})),
+        "a.xlsx": workbook([("text", "label"), *zip(texts, [*numbers[:-1], "NaN"], strict=True)]),
+    }[name]
+    own = load_own_data(save(tmp_path, name, content))
+    assert sorted(rows_of(own)) == sorted(NUMBERS) and own.report.missing_labels == 1
+    with pytest.raises(DataError, match=r"第 15 条：没有标签.*--strict"):
+        load_own_data(tmp_path / name, strict=True)
+
+
 @pytest.mark.parametrize("row", DIRTY[14:15] + DIRTY[15:16] + DIRTY[17:18] + DIRTY[20:21])
 def test_strict_refuses_instead(tmp_path: Path, row: tuple[str, str]):
     path = save(tmp_path, "a.csv", delimited([*ROWS, row], quoted=True))
