@@ -70,7 +70,7 @@ CHAT_ROWS, CHAT_LR, CHAT_PLAIN = 1600, 1e-3, 0.3
 _METHOD_NAMES = {"full": "全量微调", "frozen": "冻结编码器", "lora": "LoRA"}
 
 MOST_UNKNOWN = 0.1
-"""Share of unknown tokens from which on the user is told; of Chinese text mini-bert-zh does not know one in a hundred."""
+"""Share of unknown tokens in the texts above which the user is told."""
 
 LISTED = 20_000
 """Training rows that ``predictions.csv`` lists; of more, only those of validation and test."""
@@ -201,7 +201,9 @@ def tune_classifier(run: Run) -> Findings:
     splits, names, kind = run.data.splits, list(run.data.label_names), run.data.kind
     base, weights = run.decides["model"], run.decides["class_weights"]
     train, test = splits["train"], splits["test"]
-    _check_tokenizer(base, train["text"][:1000], run.say)  # also whether the hub answers; nothing is computed yet
+    _check_tokenizer(
+        base, train["text"][:1000], run.say
+    )  # also whether the hub answers; nothing is computed yet
     recipe = _choose_recipe(train, len(names), run)
     baseline = _one_line(fit_tfidf, train, len(names), kind=kind, class_weights=weights)
     labels = np.asarray(test["label"][:])

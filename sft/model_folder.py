@@ -136,7 +136,10 @@ def write_folder(folder: Path, found: Findings) -> None:
     wrong = [dict(zip(COLUMNS, row, strict=True)) for row in doubtful]
     wrong = [row for row in wrong if row["prediction"] != row["label"]][:SHOWN]
     page = render("report.html", found=found, names=SPLIT_NAMES, images=images, doubtful=wrong)
-    _write(folder / "README.md", render("card.md", found=found, names=SPLIT_NAMES))
+    _write(
+        folder / "README.md",
+        render("card.md", found=found, names=SPLIT_NAMES, weights=name_weights(found.tuned)),
+    )
     _write(folder / "report.html", page)
     _write(folder / "training.json", json.dumps(_as_json(found), ensure_ascii=False, indent=1) + "\n")
     _same_rights(folder)
@@ -201,6 +204,7 @@ def _as_json(found: Findings) -> dict[str, Any]:
         "recipe": asdict(tuned.recipe),
         "history": [asdict(epoch) for epoch in (tuned.start, *tuned.history)],
         "kept_epoch": tuned.kept_epoch,
+        "midway": tuned.midway,
         "stopped_early": tuned.stopped_early,
         "seconds": round(found.seconds, 1),
         "split_sizes": dict(found.split_sizes),
@@ -297,11 +301,17 @@ def draw_learning(tuned: Tuned) -> Figure:
         if points:
             axes.plot(*zip(*points, strict=True), marker=plotting.MARKERS[position], label=name)
     axes.axvline(tuned.kept_epoch, color="#666666", linestyle=":", linewidth=1.2)
-    axes.set(title=f"损失逐轮变化，留下的是第 {tuned.kept_epoch} 轮的权重", xlabel="轮", ylabel="损失")
+    axes.set(title=f"损失逐轮变化，留下的是{name_weights(tuned)}", xlabel="轮", ylabel="损失")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
+
+
+def name_weights(tuned: Tuned) -> str:
+    """Which weights the model has, in words."""
+    epoch = f"第 {tuned.kept_epoch} 轮"
+    return f"训练前和{epoch}两份权重的平均" if tuned.midway else f"{epoch}的权重"
 
 
 def drawable(name: str, number: int) -> str:

@@ -56,15 +56,22 @@ from sft.training import (
 
 METHODS = ("full", "frozen", "lora")
 KINDS = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
+KEEPS = ("last", "midway", "best")
+"""Weights that stay: of the last epoch; the mean of those before training and those, unless validation rows find the
+last ones better; or of the epoch with the lowest validation loss."""
+
 HEAD_ROWS = 20_000
 """The output layer starts from at most so many rows: 385 numbers for each class need no more."""
 
 TOKENS = 240_000
 """Tokens that training reads where few rows allow ten epochs or less: under two minutes on two cores in float32."""
 
+FEW_ROWS = 500
+"""Training rows below which caution pays."""
+
 _LOGIT_VARIANCE = 4.0  # expected by the logistic regression's prior, of features of variance 1
 _EASY = 0.9  # of the baseline right: little is left to win
-_FEW_ROWS = 200  # test rows below which half a dozen points are lost in the interval
+_FEW_TESTED = 200  # test rows below which half a dozen points are lost in the interval
 _ABSENT = -5.0  # logit below the rarest class of one that has no training row
 
 
@@ -82,7 +89,7 @@ class Recipe:
     max_length: int  # tokens, [CLS] and [SEP] included
     method: str = "full"  # "full", "frozen" (the output layer alone) or "lora"
     head_start: str = "frozen"  # logistic regression on frozen features as first output layer; or "random"
-    keep: str = "last"  # the weights that stay: of the last epoch, or of the "best" by validation loss
+    keep: str = "last"  # the weights that stay: see KEEPS
     patience: int | None = None  # stop after this many epochs without a better validation loss; None: never
     dropout: float | None = 0.0  # None: what the model's own configuration says
     weight_decay: float = 0.01
@@ -97,8 +104,9 @@ def choose_recipe(
 
     The window holds 95 % of the texts whole. As many epochs as make :data:`TOKENS` tokens together, at least two (one
     from 20,000 rows on, where an epoch is steps enough) and at most ten. The output layer starts at the frozen solution
-    and learns with the encoder, without dropout, at 2e-4 from 500 rows on and at 1e-4 below, where 2e-4 unlearnt what
-    the encoder knew of reviews (LoRA: 1e-3). The last weights stay, as a few dozen validation rows choose by chance.
+    and learns with the encoder, without dropout, at 2e-4 from 500 rows on (LoRA: 1e-3), and the last weights stay, as a
+    few dozen validation rows choose by chance. Fewer rows unlearn what the encoder knew of reviews: they learn at 1e-4,
+    and the mean of the first and the last weights stays (Wortsman et al. 2022, arXiv:2109.01903).
 
     Args:
         lengths: characters of each training text (a token each in Chinese); a sample will do.
@@ -115,7 +123,8 @@ def choose_recipe(
     max_length = choose_max_length(lengths)
     tokens = num_train * float(np.minimum(np.asarray(lengths) + 2, max_length).mean())  # of one epoch
     num_epochs = max(1 if num_train > 20_000 else 2, min(10, round(TOKENS / tokens)))
-    lr = 1e-3 if method == "lora" else 2e-4 if num_train >= 500 else 1e-4
+    few = method == "full" and num_train < FEW_ROWS
+    lr = 1e-3 if method == "lora" else 1e-4 if few else 2e-4
     return Recipe(
         num_epochs=0 if method == "frozen" else num_epochs,
         lr=lr,
@@ -123,6 +132,7 @@ def choose_recipe(
         batch_size=16,
         max_length=max_length,
         method=method,
+        keep="midway" if few else "last",
         seed=seed,
     )
 
@@ -194,6 +204,7 @@ class Tuned:
     history: tuple[Epoch, ...]  # from epoch 1 on
     start: Epoch
     kept_epoch: int  # whose weights the model has; 0: training made nothing better
+    midway: bool  # or rather the mean of those and the weights before training
     recipe: Recipe  # its max_length no longer than the model reads
     stopped_early: bool
 
@@ -259,9 +270,9 @@ def tune(
     )
     start = Epoch(0, None, *figures, time.perf_counter() - began)
     if not recipe.num_epochs:
-        return Tuned(network.eval(), tokenizer, (), start, 0, recipe, stopped_early=False)
+        return Tuned(network.eval(), tokenizer, (), start, 0, False, recipe, stopped_early=False)
 
-    before = copy.deepcopy(network.state_dict()) if recipe.keep == "best" else None
+    before = copy.deepcopy(network.state_dict()) if recipe.keep in ("best", "midway") else None
     trained = _with_adapters(network) if recipe.method == "lora" else network
     settings = _Settings(
         lr=recipe.lr,
@@ -270,7 +281,7 @@ def tune(
         weight_decay=recipe.weight_decay,
         warmup_fraction=recipe.warmup_fraction,
         patience=recipe.patience if held_out else None,
-        keep=recipe.keep,
+        keep="best" if recipe.keep == "best" else "last",
         precision=precision,
         seed=recipe.seed,
         recipe=recipe,
@@ -292,13 +303,22 @@ def tune(
     if trained is not network:
         network = trained.merge_and_unload()
     kept = len(history.train_loss)
-    if recipe.keep == "best" and held_out:
+    midway = recipe.keep == "midway"
+    if midway:
+        last = copy.deepcopy(network.state_dict())
+        network.load_state_dict(_mean(before, last))
+        if held_out:
+            loss, _ = evaluate(_Logits(network), held_out, pad, device, precision, loss_function)
+            midway = loss <= history.validation_loss[-1]
+        if not midway:
+            network.load_state_dict(last)
+    elif recipe.keep == "best" and held_out:
         kept = history.best_epoch + 1
         if start.validation_loss <= min(history.validation_loss):
             network.load_state_dict(before)
             kept = 0
     stopped = len(history.train_loss) < recipe.num_epochs
-    return Tuned(network.eval(), tokenizer, _epochs(history), start, kept, recipe, stopped)
+    return Tuned(network.eval(), tokenizer, _epochs(history), start, kept, midway, recipe, stopped)
 
 
 @dataclass(frozen=True)
@@ -424,6 +444,14 @@ def _epochs(history: History) -> tuple[Epoch, ...]:
 
 
 # --- the output layer's start --------------------------------------------------------------------------
+
+
+def _mean(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The mean of two sets of weights of one network; what is no float does not train."""
+    return {
+        name: torch.lerp(start[name], last, 0.5) if last.is_floating_point() else last
+        for name, last in end.items()
+    }
 
 
 class _Features(nn.Module):
@@ -668,7 +696,7 @@ def compare(correct_tuned: ArrayLike, correct_tfidf: ArrayLike, *, level: float 
     if paired.p_value >= level or paired.difference == 0:
         share = np.mean(correct_tfidf)
         easy = f"TF-IDF 已经答对 {share:.0%}，余地不大；" if share >= _EASY else ""
-        small = f"考题只有 {paired.n} 条，多留一些才分得出；" if paired.n < _FEW_ROWS else ""
+        small = f"考题只有 {paired.n} 条，多留一些才分得出；" if paired.n < _FEW_TESTED else ""
         return Comparison(paired, None, f"分不出高下：{figures}{easy}{small}TF-IDF 快得多，不妨先用它。")
     if paired.difference > 0:
         return Comparison(paired, "tuned", f"微调值得：{figures}")

@@ -87,6 +87,12 @@ def test_longer_texts_mean_a_longer_window_within_bounds():
     assert choose_recipe(100, 2, mostly_short).max_length == 32
 
 
+def test_few_rows_are_learnt_with_caution():
+    few, enough = choose_recipe(recipes.FEW_ROWS - 1, 2, [20]), choose_recipe(recipes.FEW_ROWS, 2, [20])
+    assert (few.keep, enough.keep) == ("midway", "last") and few.lr < enough.lr
+    assert choose_recipe(100, 2, [20], "lora").keep == "last"
+
+
 def test_the_method_decides_what_is_trained():
     assert choose_recipe(100, 2, [20], "frozen").num_epochs == 0
     assert choose_recipe(100, 2, [20], "lora").lr > choose_recipe(100, 2, [20]).lr
@@ -181,6 +187,26 @@ def test_the_best_epoch_may_be_none_at_all(folder, splits):
     start = tune(splits, NAMES, model=str(folder), recipe=replace(RECIPE, num_epochs=0), **FAST)
     ours, theirs = tuned.model.state_dict(), start.model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_midway_is_the_mean_of_start_and_last_epoch_unless_the_last_is_better(folder, splits):
+    def run(data, **change):
+        tuned = tune(data, NAMES, model=str(folder), recipe=replace(RECIPE, **change), **FAST)
+        return tuned.model.state_dict(), tuned.midway
+
+    train = {"train": splits["train"]}
+    wrong = splits["train"].map(
+        lambda row: {"label": (row["label"] + 1) % 3}
+    )  # the more is learnt, the worse
+    start, _ = run(train, num_epochs=0)
+    last, _ = run(train)
+    assert any(not torch.equal(start[name], last[name]) for name in last)
+    for data in (train, train | {"validation": wrong}):
+        mean, midway = run(data, keep="midway")
+        assert midway
+        assert all(torch.allclose(mean[name], (start[name] + last[name]) / 2, atol=1e-6) for name in last)
+    kept, midway = run(train | {"validation": splits["train"]}, keep="midway")
+    assert not midway and all(torch.equal(kept[name], last[name]) for name in last)
 
 
 def test_lora_leaves_a_plain_model(folder, splits, tmp_path):
