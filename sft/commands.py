@@ -34,7 +34,8 @@ def expect_interrupts() -> None:
             told(kind, error, trace)
 
     sys.excepthook = hook
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # not by raising SIGINT, which a script's `&` has ignored in what it starts
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @contextmanager

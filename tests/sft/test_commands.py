@@ -69,6 +69,22 @@ def test_being_asked_to_end_during_an_import_is_no_traceback(number):
     assert done.stderr == "\n已中断\n" and done.returncode == -signal.SIGINT
 
 
+def test_a_command_that_a_script_put_behind_can_still_be_asked_to_end():
+    code = (
+        "import os; from sft.commands import expect_interrupts, one_line_errors; expect_interrupts()\n"
+        f"with one_line_errors('serve', interrupted='已停止'): os.kill(os.getpid(), {int(signal.SIGTERM)}); input()"
+    )
+    done = subprocess.run(
+        f"trap '' INT; '{sys.executable}' -c \"$CODE\"",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"CODE": code},
+    )
+    assert done.stderr == "\nserve: 已停止\n" and done.returncode == 130
+
+
 @pytest.mark.parametrize("name", ["finetune", "predict", "export", "serve"])
 def test_commands_expect_interrupts_before_they_import_anything_large(name):
     source = (ROOT / "sft" / f"{name}.py").read_text(encoding="utf-8")
