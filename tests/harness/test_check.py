@@ -287,6 +287,9 @@ def test_a_single_run_never_passes_a_published_value():
         (0.3, None, (1e9,), Outcome.PASS),
         (None, 1.0, (-1e9, 1.1), Outcome.FAIL),
         (0.3, 1.0, (0.5, 0.6, 0.7, 0.2), Outcome.FAIL),
+        (-0.01, 0.01, [0.59 - 0.6], Outcome.PASS),  # -0.010000000000000009
+        (0.0, 0.3, [0.1 + 0.2], Outcome.PASS),
+        (-0.01, 0.01, [-0.0101], Outcome.FAIL),
     ],
 )
 def test_bounds_hold_for_every_value(low, high, values, outcome):
