@@ -106,11 +106,18 @@ class Book:
         return tuple(c for c in self.chapters if c in chosen)
 
     def _match(self, name: str) -> list[Path]:
-        """The chapter called so, or all parts of one that is split: ``05`` is 05-1-… and 05-2-…."""
+        """The chapter called or numbered so, or all parts of one that is split.
+
+        ``05`` is 05-1-… and 05-2-…; ``06-2`` is 06-2-text-… alone, though there is a 06-2-2-….
+        """
         exact = [c for c in self.chapters if c.stem == name]
         found = exact or [c for c in self.chapters if c.stem.startswith(name)]
-        if len(found) == 1 or (found and all(re.match(rf"{re.escape(name)}-\d+-", c.stem) for c in found)):
+        parts = [c for c in found if re.match(rf"{re.escape(name)}-\d+-", c.stem)]
+        numbered = [c for c in found if re.match(rf"{re.escape(name)}-\D", c.stem)]
+        if len(found) == 1 or (found and parts == found):
             return found
+        if len(numbered) == 1 and len(parts) + 1 == len(found):
+            return numbered
         known = ", ".join(c.stem for c in self.chapters) or "none"
         if found:
             raise HarnessError(

@@ -53,6 +53,13 @@ def test_the_number_of_a_split_chapter_chooses_all_its_parts(tmp_path):
         book.select(["0"])
 
 
+def test_a_number_chooses_the_chapter_that_bears_it_before_those_below_it(tmp_path):
+    book = load_book(write_book(tmp_path, {name: ["1"] for name in ("06-2-text", "06-2-2-more", "06-3-x")}))
+    assert [c.stem for c in book.select(["06-2"])] == ["06-2-text"]
+    assert [c.stem for c in book.select(["06-2-2"])] == ["06-2-2-more"]
+    assert book.select(["06"]) == book.chapters
+
+
 def test_chapters_are_chosen_by_unique_beginnings(tmp_path):
     book = load_book(write_book(tmp_path, {"05-fine-tuning": ["1"], "06-x": ["1"], "06-y": ["1"]}))
     assert [c.stem for c in book.select(["06-y", "05"])] == ["05-fine-tuning", "06-y"]
