@@ -105,6 +105,10 @@ class Workbench:
             return copy.deepcopy(self.encoder)
         return AutoModel.from_config(self.encoder.config, attn_implementation="eager")
 
+    def character_ids(self, characters: Sequence[str]) -> list[int]:
+        """One token for each character, without special tokens."""
+        return self.tokenizer.convert_tokens_to_ids([character.lower() for character in characters])
+
     @torch.inference_mode()
     def vectors(
         self, texts: Sequence[str], batch_size: int = 64, encoder: nn.Module | None = None
@@ -259,11 +263,23 @@ def entities(
 ) -> dict[str, Any]:
     """Fine-tune on the papers of 1 to 22 January, score the last week: strict micro F1 over PER, LOC, ORG."""
     splits = data.load_people_daily_ner()
-    names = splits["train"].features["ner_tags"].feature.names
-    train = _tagged(bench, splits["train"])
-    test = _tagged(bench, splits["test"])
+    set_seed(seed)  # of the weights, where they are fresh
+    predicted, truth, seconds = predict_entities(
+        bench, bench.fresh(method), splits["train"], splits["test"], seed, num_epochs, lr
+    )
+    scores = metrics.load("entity_f1").compute(predictions=predicted, references=truth)
+    return {"scores": scores, "seconds": round(seconds, 1)}
+
+
+def predict_entities(
+    bench: Workbench, encoder: nn.Module, train: Any, test: Any, seed: int, num_epochs: int, lr: float
+) -> tuple[list[list[str]], list[list[str]], float]:
+    """Tune ``encoder`` to tag characters; returns predicted and true labels of ``test``, and seconds of training."""
+    names = train.features["ner_tags"].feature.names
+    truth = [[names[label] for label in row] for row in test["ner_tags"]]
+    train, test = _tagged(bench, train), _tagged(bench, test)
     set_seed(seed)
-    model = Tagger(bench.fresh(method), len(names)).to(bench.device)
+    model = Tagger(encoder, len(names)).to(bench.device)
     lengths, rng, batch_size = (
         np.array([len(ids) for ids in train.input_ids]),
         np.random.default_rng(seed),
@@ -296,9 +312,7 @@ def entities(
                 best = model(input_ids, attention_mask).argmax(-1).cpu().tolist()
             for row, i in zip(best, indices, strict=True):
                 predicted[i] = [names[label] for label in row[1 : len(test.input_ids[i]) - 1]]
-    truth = [[names[label] for label in row] for row in splits["test"]["ner_tags"]]
-    scores = metrics.load("entity_f1").compute(predictions=predicted, references=truth)
-    return {"scores": scores, "seconds": round(seconds, 1)}
+    return predicted, truth, seconds
 
 
 def _tagged(bench: Workbench, rows: Any) -> Encoded:
@@ -307,7 +321,7 @@ def _tagged(bench: Workbench, rows: Any) -> Encoded:
     ids = [
         [
             tokenizer.cls_token_id,
-            *tokenizer.convert_tokens_to_ids([c.lower() for c in row]),
+            *bench.character_ids(row),
             tokenizer.sep_token_id,
         ]
         for row in rows["tokens"]
@@ -329,6 +343,17 @@ def _tag_batch(data_: Encoded, indices: Sequence[int], bench: Workbench) -> tupl
 
 def similarity(bench: Workbench) -> dict[str, Any]:
     """Held-out riddles with several answers: is one answer nearer to another of its riddle than to a stranger's?"""
+    texts = riddle_triples()
+    overlap = _character_vectors(texts)
+    return {
+        "triples": len(texts) // 3,
+        "mini-bert": _nearer(bench.vectors(texts)),
+        "characters": _nearer(overlap),
+    }
+
+
+def riddle_triples() -> list[str]:
+    """Three texts a question: an answer, another one of the same riddle, one of another riddle."""
     splits = data.load_xiehouyu()
     answers: dict[str, list[str]] = {}
     for name in ("validation", "test"):
@@ -342,20 +367,19 @@ def similarity(bench: Workbench) -> dict[str, Any]:
             j = int(rng.integers(len(groups) - 1))
             other = groups[j + (j >= i)]
             triples.append((group[a], group[a + 1], other[int(rng.integers(len(other)))]))
-    texts = [text for triple in triples for text in triple]
-    overlap = _character_vectors(texts)
-    return {
-        "triples": len(triples),
-        "mini-bert": _nearer(bench.vectors(texts)),
-        "characters": _nearer(overlap),
-    }
+    return [text for triple in triples for text in triple]
 
 
 def _nearer(vectors: np.ndarray) -> float:
     """Share of triples whose second is nearer to the first than the third is; a tie counts half."""
-    first, second, third = vectors[0::3], vectors[1::3], vectors[2::3]
-    gap = (first * second).sum(1) - (first * third).sum(1)
+    gap = similarity_gaps(vectors)
     return float((gap > 1e-9).mean() + (np.abs(gap) <= 1e-9).mean() / 2)
+
+
+def similarity_gaps(vectors: np.ndarray) -> np.ndarray:
+    """How much nearer to the first of each triple its second is than its third, shape (triples,)."""
+    first, second, third = vectors[0::3], vectors[1::3], vectors[2::3]
+    return (first * second).sum(1) - (first * third).sum(1)
 
 
 def _character_vectors(texts: Sequence[str], vocabulary: Iterable[str] | None = None) -> np.ndarray:

@@ -10,10 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 
-from benchmarks import mini_bert, recipes, soak, verdict_tables, verdicts
+from benchmarks import mini_bert, recipes, replacement, soak, verdict_tables, verdicts
 from harness.statistics import paired_bootstrap
+from sft.teacher import PREFIX, load_teacher
+from tests.sft import tiny_teacher
 
 
 def test_nearer_counts_a_tie_as_half():
@@ -213,3 +216,61 @@ def test_a_recipe_is_named_by_what_it_changes():
     assert recipes.recipe_of("plain:lr=1e-3,num_epochs=9", train, 2, seed=3) == replace(
         plain, lr=1e-3, num_epochs=9
     )
+
+
+# -- replacement ------------------------------------------------------------------------------------
+
+
+def test_all_layers_with_fewer_pieces_say_what_the_teacher_says(tmp_path):
+    tiny_teacher.write(tmp_path / "tiny.bin")
+    teacher = load_teacher(tmp_path / "tiny.bin")
+    kept = replacement.chinese_pieces(teacher.tokenizer, ["房间很好，房间干净", "很好"])
+    assert 10 < len(kept) < len(tiny_teacher.PIECES)
+    tokenizer = replacement.cut_tokenizer(teacher.tokenizer, kept)
+    model = replacement.take_layers(teacher.model, kept, (1, 2, 3))
+    text = "房间很好"
+    with torch.inference_mode():
+        ours = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False))
+        theirs = teacher.model(
+            **teacher.tokenizer(PREFIX + text, return_tensors="pt", return_token_type_ids=False)
+        )
+        fewer = replacement.take_layers(teacher.model, kept, (1, 3))(**tokenizer(text, return_tensors="pt"))
+    torch.testing.assert_close(ours.last_hidden_state, theirs.last_hidden_state)
+    assert not torch.allclose(ours.last_hidden_state, fewer.last_hidden_state)
+
+
+def _replacement(gains, seconds=1.0, megabytes=20.0):
+    """Results in which the candidate is right where mini-bert is wrong, or the other way round."""
+    right, wrong = np.ones(800, bool), np.arange(800) < 400
+    results = {
+        "six/megabytes": megabytes,
+        "seconds": {"mini-bert": {"read": [2.0]}, "six": {"read": [2.0 * seconds]}},
+    }
+    for task in ("reviews-100", "news-300", "similarity", "dictionary"):
+        better = right if task in gains else wrong
+        for name, rows in (("six", better), ("mini-bert", wrong)):
+            results[f"{name}/{task}/0"] = replacement._outcome([rows], 0.0)
+    found = np.tile(np.array([[1, 1, 1], [0, 1, 1]], np.uint8), (50, 1))
+    for name, rows in (("mini-bert", found), ("six", np.ones_like(found) if "entities" in gains else found)):
+        results[f"{name}/entities/0"] = {"score": 0.5, "counts": rows.tobytes().hex()}
+    return results
+
+
+def test_the_rule_wants_four_of_five_in_time_and_size():
+    four = ("reviews-100", "news-300", "entities", "dictionary")
+    assert replacement.verdict(_replacement(four), "six").endswith("replace mini-bert")
+    for results in (
+        _replacement(four[1:]),
+        _replacement(four, seconds=1.6),
+        _replacement(four, megabytes=26.0),
+    ):
+        assert replacement.verdict(results, "six").endswith("keep mini-bert")
+    partly = _replacement(four)
+    del partly["six/entities/0"]
+    assert replacement.verdict(partly, "six").endswith("undecided")
+    del partly["six/similarity/0"], partly["six/dictionary/0"], partly["six/reviews-100/0"]
+    assert replacement.verdict(partly, "six").endswith("undecided")
+    worse = _replacement(four)
+    worse["six/reviews-1000/0"] = replacement._outcome([np.arange(800) < 300], 0.0)
+    worse["mini-bert/reviews-1000/0"] = replacement._outcome([np.arange(800) < 400], 0.0)
+    assert "loses reviews;" in replacement.verdict(worse, "six")
