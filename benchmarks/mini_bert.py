@@ -272,19 +272,22 @@ def entities(
 
 
 def predict_entities(
-    bench: Workbench, encoder: nn.Module, train: Any, test: Any, seed: int, num_epochs: int, lr: float
+    bench: Workbench,
+    encoder: nn.Module,
+    train: Any,
+    test: Any,
+    seed: int,
+    num_epochs: int,
+    lr: float,
+    batch_size: int = 32,
 ) -> tuple[list[list[str]], list[list[str]], float]:
     """Tune ``encoder`` to tag characters; returns predicted and true labels of ``test``, and seconds of training."""
     names = train.features["ner_tags"].feature.names
     truth = [[names[label] for label in row] for row in test["ner_tags"]]
-    train, test = _tagged(bench, train), _tagged(bench, test)
+    train, test = tagged(bench, train), tagged(bench, test)
     set_seed(seed)
     model = Tagger(encoder, len(names)).to(bench.device)
-    lengths, rng, batch_size = (
-        np.array([len(ids) for ids in train.input_ids]),
-        np.random.default_rng(seed),
-        32,
-    )
+    lengths, rng = np.array([len(ids) for ids in train.input_ids]), np.random.default_rng(seed)
     total, step = num_epochs * math.ceil(len(train) / batch_size), 0
     optimizer = make_optimizer(model, lr)
     began = time.perf_counter()
@@ -315,7 +318,7 @@ def predict_entities(
     return predicted, truth, seconds
 
 
-def _tagged(bench: Workbench, rows: Any) -> Encoded:
+def tagged(bench: Workbench, rows: Any) -> Encoded:
     """Characters as tokens, one for one, between ``[CLS]`` and ``[SEP]``; specials carry the label −100."""
     tokenizer = bench.tokenizer
     ids = [
