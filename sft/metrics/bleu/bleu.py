@@ -1,9 +1,9 @@
 """BLEU as an `evaluate` module around sacrebleu: how many runs of words a translation shares with a reference.
 
 BLEU is brevity penalty times the geometric mean of the precisions of 1- to 4-grams over the whole corpus (Papineni et
-al. 2002). sacrebleu cuts texts into words itself and says in a signature how (Post 2018). Self-contained, because
-`evaluate` copies this file elsewhere before importing it. One import a line, because `evaluate` reads the imports with
-a regular expression.
+al. 2002). sacrebleu cuts texts into words itself and says in a signature how (Post 2018). `evaluate` copies this file
+elsewhere before importing it, so that it names what is beside it in full. One import a line, because `evaluate` reads
+the imports with a regular expression.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import datasets
 import evaluate
 from sacrebleu.metrics import BLEU
+
+from sft.metrics.texts import check_texts
 
 _DESCRIPTION = "BLEU of translations against one reference each, with sacrebleu's signature."
 
@@ -47,7 +49,7 @@ class Bleu(evaluate.Metric):
 
     def add_batch(self, *, predictions: list[str], references: list[str], **inputs: object) -> None:
         """Take examples after checking them: `evaluate` refuses lists of unequal length without naming a row."""
-        _check(predictions, references)
+        check_texts(predictions, references)
         super().add_batch(predictions=predictions, references=references, **inputs)
 
     def _compute(
@@ -72,17 +74,3 @@ class Bleu(evaluate.Metric):
             )
             result["counts"] = [[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in rows]
         return result
-
-
-def _check(predictions: list[str], references: list[str]) -> None:
-    """Raise a ValueError that says what is wrong and in which row."""
-    if len(predictions) == 0:
-        raise ValueError("predictions are empty: the metric needs at least one translation")
-    if len(predictions) != len(references):
-        short, long = sorted((len(predictions), len(references)))
-        raise ValueError(
-            f"{len(predictions)} predictions against {len(references)} references: row {short} of {long} stands alone"
-        )
-    for row, reference in enumerate(references):
-        if not reference.strip():
-            raise ValueError(f"reference {row} is empty: there is nothing to compare with")

@@ -1,8 +1,8 @@
 """chrF as an `evaluate` module around sacrebleu: how many runs of characters a translation shares with a reference.
 
-F-score with recall counted twice (beta 2) of character 1- to 6-grams (Popović 2015). Self-contained, because
-`evaluate` copies this file elsewhere before importing it. One import a line, because `evaluate` reads the imports with
-a regular expression.
+F-score with recall counted twice (beta 2) of character 1- to 6-grams (Popović 2015). `evaluate` copies this file
+elsewhere before importing it, so that it names what is beside it in full. One import a line, because `evaluate` reads
+the imports with a regular expression.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections import Counter
 import datasets
 import evaluate
 from sacrebleu.metrics import CHRF
+
+from sft.metrics.texts import check_texts
 
 _DESCRIPTION = "chrF of translations against one reference each, with sacrebleu's signature."
 
@@ -45,7 +47,7 @@ class Chrf(evaluate.Metric):
 
     def add_batch(self, *, predictions: list[str], references: list[str], **inputs: object) -> None:
         """Take examples after checking them: `evaluate` refuses lists of unequal length without naming a row."""
-        _check(predictions, references)
+        check_texts(predictions, references)
         super().add_batch(predictions=predictions, references=references, **inputs)
 
     def _compute(
@@ -76,17 +78,3 @@ def _counts(said: str, right: str, char_order: int) -> list[int]:
 
 def _runs(text: str, n: int) -> Counter[str]:
     return Counter(text[start : start + n] for start in range(len(text) - n + 1))
-
-
-def _check(predictions: list[str], references: list[str]) -> None:
-    """Raise a ValueError that says what is wrong and in which row."""
-    if len(predictions) == 0:
-        raise ValueError("predictions are empty: the metric needs at least one translation")
-    if len(predictions) != len(references):
-        short, long = sorted((len(predictions), len(references)))
-        raise ValueError(
-            f"{len(predictions)} predictions against {len(references)} references: row {short} of {long} stands alone"
-        )
-    for row, reference in enumerate(references):
-        if not reference.strip():
-            raise ValueError(f"reference {row} is empty: there is nothing to compare with")

@@ -2,8 +2,8 @@
 
 From the longest common subsequence of an answer and its reference come a precision, a recall and their F1 (Lin 2004,
 section 3). rouge-chinese counts what blanks part; here every character is a unit, so that no way of cutting Chinese
-into words enters the score. Self-contained, because `evaluate` copies this file elsewhere before importing it. One
-import a line, because `evaluate` reads the imports with a regular expression.
+into words enters the score. `evaluate` copies this file elsewhere before importing it, so that it names what is
+beside it in full. One import a line, because `evaluate` reads the imports with a regular expression.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import datasets
 import evaluate
 from rouge_chinese import Rouge
+
+from sft.metrics.texts import check_texts
 
 _DESCRIPTION = "ROUGE-L of answers against one reference each, character by character."
 
@@ -43,7 +45,7 @@ class RougeL(evaluate.Metric):
 
     def add_batch(self, *, predictions: list[str], references: list[str], **inputs: object) -> None:
         """Take examples after checking them: `evaluate` refuses lists of unequal length without naming a row."""
-        _check(predictions, references)
+        check_texts(predictions, references)
         super().add_batch(predictions=predictions, references=references, **inputs)
 
     def _compute(
@@ -73,17 +75,3 @@ def _score(rouge: Rouge, said: str, right: str) -> tuple[float, float, float]:
     (counts,) = rouge.get_scores([said], [right])
     common, of_said, of_right = (counts["rouge-l"][name] for name in ("overlap", "hyp", "ref"))
     return common / of_said, common / of_right, 2 * common / (of_said + of_right)
-
-
-def _check(predictions: list[str], references: list[str]) -> None:
-    """Raise a ValueError that says what is wrong and in which row."""
-    if len(predictions) == 0:
-        raise ValueError("predictions are empty: the metric needs at least one answer")
-    if len(predictions) != len(references):
-        short, long = sorted((len(predictions), len(references)))
-        raise ValueError(
-            f"{len(predictions)} predictions against {len(references)} references: row {short} of {long} stands alone"
-        )
-    for row, reference in enumerate(references):
-        if not reference.strip():
-            raise ValueError(f"reference {row} is empty: there is nothing to compare with")
