@@ -388,8 +388,11 @@ def best_span(start_logits, end_logits, offsets, max_tokens=16):
     """
     best = (-np.inf, 0, 0)
     for i, pair in enumerate(offsets):
-        for j in range(i, min(i + max_tokens, len(offsets))) if pair else ():
-            if offsets[j] and (score := start_logits[i] + end_logits[j]) > best[0]:
+        if not pair:  # no token of the text
+            continue
+        for j in range(i, min(i + max_tokens, len(offsets))):
+            score = start_logits[i] + end_logits[j]
+            if offsets[j] and score > best[0]:
                 best = (score, pair[0], offsets[j][1])
     return best[0] - (start_logits[0] + end_logits[0]), best[1], best[2]
 

@@ -79,7 +79,8 @@ class BM25:
     def scores(self, query):
         """The score of each document, (N,)."""
         scores = np.zeros(self.size)
-        for places in (self.found_in[term] for term in query if term in self.found_in):
+        for term in query:
+            places = self.found_in.get(term, [])
             idf = math.log(1 + (self.size - len(places) + 0.5) / (len(places) + 0.5))
             for i, weight in places:
                 scores[i] += idf * weight
