@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zmq
@@ -36,7 +37,8 @@ async def receive_unannounced(address):
 
 def test_a_reply_that_comes_while_a_message_is_sent_is_found(tmp_path):
     """Else a cell with widgets waits until its limit for a reply that is there."""
-    message = asyncio.run(receive_unannounced(f"ipc://{tmp_path}/s"))
+    with ThreadPoolExecutor(1) as pool:  # beside browser tests, this thread has a loop that runs
+        message = pool.submit(asyncio.run, receive_unannounced(f"ipc://{tmp_path}/s")).result()
     assert message["content"] == {"status": "ok"}
 
 
