@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from notebooks import write_book, write_notebook
@@ -181,6 +182,7 @@ def test_a_pattern_in_the_table_of_contents(tmp_path, pattern):
     assert pages[0] == "page" and {"01-a", "02-b"} <= {*pages} <= {"page", "01-a", "02-b"}
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="from Python 3.13 on ** beside a letter is a pattern")
 def test_a_pattern_that_is_none(tmp_path):
     write_book(tmp_path, {"01-a": ["1"]})
     (tmp_path / "_toc.yml").write_text("root: chapters/01-a\nchapters: [{glob: 'a**b'}]")
