@@ -366,15 +366,12 @@ def _floor_text(case: Case, value: float) -> Text | None:
     return Text(f"not worse than {text} is not shown", f"尚不能确认不差于 {text}")
 
 
-def _is_equal(value: float, bound: float) -> bool:
-    """Whether they differ by what rounding does: 0.59 - 0.60 is not below -0.01."""
-    return math.isclose(value, bound, rel_tol=1e-9, abs_tol=1e-12)
-
-
 def _judge_bounds(case: Case, bounds: Bounds) -> Verdict:
     low = -math.inf if bounds.low is None else bounds.low
     high = math.inf if bounds.high is None else bounds.high
-    outside = [v for v in case.values if not (low <= v <= high or _is_equal(v, low) or _is_equal(v, high))]
+    # 0.59 - 0.60 is not below -0.01
+    slack = rounding_of(*(b for b in (bounds.low, bounds.high) if b is not None), *case.values)
+    outside = [v for v in case.values if not low - slack <= v <= high + slack]
     values, range_ = (
         ", ".join(case.number(v) for v in outside or case.values),
         case.range(bounds.low, bounds.high),
