@@ -8,11 +8,10 @@ the imports with a regular expression.
 
 from __future__ import annotations
 
-import datasets
 import evaluate
 from sacrebleu.metrics import BLEU
 
-from sft.metrics.texts import check_texts
+from sft.metrics import texts
 
 _DESCRIPTION = "BLEU of translations against one reference each, with sacrebleu's signature."
 
@@ -35,22 +34,14 @@ Raises:
 """
 
 
-class Bleu(evaluate.Metric):
+class Bleu(texts.TextMetric):
     """Corpus BLEU."""
 
     def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation="Papineni et al.: BLEU. ACL 2002. Post: A Call for Clarity in Reporting BLEU Scores. WMT 2018.",
-            inputs_description=_INPUTS,
-            features=datasets.Features({"predictions": text, "references": text}),
+        citation = (
+            "Papineni et al.: BLEU. ACL 2002. Post: A Call for Clarity in Reporting BLEU Scores. WMT 2018."
         )
-
-    def add_batch(self, *, predictions: list[str], references: list[str], **inputs: object) -> None:
-        """Take examples after checking them: `evaluate` refuses lists of unequal length without naming a row."""
-        check_texts(predictions, references)
-        super().add_batch(predictions=predictions, references=references, **inputs)
+        return texts.info(_DESCRIPTION, citation, _INPUTS)
 
     def _compute(
         self,

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-import datasets
 import evaluate
 from sacrebleu.metrics import CHRF
 
-from sft.metrics.texts import check_texts
+from sft.metrics import texts
 
 _DESCRIPTION = "chrF of translations against one reference each, with sacrebleu's signature."
 
@@ -33,22 +32,12 @@ Raises:
 """
 
 
-class Chrf(evaluate.Metric):
+class Chrf(texts.TextMetric):
     """Corpus chrF."""
 
     def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation="Popović: chrF: character n-gram F-score for automatic MT evaluation. WMT 2015.",
-            inputs_description=_INPUTS,
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
-
-    def add_batch(self, *, predictions: list[str], references: list[str], **inputs: object) -> None:
-        """Take examples after checking them: `evaluate` refuses lists of unequal length without naming a row."""
-        check_texts(predictions, references)
-        super().add_batch(predictions=predictions, references=references, **inputs)
+        citation = "Popović: chrF: character n-gram F-score for automatic MT evaluation. WMT 2015."
+        return texts.info(_DESCRIPTION, citation, _INPUTS)
 
     def _compute(
         self,

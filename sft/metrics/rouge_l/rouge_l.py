@@ -8,11 +8,10 @@ beside it in full. One import a line, because `evaluate` reads the imports with 
 
 from __future__ import annotations
 
-import datasets
 import evaluate
 from rouge_chinese import Rouge
 
-from sft.metrics.texts import check_texts
+from sft.metrics import texts
 
 _DESCRIPTION = "ROUGE-L of answers against one reference each, character by character."
 
@@ -31,22 +30,12 @@ Raises:
 """
 
 
-class RougeL(evaluate.Metric):
+class RougeL(texts.TextMetric):
     """Mean ROUGE-L F1 over characters."""
 
     def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation="Lin: ROUGE: A Package for Automatic Evaluation of Summaries. ACL workshop, 2004.",
-            inputs_description=_INPUTS,
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
-
-    def add_batch(self, *, predictions: list[str], references: list[str], **inputs: object) -> None:
-        """Take examples after checking them: `evaluate` refuses lists of unequal length without naming a row."""
-        check_texts(predictions, references)
-        super().add_batch(predictions=predictions, references=references, **inputs)
+        citation = "Lin: ROUGE: A Package for Automatic Evaluation of Summaries. ACL workshop, 2004."
+        return texts.info(_DESCRIPTION, citation, _INPUTS)
 
     def _compute(
         self,
