@@ -29,7 +29,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from sft.crf import CRF, viterbi
+from sft.crf import bio_rules, viterbi
 from sft.hand_labelled import OfficeSentence, Pair, load_role_sentences
 from sft.names import spans
 from sft.relations import distant_labels, find_office_sentences, name_pair, pair_features, pattern_pairs
@@ -137,7 +137,7 @@ def roles(folds: int = 4) -> Callable[..., float]:
             model = fit(X[~inside], labels[~inside], C)
             kept = [label for label in ROLE_LABELS if label in model.classes_]
             logs = model.predict_log_proba(X[inside])[:, [list(model.classes_).index(x) for x in kept]]
-            rules, words = _bio_rules(kept), sentence_of[inside]
+            rules, words = bio_rules(kept), sentence_of[inside]
             for i in np.flatnonzero(fold == k):
                 scores = torch.tensor(logs[words == i], dtype=torch.float32)[None]
                 path = viterbi(rules, scores, torch.ones(scores.shape[:2], dtype=torch.bool))[0]
@@ -145,16 +145,6 @@ def roles(folds: int = 4) -> Callable[..., float]:
         return f1(found)
 
     return score
-
-
-def _bio_rules(labels: Sequence[str]) -> CRF:
-    """As the chapter has them: I- only after the same type."""
-    rules = CRF(len(labels)).requires_grad_(False)
-    for j, now in enumerate(labels):
-        wrong = [now[0] == "I" and last[2:] != now[2:] for last in labels]
-        rules.step[:, j] = -1e4 * torch.tensor(wrong, dtype=torch.float32)
-        rules.first[j] = -1e4 * (now[0] == "I")
-    return rules
 
 
 def compare(score: Callable[..., float], grid: Iterable[tuple], groups: Mapping[str, str], best) -> dict:

@@ -62,3 +62,15 @@ def viterbi(crf, scores, mask):
             path.append(int(previous[row, path[-1]]))
         paths.append(path[::-1])
     return paths
+
+
+def bio_rules(labels):
+    """A CRF of rules alone, for :func:`viterbi`: I- begins nothing and follows no other type. ``labels`` are BIO."""
+    rules = CRF(len(labels))
+    with torch.no_grad():
+        for j, now in enumerate(labels):
+            for i, last in enumerate(labels):
+                if now[0] == "I" and last[2:] != now[2:]:
+                    rules.step[i, j] = -1e4
+            rules.first[j] = -1e4 if now[0] == "I" else 0.0
+    return rules

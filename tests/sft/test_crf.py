@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from itertools import pairwise
 
 import pytest
 import torch
 import torchcrf
 
-from sft.crf import CRF, log_partition, path_score, viterbi
+from sft.crf import CRF, bio_rules, log_partition, path_score, viterbi
 
 TAGS, LENGTHS = 3, (5, 1, 3, 4)
 
@@ -76,3 +77,17 @@ def test_without_transitions_it_is_a_softmax_at_each_position(case):
     assert CRF(TAGS).loss(scores, tags, mask).item() == pytest.approx(expected.item(), abs=1e-5)
     best = [row[:n].argmax(-1).tolist() for row, n in zip(scores, LENGTHS, strict=True)]
     assert viterbi(CRF(TAGS), scores, mask) == best
+
+
+def test_the_rules_of_bio_change_nothing_else():
+    labels = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+
+    def allowed(path):
+        names = ["O", *(labels[k] for k in path)]
+        return all(now[0] != "I" or last[2:] == now[2:] for last, now in pairwise(names))
+
+    scores = torch.randn(40, 6, len(labels), generator=torch.Generator().manual_seed(0))
+    greedy = scores.argmax(-1).tolist()
+    found = viterbi(bio_rules(labels), scores, torch.ones(40, 6, dtype=torch.bool))
+    assert all(map(allowed, found)) and not all(map(allowed, greedy))
+    assert all(path == best for path, best in zip(found, greedy, strict=True) if allowed(best))
