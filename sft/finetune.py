@@ -201,9 +201,8 @@ def tune_classifier(run: Run) -> Findings:
     splits, names, kind = run.data.splits, list(run.data.label_names), run.data.kind
     base, weights = run.decides["model"], run.decides["class_weights"]
     train, test = splits["train"], splits["test"]
-    _check_tokenizer(
-        base, train["text"][:1000], run.say
-    )  # also whether the hub answers; nothing is computed yet
+    # first, as it also tells of a hub that does not answer
+    _check_tokenizer(base, train["text"][:1000], run.say)
     recipe = _choose_recipe(train, len(names), run)
     baseline = _one_line(fit_tfidf, train, len(names), kind=kind, class_weights=weights)
     labels = np.asarray(test["label"][:])

@@ -56,10 +56,6 @@ from sft.training import (
 
 METHODS = ("full", "frozen", "lora")
 KINDS = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
-KEEPS = ("last", "midway", "best")
-"""Weights that stay: of the last epoch; the mean of those before training and those, unless validation rows find the
-last ones better; or of the epoch with the lowest validation loss."""
-
 HEAD_ROWS = 20_000
 """The output layer starts from at most so many rows: 385 numbers for each class need no more."""
 
@@ -80,7 +76,11 @@ _ABSENT = -5.0  # logit below the rarest class of one that has no training row
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run besides rows and model."""
+    """Everything that decides a run besides rows and model.
+
+    ``keep`` names the weights that stay: of the ``"last"`` epoch; ``"midway"``, the mean of those before training and
+    those, unless validation rows find the last ones better; or of the ``"best"`` epoch by validation loss.
+    """
 
     num_epochs: int
     lr: float
@@ -89,7 +89,7 @@ class Recipe:
     max_length: int  # tokens, [CLS] and [SEP] included
     method: str = "full"  # "full", "frozen" (the output layer alone) or "lora"
     head_start: str = "frozen"  # logistic regression on frozen features as first output layer; or "random"
-    keep: str = "last"  # the weights that stay: see KEEPS
+    keep: str = "last"
     patience: int | None = None  # stop after this many epochs without a better validation loss; None: never
     dropout: float | None = 0.0  # None: what the model's own configuration says
     weight_decay: float = 0.01
@@ -443,15 +443,15 @@ def _epochs(history: History) -> tuple[Epoch, ...]:
     return tuple(Epoch(i, *values) for i, values in enumerate(zip(*columns, strict=True), start=1))
 
 
-# --- the output layer's start --------------------------------------------------------------------------
-
-
 def _mean(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The mean of two sets of weights of one network; what is no float does not train."""
     return {
         name: torch.lerp(start[name], last, 0.5) if last.is_floating_point() else last
         for name, last in end.items()
     }
+
+
+# --- the output layer's start --------------------------------------------------------------------------
 
 
 class _Features(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -64,10 +65,8 @@ def repositories(tmp_path_factory) -> Path:
 def able_repositories(repositories: Path, tmp_path_factory) -> Path:
     """The same hub whose Qwen can write: where a random model's answers earn nothing, no two of them make a pair."""
     folder = tmp_path_factory.mktemp("able") / "hub"
-    shutil.copytree(repositories, folder)
-    qwen = folder / "models" / "Qwen" / "Qwen3-0.6B"
-    shutil.rmtree(qwen)
-    shutil.copytree(PRETRAINED / "mini-gpt-zh", qwen)
+    shutil.copytree(repositories, folder, copy_function=os.link, ignore=shutil.ignore_patterns("Qwen3-0.6B"))
+    shutil.copytree(PRETRAINED / "mini-gpt-zh", folder / "models" / "Qwen" / "Qwen3-0.6B")
     return folder
 
 
