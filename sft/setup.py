@@ -23,8 +23,13 @@ ALONE = (*DATA, "trl", "sacrebleu", "portalocker", "colorama", "rouge-chinese", 
 does not need for what the book does; sacrebleu needs the two behind it and others that Colab has; rouge-chinese needs
 six."""
 
-DEPLOY = ("onnx", "onnxscript", "onnxruntime")
-"""What chapter 6.3 exports models with, installed when it gets there: no other chapter is to wait for it."""
+LATER = {
+    "deploy": ("onnx", "onnxscript", "onnxruntime"),
+    "keras": ("keras",),
+    "interpret": ("captum",),
+    "privacy": ("opacus", "opt-einsum", "cryptography"),
+}
+"""What single sections need, installed when a notebook gets there: no other chapter is to wait for it."""
 
 HELD = ("torch", "numpy")
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,16 +60,17 @@ def install_missing() -> None:
             )
 
 
-def install_deploy() -> None:
-    """Install what is missing of :data:`DEPLOY`.
+def install_later(purpose: str) -> None:
+    """Install what is missing of one entry of :data:`LATER`.
 
-    At versions that fit the protobuf of the machine, not those of ``constraints.txt``: Colab's TensorFlow needs the one
-    that is there, and the newest onnx would replace it.
+    At versions that fit the machine, not those of ``constraints.txt``: Colab's TensorFlow needs the protobuf that is
+    there, and the newest onnx would replace it.
 
     Raises:
+        KeyError: no such purpose.
         subprocess.CalledProcessError: pip could not; it has said why.
     """
-    missing = [name for name in DEPLOY if not installed(name)]
+    missing = [name for name in LATER[purpose] if not installed(name)]
     if missing:
         held = [f"{name}=={version}" for name in (*HELD, "protobuf") if (version := installed(name))]
         print("安装", "、".join(missing), flush=True)

@@ -5,7 +5,7 @@
 * `training`: the Python at hand, Colab's versions of the book's libraries, and the torch that is installed here;
 * `python3.13`: Colab's Python, where this machine has one, without torch: on the index there is no build of it for
   this Python that does not bring gigabytes of CUDA;
-* `wheels`: what the chapters' set-up cell installs, and what chapter 6.3 adds. In the tests pip reaches nothing
+* `wheels`: what the chapters' set-up cell installs, and what some sections add. In the tests pip reaches nothing
   else, so a set-up cell that wanted to replace a library of Colab would fail.
 
 A `Machine` lies on top of such an environment as a fresh layer, which takes what the set-up cell installs.
@@ -33,8 +33,13 @@ CONSTRAINTS = HERE / "constraints.txt"
 REPLICAS = ROOT / ".venv" / ".colab"
 NAMES = ("training", "python3.13")
 NEEDS_TORCH = {"accelerate", "peft"}
-DEPLOY_NEEDS = ("flatbuffers", "ml_dtypes", "onnx-ir", "protobuf")
-"""What chapter 6.3's packages need besides: Colab has most of it, the replica has not."""
+LATER = tuple(name for names in setup.LATER.values() for name in names)
+LATER_NEEDS = (
+    *("flatbuffers", "ml_dtypes", "onnx-ir", "protobuf"),
+    *("absl-py", "h5py", "namex", "optree"),
+    *("cffi", "pycparser"),
+)
+"""What those need besides: Colab has most of it (and keras and cryptography), the replica has not."""
 
 
 def pins(constraints: Path) -> dict[str, str]:
@@ -52,9 +57,7 @@ def build(folder: Path) -> None:
     for name in (*NAMES, "wheels"):
         shutil.rmtree(folder / name, ignore_errors=True)
     names = snapshot().keys()
-    wanted = [
-        name for name in (*setup.NEEDED, *setup.ALONE, *setup.DEPLOY, *DEPLOY_NEEDS) if name not in names
-    ]
+    wanted = [name for name in (*setup.NEEDED, *setup.ALONE, *LATER, *LATER_NEEDS) if name not in names]
     training = _environment(sys.executable, folder / "training")
     _install(training, f"torch=={version('torch')}", "scipy", *names)
     pinned = ("--constraint", ROOT / "constraints.txt")

@@ -50,12 +50,21 @@ def test_what_is_missing_is_installed_and_some_without_their_dependencies(absent
         assert ("--no-deps" in command) == (not held <= words) == alone
 
 
-@pytest.mark.parametrize("absent", [set(), {"onnxruntime"}, {*setup.DEPLOY}])
-def test_what_exports_models_is_installed_beside_the_protobuf_that_is_there(absent, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "purpose, absent",
+    [
+        ("deploy", set()),
+        ("deploy", {"onnxruntime"}),
+        *((purpose, set(names)) for purpose, names in setup.LATER.items()),
+    ],
+)
+def test_what_a_section_needs_is_installed_beside_the_protobuf_that_is_there(
+    purpose, absent, monkeypatch, capsys
+):
     commands = []
     monkeypatch.setattr(setup, "distributions", lambda name: [] if name in absent else [Mock(version="1.0")])
     monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
-    setup.install_deploy()
+    setup.install_later(purpose)
     assert [set(command[5:]) for command in commands] == (
         [{"torch==1.0", "numpy==1.0", "protobuf==1.0", *absent}] if absent else []
     )
