@@ -96,7 +96,10 @@ def test_what_needs_no_torch_runs_on_colabs_python(start):
     )
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+# each may go to another worker: what they share takes seconds, together they take longer than all that shares a site
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path.stem, marks=pytest.mark.xdist_group(path.stem)) for path in CHAPTERS]
+)
 def test_a_chapter_runs_in_the_smoke_profile(start, path):
     machine = start("training")
     (planned,) = plan(load_book(ROOT), [path], Request("smoke"))
