@@ -48,6 +48,7 @@ ARTICLE = {
         "6.4 机器翻译",
         "6.5 语言理解",
     ],
+    "08": ["8.4 研究展望"],
 }
 # First and last error of each part of the page; E82 was found when chapter 2 was written and stands at its end.
 PARTS = {
