@@ -11,8 +11,9 @@ from typing import Any
 
 from harness.config import Book
 from harness.errors import HarnessError
+from harness.matrix import read_matrix
 from harness.model import FINISHED, JobResult
-from harness.plan import Planned, Request, plan
+from harness.plan import Planned, Request, plan, plan_matrix
 from harness.reading import RecordedRun, read_manifest
 
 
@@ -25,9 +26,12 @@ class Asked:
     request: Request
     variables: tuple[str, ...] = ()  # of the environment, beside the book's
     shard: tuple[int, int] | None = None
+    matrix: Path | None = None  # file of tasks × models, whose cells are the jobs
 
     def plan(self, book: Book | None) -> list[Planned]:
         """All jobs, those of other shards too."""
+        if self.matrix and book:
+            return plan_matrix(book, read_matrix(self.matrix, book), book.select(self.chapters), self.request)
         return plan(book, self.notebooks or (book.select(self.chapters) if book else ()), self.request)
 
 
@@ -45,6 +49,7 @@ def asked_from_json(data: Any) -> Asked:
         request=Request(**request),
         variables=tuple(data["variables"]),
         shard=None if data["shard"] is None else (int(data["shard"][0]), int(data["shard"][1])),
+        matrix=None if data.get("matrix") is None else Path(data["matrix"]),
     )
 
 

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from harness import dashboard
+from harness import dashboard, matrix_page
 from harness.config import Book, read_yaml
 from harness.copies import EPUB, PDF, SOURCE, check_copies, make_copies, offered, pack_source
 from harness.errors import HarnessError
@@ -176,6 +176,7 @@ def stage_tree(
     for path, content in files.items():
         if path.endswith(".md") and not path.startswith(("vendor/", "_")):
             text = dashboard.TIME.sub(time, fill(path, _decoded(path, content)))
+            text = matrix_page.fill(text, book.root / path, book, run_dir)
             if dashboard.LAST_RUN in text:
                 place = os.path.relpath(board, PurePosixPath(path).parent) if board in files else ""
                 up = os.path.relpath(".", PurePosixPath(path).parent)

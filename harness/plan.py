@@ -6,10 +6,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.config import BUILT_IN_PROFILES, Book, Profile, find_profile
 from harness.errors import HarnessError
+from harness.matrix import Matrix
 from harness.model import Job
 from harness.notebook import Notebook, read_notebook
 from harness.parameters import Parameter, ParameterError, has_translator, read_parameters, resolve
@@ -61,10 +63,7 @@ def plan(book: Book | None, notebooks: Sequence[Path], request: Request) -> list
     """One entry per notebook and seed, in order. A notebook that cannot run is planned with its problem."""
     profiles = book.profiles if book else BUILT_IN_PROFILES
     profile = find_profile(profiles, request.profile)
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", request.device):
-        raise HarnessError(f"unknown device {request.device!r}; devices: {', '.join(DEVICES)}, cuda:N")
-    if request.seeds is not None and "seed" in request.texts:
-        raise HarnessError("--seeds and --param seed=… contradict each other; give one of them")
+    _check(request)
     planned: list[Planned] = []
     taken: set[str] = set()
     for path in dict.fromkeys(p.absolute() for p in notebooks):
@@ -72,6 +71,14 @@ def plan(book: Book | None, notebooks: Sequence[Path], request: Request) -> list
             identity = _unique(entry.job.id, taken)
             planned.append(Planned(_with_id(entry.job, identity), entry.notebook, entry.problem))
     return planned if request.seeds is None else _without_seed(planned)
+
+
+def _check(request: Request) -> None:
+    """Refuse what no notebook could be run with."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", request.device):
+        raise HarnessError(f"unknown device {request.device!r}; devices: {', '.join(DEVICES)}, cuda:N")
+    if request.seeds is not None and "seed" in request.texts:
+        raise HarnessError("--seeds and --param seed=… contradict each other; give one of them")
 
 
 def _without_seed(planned: Sequence[Planned]) -> list[Planned]:
@@ -86,14 +93,43 @@ def _without_seed(planned: Sequence[Planned]) -> list[Planned]:
     return checked
 
 
-def _plan_notebook(book: Book | None, path: Path, profile: Profile, request: Request) -> list[Planned]:
+def plan_matrix(book: Book, matrix: Matrix, chapters: Sequence[Path], request: Request) -> list[Planned]:
+    """One entry per cell of *matrix* and seed: the tasks of *chapters*, each with its models."""
+    _check(request)
+    profile, notebooks = book.profile(matrix.profile), {path.stem: path for path in chapters}
+    if request.profile not in (None, matrix.profile):
+        raise HarnessError(
+            f"the matrix is for the profile {matrix.profile}, not {request.profile}; take --profile out"
+        )
+    planned: list[Planned] = []
+    taken: set[str] = set()
+    for task in matrix.tasks:
+        for model in task.models if task.chapter in notebooks else ():
+            name = f"{task.name}-{model.rpartition('/')[2]}"
+            for entry in _plan_notebook(
+                book, notebooks[task.chapter], profile, request, task.values(model), name
+            ):
+                planned.append(replace(entry, job=_with_id(entry.job, _unique(entry.job.id, taken))))
+    return planned
+
+
+def _plan_notebook(
+    book: Book | None,
+    path: Path,
+    profile: Profile,
+    request: Request,
+    cell: Mapping[str, Any] = MappingProxyType({}),
+    name: str = "",
+) -> list[Planned]:
+    """The jobs of one notebook; *cell* are values on top of the profile's, and *name* says so in the jobs' ids."""
     chapter = book.chapter_of(path) if book else None
     asked = {"cell": request.cell_timeout, "notebook": request.notebook_timeout}
     wanted = {name: seconds for name, seconds in asked.items() if seconds is not None}
     limits = replace(profile.limits, **wanted, given=tuple(wanted))
 
     def job(seed: int | None, parameters: Mapping[str, Any]) -> Job:
-        identity = job_stem(path, profile.name) + (f"-seed{seed}" if seed is not None else "")
+        identity = job_stem(path, profile.name) + (f"-{_slug(name)}" if name else "")
+        identity += f"-seed{seed}" if seed is not None else ""
         return Job(
             identity, path, chapter, profile.name, seed, parameters, limits, request.device, profile.network,
             language=language,
@@ -104,6 +140,7 @@ def _plan_notebook(book: Book | None, path: Path, profile: Profile, request: Req
         notebook = read_notebook(path)
         language = (book.language if book else "") or notebook.written_in
         given = dict(book.parameters.get(chapter, {}).get(profile.name, {})) if book and chapter else {}
+        given |= cell
         asked = dict.fromkeys((*given, *request.texts))
         declared = _declared(notebook, asked, strict=bool(asked or chapter or request.seeds))
         kept = {name: p.default for name, p in (declared or {}).items() if p.injected}

@@ -73,7 +73,7 @@ def background(document: Mapping[str, Any], book: Book | None) -> Background:
 def past_runs(runs: Path, document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Finished runs (no shards) of the same profile up to and including *document*, newest first."""
     found = {str(document.get("run")): document}
-    for path in _newest(runs):
+    for path in newest_results(runs):
         if len(found) > LONGEST:
             break
         try:
@@ -98,7 +98,7 @@ def _without_jobs(path: Path) -> Any:
     return json.loads(text[:start] + text[end:] if 0 < start < end else text)
 
 
-def _newest(runs: Path) -> list[Path]:
+def newest_results(runs: Path) -> list[Path]:
     """The result.json of every run folder, the newest file first."""
     aged = []
     for path in runs.glob("*/result.json"):

@@ -116,7 +116,7 @@ class Repository:
         return hashlib.sha1(listing.encode(), usedforsecurity=False).hexdigest()
 
     def knows_revision(self, revision: str) -> bool:
-        return revision in ("main", "refs/heads/main", self.commit)
+        return revision in ("main", "refs/heads/main", "refs/convert/parquet", self.commit)
 
     def information(self) -> dict:
         """As `model_info` and `dataset_info` read it."""
@@ -636,13 +636,40 @@ def make_duie_repo(dest: Path) -> Path:
     return dest
 
 
-def make_cmrc_repo(dest: Path) -> Path:
+def make_msra_repo(dest: Path, source: Path, size: int = 600) -> Path:
+    """A data set repository in the layout of levow/msra_ner's branch refs/convert/parquet: tokens and ner_tags.
+
+    Args:
+        dest: the repository's folder, `<folder>/datasets/levow/msra_ner`.
+        source: the folder with train.txt and dev.txt: a character and its label on each line.
+        size: rows of each split, the first ones.
+    """
+    from datasets import ClassLabel, Dataset, Features, Sequence, Value
+
+    names = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
+    features = Features({"tokens": Sequence(Value("string")), "ner_tags": Sequence(ClassLabel(names=names))})
+    for split, file in (("train", "train.txt"), ("test", "dev.txt")):
+        text = (source / file).read_text(encoding="utf-8")[: 2000 * size]
+        rows = [[line.split() for line in block.splitlines()] for block in text.split("\n\n")[:size]]
+        columns = {
+            "tokens": [[token for token, _ in row] for row in rows],
+            "ner_tags": [[names.index(label) for _, label in row] for row in rows],
+        }
+        folder = dest / "msra_ner" / split
+        folder.mkdir(parents=True)
+        Dataset.from_dict(columns, features=features).to_parquet(folder / "0000.parquet")
+    return dest
+
+
+def make_cmrc_repo(dest: Path, source: Path | None = None) -> Path:
     """A data set repository in the layout of hfl/cmrc2018: Parquet, one file a split, SQuAD's columns.
 
-    As in the real one, some answers do not stand where they say: every tenth of these.
+    As in the real one, some answers do not stand where they say: every tenth of those that are made up.
 
     Args:
         dest: the repository's folder, `<folder>/datasets/hfl/cmrc2018`.
+        source: the folder with the real cmrc2018_dev.json, our validation, and cmrc2018_trial.json, our train (the
+            real one is not at hand); made-up rows by default.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -665,10 +692,32 @@ def make_cmrc_repo(dest: Path) -> Path:
             }
             for i in range(size)
         ]
+        if source is not None:
+            rows = _squad_rows(
+                source / {"train": "cmrc2018_trial.json", "validation": "cmrc2018_dev.json"}[split]
+            )
         parquet.write_table(
             pa.Table.from_pylist(rows, schema=schema), dest / "data" / f"{split}-00000-of-00001.parquet"
         )
     return dest
+
+
+def _squad_rows(file: Path) -> list[dict]:
+    """Rows of a file in the layout of SQuAD."""
+    return [
+        {
+            "id": asked["id"],
+            "context": paragraph["context"],
+            "question": asked["question"],
+            "answers": {
+                "text": [answer["text"] for answer in asked["answers"]],
+                "answer_start": [answer["answer_start"] for answer in asked["answers"]],
+            },
+        }
+        for article in json.loads(file.read_text(encoding="utf-8"))["data"]
+        for paragraph in article["paragraphs"]
+        for asked in paragraph["qas"]
+    ]
 
 
 def make_alpaca_repo(dest: Path) -> Path:

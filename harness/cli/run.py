@@ -47,6 +47,10 @@ def run(
         str | None, typer.Option(metavar="NAME", help="smoke, offline, full … as in harness.yml.")
     ] = None,
     chapters: ChaptersOption = None,
+    matrix: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Run the cells of this file of tasks and models instead."),
+    ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="SEEDS", help="A count (5 is 0 to 4) or a list (0,3,7).")
     ] = None,
@@ -116,7 +120,9 @@ def run(
     place = book.root if book else Path.cwd()
     check_out(out)
     if resume:
-        given = (notebooks, profile, chapters, seeds, param, cell_timeout, notebook_timeout, env, shard)
+        given = (
+            *(notebooks, profile, chapters, matrix, seeds, param, cell_timeout, notebook_timeout, env, shard),
+        )
         run_dir = _to_resume(place, out, anything_else=device != "auto" or any(given))
         asked = read_asked(run_dir)
     else:
@@ -135,6 +141,7 @@ def run(
             ),
             variables=tuple(env or ()),
             shard=None if shard is None else parse_shard(shard),
+            matrix=None if matrix is None else matrix.absolute(),
         )
     _check_together(asked, book, strict=strict, site=site)
     planned = asked.plan(book)
@@ -196,7 +203,7 @@ def _to_resume(place: Path, out: str | None, *, anything_else: bool) -> Path:
     """The run folder that --resume goes on in."""
     if anything_else:
         raise HarnessError(
-            "--resume goes on with what that run was asked for; name no notebooks, profile, chapters, seeds,"
+            "--resume goes on with what that run was asked for; name no notebooks, profile, chapters, matrix, seeds,"
             " device, parameters, limits, variables or shard"
         )
     if out is not None and is_url(out):
@@ -208,6 +215,8 @@ def _check_together(asked: Asked, book: Book | None, *, strict: bool, site: bool
     """Refuse options that contradict each other."""
     if asked.notebooks and asked.chapters:
         raise HarnessError("give notebooks or --chapters, not both")
+    if asked.matrix and (asked.notebooks or not book):
+        raise HarnessError("--matrix runs chapters of a book; run it in one, and name no notebooks")
     if asked.shard and (strict or site):
         raise HarnessError(
             "a shard judges nothing and makes no site: take --strict and --book out; give --strict to"

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from notebooks import write_notebook
 
-from harness import bless, claims, config, pack, rules, store, streams, variables
+from harness import bless, claims, config, matrix, pack, rules, store, streams, variables
 from harness.errors import ExitCode, HarnessError
 from harness.execution import CANCEL_GRACE, HEARTBEAT_EVERY
 from harness.model import CellState, JobState, Outcome, ReferenceRun, metric_from_json
@@ -186,11 +186,16 @@ def test_yaml_examples_are_read_by_the_readers(tmp_path):
                 claim, *more = claims.load_claims(tmp_path, path.stem, ["smoke", "full"]).claims
                 assert (claim.blessed and claim.published and claim.bounds) or claim.parameters
                 assert [list(one.parameters) for one in more] in ([], [["source"], ["source"], []])
+            elif example == "benchmarks.yml":
+                path = tmp_path / example
+                path.write_text(body, encoding="utf-8")
+                (task,) = matrix.read_matrix(path, config.load_book(ROOT)).tasks
+                assert task.scores[0].published.keys() == set(task.models)
             else:
                 assert example == "workflow.yml", f"{name}.md: a YAML block that no test reads"
                 steps = [s for job in yaml.safe_load(body)["jobs"].values() for s in job["steps"]]
                 assert all(s["run"].startswith("harness ") for s in steps)
-    assert len(seen) == 4
+    assert len(seen) == 5
 
 
 def test_json_examples_are_what_the_harness_writes():
