@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from notebooks import write_book
 
 from harness import doctor, environment, reach
 from harness.cli import main
 from harness.errors import ExitCode
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_packages_against_their_pins(tmp_path, monkeypatch):
@@ -84,3 +91,12 @@ def test_nvidia_smi_is_read(monkeypatch, tmp_path):
         {"name": "NVIDIA T4", "memory.total": "15360", "compute_cap": "7.5"},
     )
     environment.nvidia_gpus.cache_clear()
+
+
+def test_a_chapter_asks_for_the_machine_where_the_command_line_is_not_installed(tmp_path):
+    blocked = "import runpy, sys; sys.modules |= dict.fromkeys(('papermill', 'typer', 'rich', 'ruamel.yaml'))"
+    command = [sys.executable, "-c", f"{blocked}; runpy.run_module('harness.doctor', run_name='__main__')"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    checks = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [check["name"] for check in checks] == ["python", "cpu", "memory", "disk", "gpu", "bfloat16"]
+    assert {check["status"] for check in checks} <= {doctor.OK, doctor.WARN, doctor.FAIL}
