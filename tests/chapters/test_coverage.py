@@ -48,6 +48,7 @@ ARTICLE = {
         "6.4 机器翻译",
         "6.5 语言理解",
     ],
+    "07": ["第 7 章 工具和资源", "7.1 学习资源推荐", "7.2 开发工具推荐", "7.3 相关论文推荐"],
     "08": ["8.4 研究展望"],
 }
 # First and last error of each part of the page; E82 was found when chapter 2 was written and stands at its end.

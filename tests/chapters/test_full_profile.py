@@ -115,6 +115,7 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
         "06-3-text-classification",
         "06-4-machine-translation",
         "06-5-language-understanding",
+        "07-resources",
         "08-3-prospects",
     ],
 )
