@@ -116,6 +116,7 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
         "06-4-machine-translation",
         "06-5-language-understanding",
         "07-resources",
+        "08-1-outlook",
         "08-3-prospects",
     ],
 )
