@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from sft import plotting
 from sft.transformer import EncoderLayer, TransformerConfig
@@ -54,6 +58,42 @@ def kept_bytes(
     for parameter in parameters:
         kept.pop(parameter.untyped_storage().data_ptr(), None)
     return sum(kept.values()), result
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations make, from their first to their last use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage()) not in self.known:
+                self.known[storage] = None
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._free, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def _free(self, count: int) -> None:
+        self.now -= count
+
+
+def peak_bytes(f: Callable[[], Any]) -> int:
+    """The most bytes that tensors made during ``f()`` take up at once, on any device.
+
+    What was there before is not counted, nor what an operation needs within itself. Unlike :func:`kept_bytes` it sees
+    what is recomputed, and gradients.
+    """
+    with _LiveBytes() as live:
+        result = f()
+    del result
+    return live.peak
 
 
 def fastest_seconds(f: Callable[[], Any], at_least: float = 0.05, times: int = 3) -> float:

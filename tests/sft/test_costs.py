@@ -59,3 +59,22 @@ def test_memory_of_training_is_what_the_formula_says(layers: int):
         k: v for k, v in measured.items() if k != "激活"
     }
     assert predicted["激活"] == pytest.approx(measured["激活"], rel=0.02)
+
+
+def test_peak_bytes_counts_what_lives_at_once():
+    def one_after_the_other() -> None:
+        for _ in range(5):
+            torch.zeros(1000)
+
+    def all_at_once() -> list[torch.Tensor]:
+        return [torch.zeros(1000) for _ in range(5)]
+
+    assert costs.peak_bytes(one_after_the_other) == 4000
+    assert costs.peak_bytes(all_at_once) == 20_000
+
+
+def test_peak_bytes_counts_shared_memory_once_and_sees_the_backward_pass():
+    x = torch.ones(1000, requires_grad=True)
+    assert costs.peak_bytes(lambda: torch.zeros(1000).view(10, 100)[0]) == 4000
+    assert costs.peak_bytes(lambda: x.exp()) == 4000
+    assert costs.peak_bytes(lambda: x.exp().sum().backward()) >= 8000  # the result, kept, and the gradient
