@@ -118,6 +118,8 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
         "07-resources",
         "08-1-outlook",
         "08-3-prospects",
+        "09-1-faq",
+        "09-2-speed-and-privacy",
     ],
 )
 def test_the_other_chapters_take_their_model_from_the_hub(
