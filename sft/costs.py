@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,10 +14,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from sft import plotting
 from sft.transformer import EncoderLayer, TransformerConfig
@@ -60,40 +58,19 @@ def kept_bytes(
     return sum(kept.values()), result
 
 
-class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations make, from their first to their last use."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.known = WeakIdKeyDictionary()
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage()) not in self.known:
-                self.known[storage] = None
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self._free, storage.nbytes())
-        self.peak = max(self.peak, self.now)
-        return result
-
-    def _free(self, count: int) -> None:
-        self.now -= count
-
-
-def peak_bytes(f: Callable[[], Any]) -> int:
-    """The most bytes that tensors made during ``f()`` take up at once, on any device.
-
-    What was there before is not counted, nor what an operation needs within itself. Unlike :func:`kept_bytes` it sees
-    what is recomputed, and gradients.
-    """
-    with _LiveBytes() as live:
-        result = f()
-    del result
-    return live.peak
+def peak_bytes(f: Callable[[], Any], device: torch.device) -> int:
+    """Most bytes that ``f()`` held at one time, on top of what was there before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        f()
+        return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks, past Python, into the notebook
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        f()
+    found = [e for e in watched.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes = [e.nbytes() for e in sorted(found, key=lambda e: e.start_ns())]  # released: negative
+    return int(max(np.cumsum(changes), default=0))
 
 
 def fastest_seconds(f: Callable[[], Any], at_least: float = 0.05, times: int = 3) -> float:

@@ -16,6 +16,7 @@ import pytest
 
 CHAPTERS = Path(__file__).parents[2] / "chapters"
 # The article's headings, chapter by chapter; of the chapters' own titles the part before “&” or “：”.
+# The article's headings by their number; of the chapters' own titles the part before “&” or “：”.
 ARTICLE = {
     "01": ["第 1 章 背景介绍", "1.1 大语言模型的发展历程", "1.2 大语言模型的优势"],
     "02": [
@@ -49,7 +50,7 @@ ARTICLE = {
         "6.5 语言理解",
     ],
     "07": ["第 7 章 工具和资源", "7.1 学习资源推荐", "7.2 开发工具推荐", "7.3 相关论文推荐"],
-    "08": ["第 8 章 总结：未来发展趋势与挑战", "8.1 研究成果总结", "8.2 未来发展趋势", "8.4 研究展望"],
+    "08": ["第 8 章 总结", "8.1 研究成果总结", "8.2 未来发展趋势", "8.3 面临的挑战", "8.4 研究展望"],
     "09": [
         "第 9 章 附录",
         "9.1 什么是大语言模型",

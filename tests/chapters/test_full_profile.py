@@ -117,6 +117,7 @@ def test_loads_trains_and_judges_from_the_hub(repositories: Path, tmp_path: Path
         "06-5-language-understanding",
         "07-resources",
         "08-1-outlook",
+        "08-2-challenges",
         "08-3-prospects",
         "09-1-faq",
         "09-2-speed-and-privacy",
