@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.model import SCHEMA
+from sft import results
 from sft.packaged import DataError
 from sft.results import HEADLINES, Comparison, find_run, read_references, read_run
 
@@ -31,6 +32,10 @@ claims:
     margin: 0.02
     offline: {bounds: {low: 0, high: 1}}
 """
+
+
+def test_it_reads_what_the_harness_writes():
+    assert results.SCHEMA == SCHEMA
 
 
 @pytest.fixture
