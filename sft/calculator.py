@@ -73,5 +73,5 @@ def check_fits(name, needed, room):
         times = math.ceil(needed / room)
         raise ValueError(
             f"{name}：要 {needed / 1e9:,.0f} GB，这台机器只有 {room / 1e9:,.0f} GB；"
-            f"减小批，换 LoRA 或小一点的模型，或分到 {times} 台以上"
+            f"减小批，换更省的办法或小一点的模型；平分也要 {times} 台以上"
         )
