@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageFont
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from sft.glyphs import draw
+from sft.plotting import FONT_FILE
 from sft.topics import read_characters
 
-_FONT = Path(__file__).parent / "fonts" / "SFTBookSans-Regular.ttf"
 _TONES = dict.fromkeys(map(ord, "\u0300\u0301\u0304\u030c"))  # the diaeresis of ü is none
 
 
@@ -61,11 +61,10 @@ def _without_tone(reading: str) -> str:
 
 def glyphs(characters: Sequence[str], pixels: int = 24) -> np.ndarray:
     """Pictures of characters in the book's font, one row each: float32, mean 0, length 1; (characters, pixels²)."""
-    font = ImageFont.truetype(str(_FONT), 2 * pixels)
+    pen = ImageFont.truetype(str(FONT_FILE), 2 * pixels)
     pictures = np.zeros((len(characters), pixels * pixels), dtype=np.float32)
     for row, character in enumerate(characters):
-        image = Image.new("L", (2 * pixels, 2 * pixels))
-        ImageDraw.Draw(image).text((pixels, pixels), character, font=font, fill=255, anchor="mm")
+        image = draw(character, 2 * pixels, pen)
         # half the size: strokes that lie a pixel apart still meet
         pictures[row] = np.asarray(image.resize((pixels, pixels), Image.Resampling.BOX), np.float32).ravel()
     pictures -= pictures.mean(axis=1, keepdims=True)
@@ -87,13 +86,9 @@ def look_alikes(characters: Sequence[str], most: int = 8, least: float = 0.7) ->
 
 def frequent_characters(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, n: int) -> list[str]:
     """The ``n`` Chinese characters that the texts hold most often and the tokenizer knows."""
-    counts: dict[str, int] = defaultdict(int)
-    for text in texts:
-        for character in text:
-            counts[character] += 1
     known = tokenizer.get_vocab()
-    chinese = [c for c in counts if "\u4e00" <= c <= "\u9fff" and c in known]
-    return sorted(chinese, key=lambda c: -counts[c])[:n]
+    counts = Counter(c for text in texts for c in text if "\u4e00" <= c <= "\u9fff" and c in known)
+    return [c for c, _ in counts.most_common(n)]
 
 
 def replacement_table(

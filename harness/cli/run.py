@@ -120,9 +120,8 @@ def run(
     place = book.root if book else Path.cwd()
     check_out(out)
     if resume:
-        given = (
-            *(notebooks, profile, chapters, matrix, seeds, param, cell_timeout, notebook_timeout, env, shard),
-        )
+        limits = (cell_timeout, notebook_timeout)
+        given = (notebooks, profile, chapters, matrix, seeds, param, *limits, env, shard)
         run_dir = _to_resume(place, out, anything_else=device != "auto" or any(given))
         asked = read_asked(run_dir)
     else:
