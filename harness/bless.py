@@ -13,7 +13,7 @@ from harness.check import not_covered, own_values
 from harness.claims import claim_path, claim_yaml, parse_claims, read_claim_yaml
 from harness.errors import HarnessError
 from harness.model import FINISHED, Claim, JobResult, Metric, ReferenceRun
-from harness.parameters import same_value
+from harness.parameters import SET_BY_HARNESS, same_value
 from harness.reading import environment_of, read_manifest, read_run
 from harness.shard import refuse_shard
 from harness.store import find_run, write_text
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 DIGITS = 6
 """Significant digits of a blessed value: enough to recognise a repeated run, few enough to read."""
 _COMMIT_LENGTH = 10
-_SET_BY_HARNESS = ("seed", "device", "profile")
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def _check_job(job: JobResult, run_dir: Path, book: Book) -> None:
         )
     expected = book.parameters.get(job.chapter or "", {}).get(job.profile, {})
     for name in dict.fromkeys((*job.parameters, *expected)):
-        if name in _SET_BY_HARNESS:
+        if name in SET_BY_HARNESS:
             continue
         if not same_value(job.parameters.get(name), expected.get(name)):
             raise HarnessError(

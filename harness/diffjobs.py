@@ -10,14 +10,13 @@ from typing import Any
 
 from harness.diffoutputs import counterparts, first_code_lines
 from harness.model import FINISHED, JobResult, JobState
+from harness.parameters import SET_BY_HARNESS
 from harness.reading import RecordedRun, read_run
 from harness.statistics import mean
 
 SLOWER_RATIO = 1.2
 SLOWER_SECONDS = 0.5
 """A cell got slower if it took more than SLOWER_RATIO times as long and SLOWER_SECONDS longer."""
-
-_SET_BY_HARNESS = ("seed", "device", "profile")  # told elsewhere
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _ratio(a: float | None, b: float | None) -> float | None:
 
 
 def _parameters(a: JobResult, b: JobResult) -> dict[str, tuple[Any, Any]]:
-    names = [n for n in dict.fromkeys((*a.parameters, *b.parameters)) if n not in _SET_BY_HARNESS]
+    names = [n for n in dict.fromkeys((*a.parameters, *b.parameters)) if n not in SET_BY_HARNESS]
     values = {n: (a.parameters.get(n), b.parameters.get(n)) for n in names}
     return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
 

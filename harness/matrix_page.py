@@ -14,7 +14,7 @@ from harness.dashboard import hardware_text, outcome_text
 from harness.errors import HarnessError
 from harness.matrix import Matrix, Score, Task, read_matrix
 from harness.model import FINISHED, JobResult, job_result_from_json, worst_of
-from harness.parameters import same_value
+from harness.parameters import SET_BY_HARNESS, same_value
 from harness.readings import LONGEST, newest_results
 from harness.rules import judge_claim
 from harness.statistics import mean
@@ -28,8 +28,7 @@ UNVERIFIED = "*未验证*"
 
 Value = tuple[float, int | None]  # a metric, and the seed of the job that recorded it
 
-
-HIDDEN = frozenset({"seed", "device", "profile", "save_to"})
+HIDDEN = frozenset({*SET_BY_HARNESS, "save_to"})
 """Parameters that do not decide what is measured."""
 
 

@@ -21,6 +21,8 @@ from harness.wording import Text
 PARAMETERS_TAG = "parameters"
 INJECTED_TAG = "injected-parameters"
 """Of the cell in which an earlier run of papermill set parameters; it stands after the parameters cell."""
+SET_BY_HARNESS = ("seed", "device", "profile")
+"""Parameters that the harness sets of itself: what a run was asked for tells them elsewhere."""
 
 
 class ParameterError(HarnessError):

@@ -19,6 +19,7 @@ from typing import Any
 from harness import dashboard
 from harness.model import FINISHED, METRIC_MIME, JobResult, Outcome, Verdict, worst_of
 from harness.notebook import PAPERMILL_TAGS
+from harness.parameters import SET_BY_HARNESS
 from harness.wording import format_memory, format_number, format_range, format_seconds
 
 Notebook = dict[str, Any]
@@ -173,8 +174,7 @@ def banner(evidence: Evidence | None, has_outputs: bool, stale: bool) -> str:
 
 def _run_line(job: JobResult, document: Mapping[str, Any]) -> str:
     seed = [] if job.seed is None else [f"随机种子 {job.seed}"]
-    hidden = {"seed", "device", "profile"}
-    changed = [f"`{k} = {v!r}`" for k, v in job.parameters.items() if k not in hidden]
+    changed = [f"`{k} = {v!r}`" for k, v in job.parameters.items() if k not in SET_BY_HARNESS]
     cached = [f"结果沿用运行 `{job.cached_from}`"] if job.cached_from else []
     parts = [
         f"`{job.profile}` 配置",

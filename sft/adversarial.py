@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from sft.glyphs import draw
+from sft.glyphs import draw_glyph
 from sft.plotting import FONT_FILE
 from sft.topics import read_characters
 
@@ -64,7 +64,7 @@ def glyphs(characters: Sequence[str], pixels: int = 24) -> np.ndarray:
     pen = ImageFont.truetype(str(FONT_FILE), 2 * pixels)
     pictures = np.zeros((len(characters), pixels * pixels), dtype=np.float32)
     for row, character in enumerate(characters):
-        image = draw(character, 2 * pixels, pen)
+        image = draw_glyph(character, 2 * pixels, pen)
         # half the size: strokes that lie a pixel apart still meet
         pictures[row] = np.asarray(image.resize((pixels, pixels), Image.Resampling.BOX), np.float32).ravel()
     pictures -= pictures.mean(axis=1, keepdims=True)

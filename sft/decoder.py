@@ -255,3 +255,8 @@ def hidden_states(decoder: Decoder, input_ids: torch.Tensor) -> list[torch.Tenso
         states.append(x)
         x = layer(x, mask=mask)
     return [*states, decoder.norm(x)]
+
+
+def next_loss(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of each next token given those before it, in nats; rows are (batch, n) without padding."""
+    return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())

@@ -49,11 +49,11 @@ def draw_glyphs(characters: Sequence[str], size: int = 32, font: Path = FONT_FIL
                 f"字体 {font.name} 里没有“{character}”（U+{ord(character):04X}，第 {number + 1} 个）："
                 "换一个字，或用 font= 换一种有它的字体"
             )
-        pictures[number] = np.asarray(draw(character, size, pen), dtype=np.float32) / 255
+        pictures[number] = np.asarray(draw_glyph(character, size, pen), dtype=np.float32) / 255
     return pictures
 
 
-def draw(character: str, size: int, pen: ImageFont.FreeTypeFont) -> Image.Image:
+def draw_glyph(character: str, size: int, pen: ImageFont.FreeTypeFont) -> Image.Image:
     """One character in the middle of a square of ``size`` pixels, white on black, eight bits a pixel."""
     picture = Image.new("L", (size, size))
     ImageDraw.Draw(picture).text((size / 2, size / 2), character, fill=255, font=pen, anchor="mm")

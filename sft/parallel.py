@@ -27,11 +27,10 @@ import torch.distributed as dist
 import typer
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from sft.commands import CommandError, one_line_errors
-from sft.decoder import DecoderConfig, ModernDecoder
+from sft.decoder import DecoderConfig, ModernDecoder, next_loss
 
 WAYS = ("one", "ddp", "fsdp")
 """One process with whole batches; copies of the model whose gradients are averaged; a model in slices."""
@@ -79,12 +78,6 @@ def read_task(folder: Path) -> tuple[ModernDecoder, torch.Tensor]:
     return decoder, task["batches"]
 
 
-def next_token_loss(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of each token given those before it; ids (batch, n) without padding."""
-    logits = model(ids)[:, :-1]
-    return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
-
-
 def distribute(model: nn.Module, way: str) -> nn.Module:
     """The model, made to be trained by all processes together."""
     if way == "ddp":
@@ -102,7 +95,7 @@ def train_steps(
     """A step for each batch: its loss and the optimizer; nothing here knows how many processes there are."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     for ids in batches:
-        loss = next_token_loss(model, ids)
+        loss = next_loss(model, ids)
         loss.backward()
         optimizer.step()
         yield loss.detach(), optimizer

@@ -13,13 +13,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from scipy.stats import t
-from torch import nn
-from torch.nn import functional as F
 
 from sft import training
 from sft.corpora import read_dictionary
 from sft.costs import one_thread
-from sft.decoder import DecoderConfig, ModernDecoder
+from sft.decoder import DecoderConfig, ModernDecoder, next_loss
 from sft.transformer import Decoder, TransformerConfig
 
 VOCAB_SIZE, BLOCK = 500, 48
@@ -65,11 +63,6 @@ def dictionary_blocks(held_out: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
     stream = torch.tensor([common.get(c, 0) for c in text])
     blocks = stream[: len(stream) // BLOCK * BLOCK].view(-1, BLOCK)
     return blocks[:-held_out], blocks[-held_out:]
-
-
-def next_loss(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of each next character, in nats; rows are (batch, n)."""
-    return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
 
 
 @one_thread()
