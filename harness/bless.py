@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from harness.check import not_covered, own_values
 from harness.claims import claim_path, claim_yaml, parse_claims, read_claim_yaml
 from harness.errors import HarnessError
+from harness.files import write_text
 from harness.model import FINISHED, Claim, JobResult, Metric, ReferenceRun
 from harness.parameters import SET_BY_HARNESS, same_value
 from harness.reading import environment_of, read_manifest, read_run
 from harness.shard import refuse_shard
-from harness.store import find_run, write_text
+from harness.store import find_run
 
 if TYPE_CHECKING:
     from harness.config import Book

@@ -23,17 +23,17 @@ from types import MappingProxyType
 from typing import Any
 
 from harness import dashboard, matrix_page
-from harness.config import Book, read_yaml
+from harness.config import Book, read_yaml, site_config
 from harness.copies import EPUB, PDF, SOURCE, check_copies, make_copies, offered, pack_source
 from harness.errors import HarnessError
+from harness.files import explain_os_error, read_json, write_json, write_text
 from harness.model import JobResult, job_result_from_json
 from harness.notebook import read_notebook
 from harness.reading import read_document
 from harness.readings import background
-from harness.reference import fill
 from harness.shard import refuse_shard
 from harness.staging import Evidence, Notebook, cite, find_citation, is_stale, place_in, rewrite_links, stage
-from harness.store import build_dir, explain_os_error, read_json, runs_dir, write_json, write_text
+from harness.store import build_dir, runs_dir
 
 _PARTS = ("_config.yml", "_toc.yml", "_ext", "_static", "vendor")
 _SKIPPED = frozenset({"__pycache__", ".ipynb_checkpoints", "_build"})
@@ -54,15 +54,27 @@ _CELL_LINE = re.compile(r"(?P<page>[^\s:]+\.ipynb):(?P<cell>\d+)(?P<line>\d{4})\
 _HAN = re.compile("[\u4e00-\u9fff]")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DASHBOARD_PAGE = "reproduction.md"
+_GENERATED = re.compile(r"^<!-- harness:(?P<name>[\w-]+) -->[ \t]*$", re.MULTILINE)
+_FILLED_ELSEWHERE = frozenset({"dashboard", "last-run"})
 _NO_RUN = "还没有运行记录。先运行 `make book`（或 `python -m harness run`），再回到这里。\n"
 
 
+Generated = Mapping[str, Callable[[], str]]
+"""What the line ``<!-- harness:NAME -->`` of a Markdown page becomes, by name."""
+
+
 def build(
-    book: Book, run_dir: Path | None, *, warnings_are_errors: bool = True, copies: bool = False
+    book: Book,
+    run_dir: Path | None,
+    generated: Generated,
+    *,
+    warnings_are_errors: bool = True,
+    copies: bool = False,
 ) -> Path:
     """Render the site with the outputs of *run_dir*; returns the page to open.
 
     Args:
+        generated: parts of pages that are made from the harness itself; see :mod:`harness.reference`.
         copies: make PDF, EPUB and an archive of the source, too, for the front page to offer.
 
     Raises:
@@ -75,7 +87,7 @@ def build(
     source, site, stamp = folder / "site-src", folder / "site", folder / "site-stamp.json"
     document = read_document(run_dir) if run_dir else None
     kinds = offered(book.root, document) if copies else {}
-    files = stage_tree(book, run_dir, source, kinds)
+    files = stage_tree(book, run_dir, source, generated, kinds)
     fingerprint = _fingerprint(
         files, book.chapters_dir.relative_to(book.root).as_posix(), warnings_are_errors
     )
@@ -115,20 +127,23 @@ def check_site(book: Book) -> None:
         raise HarnessError("jupyter-book is not installed; install the book's `site` extra")
 
 
-def site_config(root: Path) -> dict[str, Any]:
-    """The content of the book's _config.yml."""
-    path = root / "_config.yml"
-    if not path.is_file():
-        raise HarnessError(f"{path} does not exist; the site needs it")
-    config = read_yaml(path)
-    if not isinstance(config, dict):
-        raise HarnessError(f"{path}: expected keys such as title, author, repository")
-    repository = config.get("repository")
-    if repository is not None and not (
-        isinstance(repository, dict) and all(isinstance(v, str) for v in repository.values())
-    ):
-        raise HarnessError(f"{path}: repository must be a mapping with url and branch, not {repository!r}")
-    return config
+def fill_markers(page: str, text: str, generated: Generated) -> str:
+    """*text*, the content of *page*, with each marker replaced by what it stands for.
+
+    Raises:
+        HarnessError: a marker of no known name.
+    """
+
+    def made(found: re.Match[str]) -> str:
+        name = found["name"]
+        if name in _FILLED_ELSEWHERE:
+            return found[0]
+        if name not in generated:
+            known = ", ".join(sorted({*generated, *_FILLED_ELSEWHERE}))
+            raise HarnessError(f"{page}: nothing is called harness:{name}; names: {known}")
+        return generated[name]().rstrip("\n")
+
+    return _GENERATED.sub(made, text)
 
 
 def _decoded(path: str, content: bytes) -> str:
@@ -139,7 +154,11 @@ def _decoded(path: str, content: bytes) -> str:
 
 
 def stage_tree(
-    book: Book, run_dir: Path | None, target: Path, copies: Mapping[str, str] = MappingProxyType({})
+    book: Book,
+    run_dir: Path | None,
+    target: Path,
+    generated: Generated,
+    copies: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, bytes]:
     """Bring *target* up to date and return what it holds, by path; its front page offers *copies*: kind -> file."""
     document = read_document(run_dir) if run_dir else None
@@ -175,7 +194,7 @@ def stage_tree(
     titles = {chapter.stem: read_notebook(chapter).title for chapter in book.chapters}
     for path, content in files.items():
         if path.endswith(".md") and not path.startswith(("vendor/", "_")):
-            text = dashboard.TIME.sub(time, fill(path, _decoded(path, content)))
+            text = dashboard.TIME.sub(time, fill_markers(path, _decoded(path, content), generated))
             text = matrix_page.fill(text, book.root / path, book, run_dir)
             if dashboard.LAST_RUN in text:
                 place = os.path.relpath(board, PurePosixPath(path).parent) if board in files else ""

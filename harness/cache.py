@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.files import explain_os_error, read_json, write_json
 from harness.model import Job, JobResult, JobState, job_result_from_json
 from harness.notebook import Notebook
-from harness.reads import NOTHING, READS, Reads, changes, file_digest, read_reads
+from harness.opened import READS
+from harness.reads import NOTHING, Reads, changes, file_digest, read_reads
 from harness.sources import files_below, follow
-from harness.store import build_dir, explain_os_error, read_json, write_json
+from harness.store import build_dir
 from harness.variables import DECIDING, matches
 
 VERSION = 3  # raise it when the meaning of a key or an entry changes

@@ -21,12 +21,10 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
-from harness.book import site_config
-from harness.config import CONFIG_NAME, Book
+from harness.config import CONFIG_NAME, Book, site_config
 from harness.errors import HarnessError
-from harness.notebook import read_document
-from harness.staging import COLAB_TAG, text_of
-from harness.store import write_text
+from harness.files import write_text
+from harness.notebook import COLAB_TAG, read_document, text_of
 from harness.wording import Text
 
 SETUP_TAG = "setup"

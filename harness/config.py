@@ -469,3 +469,19 @@ def _toc_entries(node: Any) -> Iterator[tuple[str, str]]:
                 yield key, value
             elif isinstance(value, list | dict):
                 yield from _toc_entries(value)
+
+
+def site_config(root: Path) -> dict[str, Any]:
+    """The content of the book's _config.yml."""
+    path = root / "_config.yml"
+    if not path.is_file():
+        raise HarnessError(f"{path} does not exist; the site needs it")
+    config = read_yaml(path)
+    if not isinstance(config, dict):
+        raise HarnessError(f"{path}: expected keys such as title, author, repository")
+    repository = config.get("repository")
+    if repository is not None and not (
+        isinstance(repository, dict) and all(isinstance(v, str) for v in repository.values())
+    ):
+        raise HarnessError(f"{path}: repository must be a mapping with url and branch, not {repository!r}")
+    return config

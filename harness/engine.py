@@ -27,6 +27,7 @@ from papermill.translators import PythonTranslator, papermill_translators
 from harness.client import Cancelled, Client, ExitedEarly
 from harness.errors import HarnessError
 from harness.failures import first_line
+from harness.files import write_text
 from harness.kernels import KernelStartError, describe_death, language_of
 from harness.model import CellResult, CellState, JobState, Limits, to_json
 from harness.notebook import (
@@ -39,7 +40,6 @@ from harness.notebook import (
 )
 from harness.parameters import INJECTED_COMMENT, INJECTED_TAG, render
 from harness.process import describe_exit
-from harness.store import write_text
 from harness.variables import mask
 
 ENGINE = "harness"

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import HarnessError, InfrastructureError
+from harness.files import explain_os_error, write_json, write_text
 from harness.foreign import read_foreign
 from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, Metric, to_json
 from harness.notebook import Notebook, first_code_line, is_blank, read_document, read_notebook
-from harness.opened import NOTES
+from harness.opened import NOTES, READS
 from harness.process import WorkerProcess, describe_exit
-from harness.reads import READS
-from harness.store import await_worker, explain_os_error, load_metrics, write_json, write_text
+from harness.store import await_worker, load_metrics
 from harness.variables import MASK, common_environment, job_environment, secrets
 
 SAMPLE_EVERY = 0.5  # seconds between looks at the process tree

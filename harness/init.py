@@ -18,10 +18,10 @@ import yaml
 from harness.claims import claim_path, load_all_claims
 from harness.config import CONFIG_NAME, read_yaml, toc_chapters
 from harness.errors import HarnessError
+from harness.files import explain_os_error
 from harness.lint import normal_form
 from harness.notebook import read_notebook
 from harness.parameters import PARAMETERS_TAG, read_parameters
-from harness.store import explain_os_error
 
 FIRST_CHAPTER = "01-first-measurement"
 _NOT_SEARCHED = frozenset({"_build", "build", "node_modules", "site-packages", "__pycache__"})

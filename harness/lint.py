@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.conventions import glossary_problems, number_problems, problems
+from harness.files import write_text
 from harness.notebook import cell_ids, read_document
-from harness.store import write_text
 
 _METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

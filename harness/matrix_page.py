@@ -12,13 +12,14 @@ from harness.check import own_values
 from harness.config import Book
 from harness.dashboard import hardware_text, outcome_text
 from harness.errors import HarnessError
+from harness.files import read_json
 from harness.matrix import Matrix, Score, Task, read_matrix
 from harness.model import FINISHED, JobResult, job_result_from_json, worst_of
 from harness.parameters import SET_BY_HARNESS, same_value
 from harness.readings import LONGEST, newest_results
 from harness.rules import judge_claim
 from harness.statistics import mean
-from harness.store import read_json, runs_dir
+from harness.store import runs_dir
 from harness.wording import markdown_text
 
 MARKER = re.compile(r"^<!-- harness:matrix (\S+) -->[ \t]*$", re.MULTILINE)

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.files import explain_os_error, write_json, write_text
 from harness.model import FINISHED, SCHEMA, JobResult, JobState
 from harness.reading import RecordedRun, read_document, read_run
 from harness.shard import Shard, shard_from_json
-from harness.store import explain_os_error, write_json, write_text
 
 _JOINT = " / "  # between the values of machines that differ
 

@@ -23,6 +23,9 @@ PAPERMILL_TAGS = frozenset({"injected-parameters", ERROR_MARKER})
 PASSED_OVER = frozenset({"_build", ".ipynb_checkpoints"})
 """Folders whose notebooks are nobody's source; Jupyter Book passes over them, too."""
 
+COLAB_TAG = "colab"
+"""Of the cell that links a notebook to Colab; the site has a button for that."""
+
 
 class InvalidNotebook(HarnessError):
     """This file cannot be run as a notebook; the message says why."""
@@ -227,6 +230,12 @@ def _kind(value: Any) -> str:
     if isinstance(value, list) and any(not isinstance(part, str) for part in value):
         return "a list that holds something else"
     return names.get(type(value), "a number")
+
+
+def text_of(cell: Mapping[str, Any], key: str = "source") -> str:
+    """A multi-line field of the notebook format, which may be a list of lines."""
+    value = cell.get(key, "")
+    return value if isinstance(value, str) else "".join(value)
 
 
 def first_code_line(source: str) -> str:

@@ -15,6 +15,9 @@ import inspect
 NOTES = "opened.jsonl"
 """The file in the job's folder; the kernel finds that folder by the variable for metrics."""
 
+READS = "reads.json"
+"""What :mod:`harness.reads` makes of it, beside the job's result."""
+
 
 _START = """
 import os

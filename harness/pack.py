@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.store import explain_os_error
+from harness.files import explain_os_error
 
 LIMIT = 500 * 2**20  # bytes of all files
 LEFT_OUT = frozenset(

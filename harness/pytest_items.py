@@ -21,6 +21,7 @@ from harness.check import judge, own_values
 from harness.claims import load_claims
 from harness.config import BUILT_IN_PROFILES, Book, find_profile, find_root, load_book
 from harness.errors import HarnessError, InfrastructureError
+from harness.files import explain_os_error, write_text
 from harness.model import FINISHED, CellState, ChapterClaims, JobResult, Outcome, Verdict, worst_of
 from harness.notebook import PASSED_OVER, read_notebook
 from harness.parameters import read_parameters
@@ -28,7 +29,7 @@ from harness.plan import Request, job_stem, parse_seeds, plan
 from harness.reading import document_jobs, document_verdicts, read_document
 from harness.report import exit_code, run_document, write_reports
 from harness.run import execute
-from harness.store import build_dir, create_run_at, explain_os_error, write_text
+from harness.store import build_dir, create_run_at
 from harness.wording import OUTCOMES, STATES, names_cell, one_line
 
 

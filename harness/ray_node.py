@@ -22,10 +22,10 @@ from typing import Any
 from harness.environment import environment
 from harness.errors import InfrastructureError
 from harness.execution import Place, run_job
+from harness.files import write_json
 from harness.model import SCHEMA, Job, to_json
 from harness.opened import NOTES
 from harness.speed import find_speed
-from harness.store import write_json
 from harness.variables import common_environment
 
 BOOK = "book"  # where the book lies in FOLDER

@@ -16,11 +16,11 @@ from typing import Any
 from harness.errors import InfrastructureError
 from harness.execution import NOT_SAVED, cells_so_far, end_event, finish, note_cell, prepare
 from harness.executor import Setting
+from harness.files import explain_os_error
 from harness.model import Job, JobResult, JobState, job_result_from_json
 from harness.nodes import Site
 from harness.process import describe_exit
 from harness.ray_node import BOOK, Request
-from harness.store import explain_os_error
 
 LOOK_EVERY = 0.5  # seconds between looks at whether the run was interrupted
 CANCEL_WAIT = 30.0  # seconds for a cancelled job to hand back what it has

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from harness.book import site_config
-from harness.config import Book
+from harness.config import Book, site_config
 from harness.errors import HarnessError
 
 TIMEOUT = 3.0  # seconds that an address has to answer

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.files import read_json
 from harness.model import JobResult, JobState, Verdict, job_result_from_json, verdict_from_json
 from harness.plan import job_stem
 from harness.shard import shard_from_json
-from harness.store import read_json
 
 NO_RESULT = "planned, but it has no result: the run was killed, or is still going on"
 

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.files import read_json, write_json
 from harness.notebook import Notebook
-from harness.opened import NOTES
+from harness.opened import NOTES, READS
 from harness.sources import follow, named_files
-from harness.store import read_json, write_json
 
-READS = "reads.json"
 HASHED_AGAIN = 2**20  # bytes; a larger file whose size and times are the same is not read again
 CLOCK_TICK = 10**7  # nanoseconds that the times of files may be behind the clock
 _OWN_CODE = str(Path(__file__).parent) + os.sep  # what of it can change a number is in the key

@@ -10,32 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from harness.errors import HarnessError
 from harness.variables import DECIDING, PASSED
 from harness.wording import markdown_text
 
-_MARKER = re.compile(r"^<!-- harness:(?P<name>[\w-]+) -->[ \t]*$", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-_ELSEWHERE = frozenset({"dashboard", "last-run"})  # markers that another module replaces
-
-
-def fill(page: str, text: str) -> str:
-    """*text*, the content of *page*, with each marker replaced by what it stands for.
-
-    Raises:
-        HarnessError: a marker of no known name.
-    """
-
-    def made(found: re.Match[str]) -> str:
-        name = found["name"]
-        if name in _ELSEWHERE:
-            return found[0]
-        if name not in GENERATED:
-            known = ", ".join(sorted({*GENERATED, *_ELSEWHERE}))
-            raise HarnessError(f"{page}: nothing is called harness:{name}; names: {known}")
-        return GENERATED[name]().rstrip("\n")
-
-    return _MARKER.sub(made, text)
 
 
 def command_tree() -> Any:

@@ -8,12 +8,12 @@ from typing import Any
 
 from harness.config import Book
 from harness.errors import ExitCode
+from harness.files import write_json, write_text
 from harness.html_report import html_report
 from harness.junit import junit_xml
 from harness.markdown import markdown_report
 from harness.model import SCHEMA, JobResult, JobState, Outcome, Verdict, job_result_from_json, to_json
 from harness.readings import background, cell_texts
-from harness.store import write_json, write_text
 from harness.summary import print_summary
 
 __all__ = ["SCHEMA_PATH", "exit_code", "print_summary", "run_document", "write_reports"]

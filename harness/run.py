@@ -19,6 +19,7 @@ from harness.environment import environment, git_state, hardware_class
 from harness.errors import HarnessError, InfrastructureError
 from harness.execution import end_event, unrun_result
 from harness.executor import Executor, LocalExecutor, RunJob, Setting
+from harness.files import write_json
 from harness.model import SCHEMA, Job, JobResult, JobState, to_json
 from harness.nodes import difference, sites_of, with_nodes
 from harness.opened import NOTES
@@ -28,7 +29,7 @@ from harness.reads import Named, Unsettled, named_by, own_files, settle, still_h
 from harness.schedule import Machine
 from harness.shard import Shard
 from harness.speed import Speed, find_speed
-from harness.store import EventLog, write_json
+from harness.store import EventLog
 
 Listener = Callable[[Mapping[str, Any]], None]
 

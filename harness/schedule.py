@@ -21,8 +21,9 @@ from typing import Any, Generic, TypeVar
 
 from harness.environment import cores, hardware_class, memory_bytes, nvidia_gpus
 from harness.errors import HarnessError
+from harness.files import read_json
 from harness.model import Job, JobState
-from harness.store import read_json, runs_dir
+from harness.store import runs_dir
 
 UNKNOWN_MB = 1024.0  # of memory, for a job that never ran here
 MEMORY_SHARE = 0.9  # of what is free at the start

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness import dashboard
 from harness.model import FINISHED, METRIC_MIME, JobResult, Outcome, Verdict, worst_of
-from harness.notebook import PAPERMILL_TAGS
+from harness.notebook import COLAB_TAG, PAPERMILL_TAGS, text_of
 from harness.parameters import SET_BY_HARNESS
 from harness.wording import format_memory, format_number, format_range, format_seconds
 
@@ -34,9 +34,6 @@ _LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 
 _REST = "-rest"  # after the id of a cell, for what follows its title
 
-COLAB_TAG = "colab"
-"""Of the cell that links a notebook to Colab; the site has a button for that."""
-
 
 @dataclass(frozen=True)
 class Evidence:
@@ -46,12 +43,6 @@ class Evidence:
     job: JobResult | None  # None: the run did not include the chapter
     verdicts: tuple[Verdict, ...] = ()
     has_dashboard: bool = True
-
-
-def text_of(cell: Mapping[str, Any], key: str = "source") -> str:
-    """A multi-line field of the notebook format, which may be a list of lines."""
-    value = cell.get(key, "")
-    return value if isinstance(value, str) else "".join(value)
 
 
 def stage(source: Notebook, executed: Notebook | None, evidence: Evidence | None) -> Notebook:

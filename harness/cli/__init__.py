@@ -17,9 +17,9 @@ from harness.cli import house, results, run
 from harness.cli.common import EXIT_CODES, fail
 from harness.cli.stdout import patient_stdout
 from harness.errors import ExitCode, HarnessError
+from harness.files import explain_os_error
 from harness.interrupts import stoppable
 from harness.remote import fetched_folders
-from harness.store import explain_os_error
 
 app = typer.Typer(
     name="harness",

@@ -83,10 +83,11 @@ def book(
 ) -> None:
     """Build the site from the notebooks of a run."""
     from harness.book import build
+    from harness.reference import GENERATED
 
     the_book = load_book()
     folder = run_folder(the_book.root, run)
-    page = build(the_book, folder, warnings_are_errors=not allow_warnings, copies=copies)
+    page = build(the_book, folder, GENERATED, warnings_are_errors=not allow_warnings, copies=copies)
     print(f"open {page}")
 
 

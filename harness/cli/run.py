@@ -264,9 +264,10 @@ def _texts(options: Sequence[str]) -> dict[str, str]:
 def _build_site(book: Book, run_dir: Path, began: float) -> None:
     """Build the site of *run_dir*; say where its first page is and how long all took since *began*."""
     from harness.book import build
+    from harness.reference import GENERATED
     from harness.wording import format_seconds
 
-    page = build(book, run_dir)
+    page = build(book, run_dir, GENERATED)
     print(f"total wall time {format_seconds(time.monotonic() - began)}; open {page}")
 
 

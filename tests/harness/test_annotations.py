@@ -21,8 +21,9 @@ from harness.annotations import (
 from harness.cli import main
 from harness.config import load_book
 from harness.errors import ExitCode
+from harness.files import read_json, write_json
 from harness.model import CellResult, CellState, JobResult, JobState, Outcome, Verdict, to_json
-from harness.store import find_run, read_json, write_json
+from harness.store import find_run
 
 COMMAND = re.compile(r"::(error|warning) file=([^,]*),line=(\d+),title=([^:,\r\n]*)::([^\r\n]*)")
 BROKEN = JobResult(

@@ -10,8 +10,8 @@ import pytest
 from harness.bless import bless
 from harness.claims import claim_path, load_claims
 from harness.errors import HarnessError, InfrastructureError
+from harness.files import write_json
 from harness.model import JobResult, JobState, Metric, ReferenceRun
-from harness.store import write_json
 
 CLAIMS = """\
 # what chapter 5 measures

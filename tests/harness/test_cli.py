@@ -19,7 +19,8 @@ from notebooks import RECORD, write_book, write_notebook
 
 from harness.cli import main
 from harness.errors import ExitCode
-from harness.store import find_run, read_json, write_json
+from harness.files import read_json, write_json
+from harness.store import find_run
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,8 +17,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from harness.cli import main
+from harness.files import read_json
 from harness.model import Job, Limits
-from harness.store import read_json
 from harness.streams import last_on_line
 from harness.variables import common_environment
 

@@ -17,8 +17,9 @@ from harness.diffmetrics import Change, compare_metric, judge_together
 from harness.diffoutputs import changed_cells
 from harness.difftext import markdown_diff, write_diff
 from harness.errors import ExitCode, HarnessError
+from harness.files import write_json
 from harness.model import CellResult, CellState, JobResult, JobState, Metric, to_json
-from harness.store import find_run, write_json
+from harness.store import find_run
 
 ROOT = Path(__file__).parents[2]
 CLAIM = {"name": "acc", "title": "准确率", "unit": "fraction", "direction": "higher", "margin": 0.01}

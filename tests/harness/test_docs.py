@@ -19,10 +19,11 @@ import yaml
 from notebooks import write_notebook
 
 from harness import bless, claims, config, matrix, pack, rules, store, streams, variables
+from harness.book import fill_markers
 from harness.errors import ExitCode, HarnessError
 from harness.execution import CANCEL_GRACE, HEARTBEAT_EVERY
 from harness.model import CellState, JobState, Outcome, ReferenceRun, metric_from_json
-from harness.reference import GENERATED, command_tree, commands, fill
+from harness.reference import GENERATED, command_tree, commands
 from harness.remote import JOB_FILES
 from harness.report import SCHEMA_PATH
 from harness.schedule import UNKNOWN_MB
@@ -377,11 +378,11 @@ def test_the_reference_has_every_option_with_its_help():
 
 
 def test_markers_are_filled_and_unknown_ones_refused():
-    assert "`PATH`" in fill("a.md", "甲\n\n<!-- harness:variables -->\n\n乙\n")
-    assert fill("a.md", "<!-- harness:dashboard -->\n") == "<!-- harness:dashboard -->\n"
+    assert "`PATH`" in fill_markers("a.md", "甲\n\n<!-- harness:variables -->\n\n乙\n", GENERATED)
+    assert fill_markers("a.md", "<!-- harness:dashboard -->\n", GENERATED) == "<!-- harness:dashboard -->\n"
     with pytest.raises(HarnessError, match=r"a\.md: nothing is called harness:comands; names: commands, "):
-        fill("a.md", "<!-- harness:comands -->\n")
-    text = fill("a.md", "".join(f"<!-- harness:{name} -->\n\n" for name in GENERATED))
+        fill_markers("a.md", "<!-- harness:comands -->\n", GENERATED)
+    text = fill_markers("a.md", "".join(f"<!-- harness:{name} -->\n\n" for name in GENERATED), GENERATED)
     assert "<!--" not in text and all(f"`{name}`" in text for name in variables.PASSED)
 
 

@@ -20,9 +20,9 @@ from notebooks import RECORD, outputs_of, write_notebook
 from harness import execution
 from harness.errors import InfrastructureError
 from harness.execution import Place, run_job, unrun_result
+from harness.files import read_json
 from harness.model import CellState, Job, JobState, Limits, job_result_from_json
 from harness.process import MARKER, marked
-from harness.store import read_json
 from harness.variables import common_environment
 
 LIMITS = Limits(60, 60)

@@ -9,9 +9,9 @@ import pytest
 from notebooks import RECORD, write_notebook
 
 from harness.execution import run_job
+from harness.files import read_json
 from harness.foreign import foreign_metrics, read_foreign
 from harness.model import Job, JobState, Limits, Metric, job_result_from_json
-from harness.store import read_json
 
 
 def notebook(*outputs):

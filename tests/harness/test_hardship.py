@@ -13,7 +13,7 @@ from notebooks import RECORD, outputs_of, write_notebook
 
 from harness.cli import main
 from harness.errors import ExitCode
-from harness.store import read_json
+from harness.files import read_json
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,9 @@ from harness.claims import load_all_claims, read_claim_yaml
 from harness.cli import main
 from harness.config import load_book
 from harness.errors import ExitCode, HarnessError
+from harness.files import read_json
 from harness.lint import lint
-from harness.store import find_run, read_json
+from harness.store import find_run
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,12 +15,14 @@ from harness.claims import load_claims
 from harness.cli import main
 from harness.config import load_book
 from harness.errors import ExitCode, HarnessError
+from harness.files import read_json, write_json
 from harness.merge import plan_merger
 from harness.plan import Request, plan
 from harness.reading import read_manifest
+from harness.reference import GENERATED
 from harness.report import SCHEMA_PATH
 from harness.shard import parse_shard, take_shard
-from harness.store import find_run, read_json, write_json
+from harness.store import find_run
 
 ROOT = Path(__file__).parents[2]
 GPU = "cuda-NVIDIA-T4"
@@ -168,7 +170,7 @@ def test_a_shard_is_recorded_and_judges_nothing(book, capsys):
 def test_what_needs_the_whole_refuses_a_shard(book, capsys, command):
     if command == "site":
         with pytest.raises(HarnessError, match="s2 is shard 2/2 of a run, and the site needs the whole"):
-            stage_tree(load_book(), Path("s2"), Path("site"))
+            stage_tree(load_book(), Path("s2"), Path("site"), GENERATED)
         return
     assert main([command, "s2"]) == ExitCode.USAGE
     assert "s2 is shard 2/2 of a run" in (err := one_error(capsys)) and "report --merge" in err

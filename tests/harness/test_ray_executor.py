@@ -18,12 +18,13 @@ from notebooks import RECORD, outputs_of, write_book, write_notebook
 from harness.asked import Asked
 from harness.cli import main
 from harness.config import load_book
+from harness.files import read_json
 from harness.model import JobState, to_json
 from harness.plan import Request, plan
 from harness.process import MARKER
 from harness.reading import hardware_by_job, read_run
 from harness.run import execute
-from harness.store import create_run, read_json
+from harness.store import create_run
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 

@@ -18,10 +18,11 @@ from notebooks import outputs_of, write_book, write_notebook
 
 from harness import reads as reads_module
 from harness.cli import main
+from harness.files import read_json
 from harness.notebook import read_notebook
 from harness.opened import NOTES, kernel_source
 from harness.reads import Unsettled, changes, named_by, settle, write_reads
-from harness.store import find_run, read_json
+from harness.store import find_run
 
 Change = Callable[[Path], None]
 

@@ -18,9 +18,10 @@ from harness import cache
 from harness.asked import Asked, asked_from_json
 from harness.cli import main
 from harness.errors import HarnessError
+from harness.files import read_json
 from harness.model import to_json
 from harness.plan import Request
-from harness.store import claimed, find_run, read_json
+from harness.store import claimed, find_run
 
 COUNT = "from pathlib import Path\nwith Path('{name}.count').open('a') as f:\n    f.write('x')"
 STOPS = "from pathlib import Path\nassert Path('mended').exists(), 'not mended'"

@@ -12,11 +12,12 @@ from notebooks import RECORD, write_book, write_notebook
 from harness import cache
 from harness.cli import main
 from harness.config import load_book
+from harness.files import read_json
 from harness.model import JobState
 from harness.plan import Request, plan
 from harness.reading import read_run
 from harness.run import execute, shown_path
-from harness.store import create_run, create_run_at, read_json
+from harness.store import create_run, create_run_at
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from harness import speed as speed_module
 from harness.config import load_book
 from harness.doctor import WARN, check_speed
 from harness.errors import HarnessError
+from harness.files import read_json
 from harness.model import JobState, Limits
 from harness.plan import Request, plan
 from harness.progress import PlainProgress
 from harness.run import execute
 from harness.speed import MOST, Speed, find_speed
-from harness.store import read_json
 
 
 @pytest.fixture(autouse=True)

@@ -7,19 +7,19 @@ import os
 
 import pytest
 
-from harness import store
+from harness import files, store
 from harness.errors import HarnessError, InfrastructureError
 from harness.model import JobState
 
 
 def test_json_is_strict_readable_and_atomic(tmp_path):
     path = tmp_path / "结果.json"
-    store.write_json(path, {"文字": "中文", "state": JobState.DEAD, "path": tmp_path, "many": (1, 2)})
+    files.write_json(path, {"文字": "中文", "state": JobState.DEAD, "path": tmp_path, "many": (1, 2)})
     text = path.read_text(encoding="utf-8")
     assert "中文" in text and '"dead"' in text
-    assert store.read_json(path)["many"] == [1, 2]
+    assert files.read_json(path)["many"] == [1, 2]
     with pytest.raises(ValueError, match="JSON"):
-        store.write_json(path, {"x": float("nan")})
+        files.write_json(path, {"x": float("nan")})
     assert path.read_text(encoding="utf-8") == text
     assert [p.name for p in tmp_path.iterdir()] == ["结果.json"]
 
@@ -34,7 +34,7 @@ def test_what_the_system_refuses_is_one_line(tmp_path, monkeypatch, number, word
 
     monkeypatch.setattr(store.Path, "replace", refuse)
     with pytest.raises(InfrastructureError, match=words) as caught:
-        store.write_json(tmp_path / "a.json", {})
+        files.write_json(tmp_path / "a.json", {})
     assert "a.json" in str(caught.value) and "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -44,7 +44,7 @@ def test_runs_are_found_by_latest_id_beginning_and_path(tmp_path):
         store.find_run(tmp_path)
     first, second = store.create_run(tmp_path, "smoke"), store.create_run(tmp_path, "offline")
     for folder in (first, second):
-        store.write_json(folder / "manifest.json", {})
+        files.write_json(folder / "manifest.json", {})
     assert store.find_run(tmp_path, "latest") == second
     assert (store.runs_dir(tmp_path) / "latest").resolve() == second
     assert not (store.runs_dir(tmp_path) / "latest").readlink().is_absolute()
@@ -67,7 +67,7 @@ def test_a_pointer_that_names_no_run(tmp_path, content):
 @pytest.mark.parametrize("name", ["**", "2*", "?", "[", "a" * 300, "\udcff"])
 def test_a_run_by_a_name_that_no_run_can_have(tmp_path, name):
     """A name is no pattern, and one that no file can have is no accident of the machine."""
-    store.write_json(store.create_run(tmp_path, "smoke") / "manifest.json", {})
+    files.write_json(store.create_run(tmp_path, "smoke") / "manifest.json", {})
     with pytest.raises(HarnessError, match="no run ") as caught:
         store.find_run(tmp_path, name)
     assert caught.value.exit_code == 3
@@ -84,7 +84,7 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
 def test_a_chosen_folder_is_cleared_of_an_earlier_run_only(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     store.create_run_at(tmp_path)
-    store.write_json(tmp_path / "manifest.json", {"schema": 1, "run": "r", "jobs": []})
+    files.write_json(tmp_path / "manifest.json", {"schema": 1, "run": "r", "jobs": []})
     (tmp_path / "jobs" / "old").mkdir()
     store.create_run_at(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "jobs", "mine.txt"]

@@ -14,6 +14,7 @@ from harness.book import build
 from harness.config import load_book
 from harness.copies import check_copies, open_browser, served
 from harness.errors import HarnessError
+from harness.reference import GENERATED
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def built_book(tmp_path_factory) -> Path:
     pytest.importorskip("jupyter_book", reason="the site extra is not installed")
     root = mini_book.write_book(tmp_path_factory.mktemp("一 本 书"))
     run = mini_book.write_run(root, mini_book.document(), mini_book.chapter(with_outputs=True))
-    build(load_book(root), run)
+    build(load_book(root), run, GENERATED)
     return root
 
 

@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from harness.files import write_json
 from harness.model import (
     METRIC_MIME,
     JobResult,
@@ -20,7 +21,6 @@ from harness.model import (
     Outcome,
     Verdict,
 )
-from harness.store import write_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SITE_FILES = ("_config.yml", "_ext", "_static", "vendor")

@@ -21,6 +21,7 @@ from harness.book import build, stage_tree
 from harness.cli import main
 from harness.config import load_book
 from harness.errors import ExitCode, HarnessError
+from harness.reference import GENERATED
 
 LIMIT_MB = 8
 
@@ -32,7 +33,7 @@ def small_book(tmp_path) -> Path:
 
 def stage_run(root: Path, executed=None, **changes) -> tuple[Path, dict[str, bytes]]:
     run = mini_book.write_run(root, mini_book.document(**changes), executed)
-    return run, stage_tree(load_book(root), run, root / "_build" / "site-src")
+    return run, stage_tree(load_book(root), run, root / "_build" / "site-src", GENERATED)
 
 
 def test_the_staged_tree_mirrors_the_repository_without_claims(small_book):
@@ -47,7 +48,7 @@ def test_only_changed_files_are_written(small_book):
     before = {path: (target / path).stat().st_mtime_ns for path in files}
     (small_book / "chapters" / "bibliography.md").write_text("# 参考文献\n", encoding="utf-8")
     (small_book / "_static" / "favicon.svg").unlink()
-    stage_tree(load_book(small_book), run, target)
+    stage_tree(load_book(small_book), run, target, GENERATED)
     assert not (target / "_static" / "favicon.svg").exists()
     after = {path: (target / path).stat().st_mtime_ns for path in files if (target / path).exists()}
     assert {path for path in after if after[path] != before[path]} == {"chapters/bibliography.md"}
@@ -75,7 +76,7 @@ def test_a_cached_job_takes_its_notebook_from_the_run_it_came_from(small_book):
 
 
 def test_without_a_run_the_pages_say_so(small_book):
-    files = stage_tree(load_book(small_book), None, small_book / "_build" / "site-src")
+    files = stage_tree(load_book(small_book), None, small_book / "_build" / "site-src", GENERATED)
     assert "本章还没有运行过" in files["chapters/05-mini.ipynb"].decode()
     assert "还没有运行记录" in files["chapters/reproduction.md"].decode()
 
@@ -122,7 +123,7 @@ def test_a_lost_marker_is_reported(small_book):
 def test_a_missing_configuration_is_reported(small_book):
     (small_book / "_config.yml").unlink()
     with pytest.raises(HarnessError, match=r"_config\.yml does not exist"):
-        build(load_book(small_book), None)
+        build(load_book(small_book), None, GENERATED)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_a_missing_configuration_is_reported(small_book):
 def test_a_broken_configuration_is_one_line(small_book, text, words):
     (small_book / "_config.yml").write_text(text, encoding="utf-8")
     with pytest.raises(HarnessError, match=words) as caught:
-        build(load_book(small_book), None)
+        build(load_book(small_book), None, GENERATED)
     assert "_config.yml" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -181,9 +182,9 @@ def test_nothing_is_rendered_when_nothing_changed(built_book, monkeypatch):
 
     monkeypatch.setattr(book_module, "_render", refuse)
     run = built_book / "_build" / "runs" / mini_book.RUN
-    assert build(load_book(built_book), run) == built_book / "_build" / "site" / "index.html"
+    assert build(load_book(built_book), run, GENERATED) == built_book / "_build" / "site" / "index.html"
     with pytest.raises(AssertionError, match="Sphinx was started"):
-        build(load_book(built_book), run, warnings_are_errors=False)
+        build(load_book(built_book), run, GENERATED, warnings_are_errors=False)
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def test_warnings_stop_the_build_with_file_cell_and_line(small_book, damages):
     mini_book.write_notebook(small_book / "chapters" / "05-mini.ipynb", source)
     run = mini_book.write_run(small_book, mini_book.document(), executed)
     with pytest.raises(HarnessError) as caught:
-        build(load_book(small_book), run)
+        build(load_book(small_book), run, GENERATED)
     for damage in damages:
         place = f"chapters/05-mini.ipynb, cell {damage.cell}, line 3: WARNING: {damage.message}"
         assert place in str(caught.value)
@@ -249,7 +250,7 @@ def test_a_figure_without_text_stops_the_build(small_book):
     executed["cells"][5]["outputs"][0].update(metadata={})
     run = mini_book.write_run(small_book, mini_book.document(), executed)
     with pytest.raises(HarnessError, match="without alternative text"):
-        build(load_book(small_book), run)
+        build(load_book(small_book), run, GENERATED)
 
 
 def test_a_missing_font_stops_the_build_with_file_and_line(small_book):
@@ -260,18 +261,18 @@ def test_a_missing_font_stops_the_build_with_file_and_line(small_book):
     with pytest.raises(
         HarnessError, match=rf"book\.css:{lines + 1}: WARNING: fonts/song\.woff2 is not there"
     ):
-        build(load_book(small_book), None)
+        build(load_book(small_book), None, GENERATED)
 
 
 def test_what_frames_every_page_remakes_every_page(small_book):
     book = load_book(small_book)
-    build(book, None)
+    build(book, None, GENERATED)
     page = small_book / "_build" / "site" / "chapters" / "glossary.html"
     for changed, all_pages in (("chapters/errata.md", False), ("_static/book.css", True)):
         before = page.stat().st_mtime_ns
         with (small_book / changed).open("a", encoding="utf-8") as end:
             end.write("\n")
-        build(book, None)
+        build(book, None, GENERATED)
         assert (page.stat().st_mtime_ns != before) == all_pages
         check_styles(small_book / "_build" / "site")
 

@@ -22,6 +22,7 @@ from harness.book import build
 from harness.cli import main
 from harness.config import load_book
 from harness.errors import ExitCode, HarnessError
+from harness.reference import GENERATED
 
 pypdf = pytest.importorskip("pypdf", reason="the copies extra is not installed")
 NOTO = Path("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc")  # where Debian's fonts-noto-cjk puts it
@@ -318,7 +319,7 @@ def test_the_epub_has_folds_drawings_and_answers(site):
 
 def test_a_build_without_copies_leaves_none(site):
     root = site.parents[1]
-    build(load_book(root), root / "_build" / "runs" / mini_book.RUN)
+    build(load_book(root), root / "_build" / "runs" / mini_book.RUN, GENERATED)
     assert not (site / copies.PDF).exists()
     assert "带走" not in (site / "chapters" / "index.html").read_text(encoding="utf-8")
 

@@ -9,6 +9,7 @@ import pytest
 
 from harness.book import build
 from harness.config import load_book
+from harness.reference import GENERATED
 
 ROOT = Path(__file__).parents[2]
 QUERIES = {  # query -> pages of which one must be among the first five hits, with the anchor where there is one answer
@@ -73,7 +74,7 @@ def whole_site(tmp_path_factory) -> Path:
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("sft", "benchmarks", "README.md", "constraints.txt"):  # the text links to them
         (root / name).symlink_to(ROOT / name)
-    return build(load_book(root), None).parent
+    return build(load_book(root), None, GENERATED).parent
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from test_browser import PHONE, contrast, page_of
 
 from harness.book import build
 from harness.config import load_book
+from harness.reference import GENERATED
 
 ROOT = Path(__file__).parents[2]
 CHAPTER = "chapters/05-mini"
@@ -76,7 +77,7 @@ def test_another_notebook_of_the_chapter_leads_to_its_numbers(tmp_path):
     mini_book.write_notebook(root / "chapters" / f"{MORE}.ipynb", mini_book.notebook(*cells))
     toc = root / "_toc.yml"
     toc.write_text(toc.read_text().replace("05-mini\n", f"05-mini\n      - file: chapters/{MORE}\n", 1))
-    site = build(load_book(root), None).parent
+    site = build(load_book(root), None, GENERATED).parent
     text = (site / "chapters" / f"{MORE}.html").read_text(encoding="utf-8")
     links = re.findall(r'<a class="reference internal" href="([^"]+)">([^<]+)</a>', text)
     assert ("05-mini.html#fig-5-1", "图 5.1") in links and ("05-mini.html#eq-5-1", "式（5.1）") in links
@@ -220,7 +221,7 @@ def test_a_drawing_that_is_none_stops_the_build(tmp_path, text, message):
     root = mini_book.write_book(tmp_path)
     (root / "chapters" / "figures" / "05-flow.svg").write_text(text, encoding="utf-8")
     with pytest.raises(Exception, match=message):
-        build(load_book(root), None)
+        build(load_book(root), None, GENERATED)
 
 
 def test_the_script_is_loaded_where_it_has_something_to_do(site):
