@@ -18,7 +18,7 @@ from pathlib import Path
 
 import nbformat
 
-from harness.environment import environment
+from harness.archive.environment import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "harness"))

@@ -29,7 +29,7 @@ from typing import Any
 import nbformat
 import psutil
 
-from harness.environment import environment
+from harness.archive.environment import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = {  # ratio -> at most

@@ -28,8 +28,8 @@ from urllib.parse import unquote, urldefrag, urljoin
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from harness.copies import EPUB, PDF, SOURCE, Quiet, open_browser, served
-from harness.environment import environment
+from harness.archive.environment import environment
+from harness.site.copies import EPUB, PDF, SOURCE, Quiet, open_browser, served
 
 TARGETS = {
     "first page, kB": 600,

@@ -4,8 +4,8 @@ Run as ``python -m benchmarks.verdicts [--draws 100000] [--paired-draws 10000] [
 
 The margin is the unit. Five blessed runs scatter about 0, the new runs about the true difference (0 to 2 margins),
 with a spread of seeds of margin / ratio; published values are 0 and exact. The verdicts are computed for all draws at
-once; for some of them each is asked of ``harness.rules`` itself, and the script ends if the two disagree. All ratios
-and differences look at the same draws, so that neighbours in a table differ by what they say and not by luck.
+once; for some of them each is asked of ``harness.judge.rules`` itself, and the script ends if the two disagree. All
+ratios and differences look at the same draws, so that neighbours in a table differ by what they say and not by luck.
 
 A paired comparison takes two sets of scores on the same examples: right or wrong (McNemar's test and the bootstrap,
 margin 0.02, by the fraction of examples on which the two disagree), or numbers (the bootstrap, margin 0.1 standard
@@ -29,14 +29,14 @@ import numpy as np
 import scipy
 from scipy.special import bdtr, gammaln, ndtr, stdtrit, xlog1py, xlogy
 
+from harness.judge.rules import ALPHA, CONFIDENCE, FAR, judge_claim
+from harness.judge.statistics import mcnemar, one_sided_floor, paired_bootstrap
 from harness.model import Claim, Outcome, Published, ReferenceRun
-from harness.rules import ALPHA, CONFIDENCE, FAR, judge_claim
-from harness.statistics import mcnemar, one_sided_floor, paired_bootstrap
 
 BLESSED = 5
 DELTAS = (0.0, 0.5, 1.0, 1.5, 2.0)  # true difference in margins
 RATIOS = (0.5, 1.0, 2.0, 4.0, 8.0)  # margin / spread of the seeds
-CHECKED = 20  # draws of each cell that harness.rules judges, too
+CHECKED = 20  # draws of each cell that harness.judge.rules judges, too
 
 Array = np.ndarray
 Outcomes = tuple[Array, Array]  # (pass, fail) for each draw; neither is inconclusive
@@ -162,7 +162,7 @@ def _check(kind: str, blessed: Array, new: Array, passed: Array, failed: Array) 
             found = judge_claim(_claim(kind, runs), values, "p")[0].outcome
         if found is not expected:
             raise SystemExit(
-                f"harness.rules says {found}, the simulation {expected}: {kind}, {runs}, {values}"
+                f"harness.judge.rules says {found}, the simulation {expected}: {kind}, {runs}, {values}"
             )
 
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 def run() -> NoReturn:
     """Run the command line and end the process with its exit code."""
     try:
-        from harness.cli import main
+        from harness.cli.app import main
 
         code = main()
     except KeyboardInterrupt:  # during the imports, or at the very end

@@ -12,6 +12,9 @@ from typing import Any
 from harness.errors import HarnessError, InfrastructureError
 from harness.model import to_json
 
+PACKAGE = Path(__file__).resolve().parent
+"""The harness's own code."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 

@@ -75,7 +75,7 @@ class Limits:
     cell: float | None = None
     notebook: float | None = None
     given: tuple[str, ...] = ()  # those of the two that the user gave; the others are a profile's
-    factor: float = 1.0  # what a profile's were multiplied by on a slow machine; see harness.speed
+    factor: float = 1.0  # what a profile's were multiplied by on a slow machine; see harness.archive.speed
 
     def told(self, name: str) -> str:
         """The limit called *name*, as the reason of a time-out says it."""
@@ -104,7 +104,7 @@ class Job:
     limits: Limits
     device: str = "auto"
     network: bool = True  # False: the Hugging Face libraries are told to stay offline
-    key: str = ""  # what the cache compares; see harness.cache
+    key: str = ""  # what the cache compares; see harness.execute.cache
     language: str = "en"  # of people, "en" or "zh": in which words are set into the notebook
 
 

@@ -1,7 +1,7 @@
 """What the book measured: the references of its claims over several seeds, and one run of a reader's own.
 
-The references stand in ``chapters/claims/*.yml`` (:mod:`harness.claims` says how) and come with the book; a run of a
-reader's own is a folder that ``harness run`` left. Only values are read here: what a claim promises is the harness's.
+The references stand in ``chapters/claims/*.yml`` (:mod:`harness.book.claims` says how) and come with the book; a run of
+a reader's own is a folder that ``harness run`` left. Only values are read here: what a claim promises is the harness's.
 """
 
 from __future__ import annotations

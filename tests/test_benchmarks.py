@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 
 from benchmarks import mini_bert, recipes, replacement, soak, verdict_tables, verdicts
-from harness.statistics import paired_bootstrap
+from harness.judge.statistics import paired_bootstrap
 from sft.teacher import PREFIX, load_teacher
 from tests.sft import tiny_teacher
 
@@ -65,11 +65,11 @@ def test_the_card_keeps_what_is_outside_its_marks(tmp_path):
 
 
 def test_simulated_verdicts_are_those_of_the_harness(monkeypatch):
-    """`simulate` asks harness.rules about every cell and ends if it disagrees; so it does here, by intent."""
+    """`simulate` asks harness.judge.rules about every cell and ends if it disagrees; so it does here, by intent."""
     cells = list(verdicts.simulate(verdicts.CHECKED, seed=1))
     assert {name for name, *_ in cells} == set(verdicts.RULES)
     monkeypatch.setattr(verdicts, "_t", lambda degrees, p: 1.0)
-    with pytest.raises(SystemExit, match=r"harness.rules says"):
+    with pytest.raises(SystemExit, match=r"harness.judge.rules says"):
         list(verdicts.simulate(verdicts.CHECKED, seed=1))
 
 

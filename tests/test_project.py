@@ -52,9 +52,9 @@ def test_the_quick_tests_start_no_browser_no_cluster_no_chapter_and_no_site():
     makefile = (ROOT / "Makefile").read_text()
     expression = re.search(r"^quick:.*\n.* -m '(.+)'$", makefile, re.M)[1]
     heavy = [
-        "tests/site",
+        "tests/harness/site",
         "tests/chapters",
-        "tests/harness/test_ray_executor.py",
+        "tests/harness/execute/ray/test_ray_executor.py",
         "tests/test_workflow_steps.py",
     ]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", *heavy]

@@ -9,7 +9,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.common import (
+from harness.archive.folder import LATEST
+from harness.archive.remote import is_url, name_of, run_place
+from harness.book.config import Book, find_root, load_book
+from harness.cli.options import (
     AnnotationsOption,
     ChaptersOption,
     RunArgument,
@@ -22,10 +25,7 @@ from harness.cli.common import (
     names,
     run_folder,
 )
-from harness.config import Book, find_root, load_book
 from harness.errors import ExitCode, HarnessError
-from harness.remote import is_url, name_of, run_place
-from harness.store import LATEST
 
 DiffFormat = Literal["text", "markdown", "json"]
 
@@ -42,10 +42,10 @@ def _judge_again(
     book: Book | None, run_dir: Path, seconds: float | None, strict: bool, annotations: bool | None = None
 ) -> int:
     """Judge and report what *run_dir* holds; *seconds* are those of its result.json by default."""
-    from harness.annotations import announce
-    from harness.reading import read_document, read_run
-    from harness.report import print_summary
-    from harness.shard import refuse_shard
+    from harness.archive.recorded import read_document, read_run
+    from harness.archive.shard import refuse_shard
+    from harness.report.annotations import announce
+    from harness.report.write import print_summary
 
     recorded = read_run(run_dir, book.chapters if book else ())
     manifest, results = recorded.manifest, recorded.results
@@ -88,8 +88,8 @@ def report(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of result.json.")] = False,
 ) -> int:
     """Write the reports of a run again and print them; nothing is judged anew unless shards are merged."""
-    from harness.reading import document_verdicts, read_document, read_run
-    from harness.report import SCHEMA_PATH, print_summary, write_reports
+    from harness.archive.recorded import document_verdicts, read_document, read_run
+    from harness.report.write import SCHEMA_PATH, print_summary, write_reports
 
     if schema:
         print(SCHEMA_PATH.read_text(encoding="utf-8"), end="")
@@ -115,7 +115,7 @@ def _merge(
     root: Path | None, runs: Sequence[str], out: str | None, *, allow_missing: bool, strict: bool
 ) -> int:
     """Make one run of the shards called *runs*, judge and report it; the exit code is that of the whole."""
-    from harness.merge import plan_merger, refuse_overlap, write_merged
+    from harness.archive.merge import plan_merger, refuse_overlap, write_merged
 
     book = load_book() if root else None
     root = root or Path.cwd()
@@ -144,8 +144,8 @@ def diff(
     ] = False,
 ) -> int:
     """Compare two runs: metrics with significance, time, memory, slower cells, changed outputs."""
-    from harness.diff import diff_runs, previous_run
-    from harness.difftext import print_diff, write_diff
+    from harness.judge.diff import diff_runs, previous_run
+    from harness.report.diff_text import print_diff, write_diff
 
     root = find_root()
     run_b = run_folder(root or Path.cwd(), LATEST if b is None else b)
@@ -171,7 +171,7 @@ def bless(
     ] = False,
 ) -> None:
     """Make a run's numbers the reference of its chapters' claims."""
-    from harness.bless import bless as write_references
+    from harness.judge.bless import bless as write_references
 
     book = load_book()
     chosen = names(chapters)

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from harness.cli.common import (
+from harness.archive.folder import LATEST, claimed
+from harness.archive.remote import RunPlace, is_url, run_place
+from harness.book.config import Book, find_root, load_book
+from harness.cli.interrupts import interruptible
+from harness.cli.options import (
     AnnotationsOption,
     ChaptersOption,
     StrictOption,
@@ -23,17 +27,13 @@ from harness.cli.common import (
     names,
     run_folder,
 )
-from harness.config import Book, find_root, load_book
 from harness.errors import ExitCode, HarnessError
-from harness.interrupts import interruptible
-from harness.remote import RunPlace, is_url, run_place
-from harness.store import LATEST, claimed
 
 if TYPE_CHECKING:
     from threading import Event
 
-    from harness.asked import Asked
-    from harness.plan import Planned
+    from harness.book.plan import Planned
+    from harness.execute.resume import Asked
 
 
 def run(
@@ -108,12 +108,12 @@ def run(
     annotations: AnnotationsOption = None,
 ) -> int:
     """Run chapters x seeds under a profile, or any notebooks, and judge what the chapters measured."""
-    from harness.annotations import announce
-    from harness.asked import Asked, read_asked
-    from harness.notebook import notebooks_in
-    from harness.plan import Request, parse_seeds
-    from harness.schedule import find_machine
-    from harness.shard import parse_shard, take_shard
+    from harness.archive.shard import parse_shard, take_shard
+    from harness.book.notebook import notebooks_in
+    from harness.book.plan import Request, parse_seeds
+    from harness.execute.resume import Asked, read_asked
+    from harness.execute.schedule import find_machine
+    from harness.report.annotations import announce
 
     root = find_root()
     book = load_book() if root or not (notebooks or resume) else None
@@ -154,7 +154,7 @@ def run(
     if book and any(entry.job.chapter for entry in planned):
         check_claim_files(book)
     if site and book:
-        from harness.book import check_site
+        from harness.site.build import check_site
 
         check_site(book)
     nothing_runs = all(entry.problem for entry in planned)
@@ -179,7 +179,7 @@ def run(
     began = time.monotonic()
     cluster: Any = nullcontext()
     if executor == "ray":
-        from harness.ray_executor import connected
+        from harness.execute.ray.executor import connected
 
         cluster = connected(address, asked.request.device, shared=shared, jobs=jobs)
     target = (
@@ -241,7 +241,7 @@ def _limit(option: str, seconds: float | None) -> float | None:
 
 def _explain(book: Book | None, planned: Sequence[Planned], variables: Sequence[str]) -> int:
     """For --why: a line for each job."""
-    from harness.why import explain
+    from harness.execute.explain import explain
 
     variables = (*(book.environment if book else ()), *variables)
     for line in explain(book, planned, variables):
@@ -251,7 +251,7 @@ def _explain(book: Book | None, planned: Sequence[Planned], variables: Sequence[
 
 def _texts(options: Sequence[str]) -> dict[str, str]:
     """``--param NAME=VALUE …`` by name."""
-    from harness.parameters import ParameterError, split_option
+    from harness.book.parameters import ParameterError, split_option
 
     texts: dict[str, str] = {}
     for name, text in map(split_option, options):
@@ -263,8 +263,8 @@ def _texts(options: Sequence[str]) -> dict[str, str]:
 
 def _build_site(book: Book, run_dir: Path, began: float) -> None:
     """Build the site of *run_dir*; say where its first page is and how long all took since *began*."""
-    from harness.book import build
-    from harness.reference import GENERATED
+    from harness.cli.reference import GENERATED
+    from harness.site.build import build
     from harness.wording import format_seconds
 
     page = build(book, run_dir, GENERATED)
@@ -281,12 +281,12 @@ def _execute(
     strict: bool,
     quiet: bool,
 ) -> int:
-    """Run the jobs in these *ways* (see :func:`harness.run.execute`), judge them and report.
+    """Run the jobs in these *ways* (see :func:`harness.execute.run.execute`), judge them and report.
 
     Once *cancel* is set no job runs on; the reports are still written.
     """
-    from harness.progress import make_progress
-    from harness.run import execute
+    from harness.cli.progress import make_progress
+    from harness.execute.run import execute
     from harness.wording import format_seconds
 
     screen, run_dir = console(), place.folder
@@ -315,7 +315,7 @@ def _execute(
         told = {entry.job.id for entry in planned if entry.problem}  # before anything ran
         _print_failures([job for job in outcome.results if job.id not in told], verdicts)
     else:
-        from harness.report import print_summary
+        from harness.report.write import print_summary
 
         print_summary(screen, outcome.results, verdicts)
         wall = f"wall time {format_seconds(outcome.seconds)}; run folder {place.name}"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import matrix_page
-from harness.config import load_book
-from harness.matrix import read_matrix
-from harness.plan import Request, plan_matrix
+from harness.book.config import load_book
+from harness.book.matrix import read_matrix
+from harness.book.plan import Request, plan_matrix
+from harness.site import matrix_page
 from sft.hub import PRETRAINED
 from tests.hub_server import (
     HubServer,

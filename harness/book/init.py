@@ -1,0 +1,301 @@
+"""``harness init``: the few files that make a folder of notebooks a book the harness can judge.
+
+Nothing that exists is changed; a line is added to ``.gitignore``. All that can be wrong is found before the first
+file is written.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from harness.book.claims import claim_path, load_all_claims
+from harness.book.config import CONFIG_NAME, read_yaml, toc_chapters
+from harness.book.lint import normal_form
+from harness.book.notebook import read_notebook
+from harness.book.parameters import PARAMETERS_TAG, read_parameters
+from harness.errors import HarnessError
+from harness.files import explain_os_error
+
+FIRST_CHAPTER = "01-first-measurement"
+_NOT_SEARCHED = frozenset({"_build", "build", "node_modules", "site-packages", "__pycache__"})
+_IGNORED = frozenset({b"_build", b"_build/", b"/_build", b"/_build/", b"**/_build", b"**/_build/"})
+
+_CONFIG = """\
+# What the harness needs to know of this book; `harness list` shows what it makes of it.
+book: {title}
+chapters: {chapters} # {remark}
+claims: {claims} # one YAML a chapter: what it claims to measure
+packages: [] # folders of local Python packages: a chapter runs again when a file it imports from them changed
+
+# A profile sets parameters, never code. Limits are wall-clock seconds. With `network: false` a profile keeps the
+# Hugging Face libraries offline.
+profiles:
+  smoke: {{cell_timeout: 60, notebook_timeout: 180}}
+  full: {{cell_timeout: 1800, notebook_timeout: 3600, default: true}}
+
+# chapter -> profile -> values that replace those of the chapter's cell tagged `parameters`
+{parameters}
+"""
+_EXAMPLE_PARAMETERS = """\
+# parameters:
+#   {chapter}:
+#     smoke: {{num_epochs: 1}}"""
+_FIRST_PARAMETERS = """\
+parameters:
+  {chapter}:
+    smoke: {{num_points: 1000}}"""
+
+_CLAIMS_HEAD = """\
+# What this chapter claims to measure. The runs under `blessed` are written by `harness bless` and by nothing else;
+# `margin` is the difference that would not matter to a reader, in the metric's own unit.
+chapter: {chapter}
+"""
+_FIRST_CLAIM = """\
+claims:
+  - name: pi_estimate # the name given to record()
+    title: Pi, by throwing points at a square
+    unit: ""
+    direction: none # which way is better: higher, lower or none
+    margin: 0.05
+    smoke: {bounds: {low: 2.9, high: 3.4}} # so few points deserve no more
+"""
+_EXAMPLE_CLAIM = """\
+claims: []
+# Instead of the empty list, name numbers that the chapter gives to `record` (or to MyST's glue), for example:
+# claims:
+#   - name: test_accuracy # record("test_accuracy", accuracy, unit="fraction")
+#     title: Accuracy on the test set
+#     unit: fraction
+#     direction: higher # which way is better: higher, lower or none
+#     margin: 0.01
+#     smoke: {bounds: {low: 0.5, high: 1.0}}
+"""
+
+_FIRST_CELLS = (
+    ("markdown", "title", """\
+# A first measurement
+
+How large is $\\pi$? Throw points at a square and count those that lie in its circle."""),
+    ("code", PARAMETERS_TAG, """\
+num_points = 100_000
+seed = 0"""),
+    ("code", "measure", """\
+import random
+
+from harness.record import record
+
+random.seed(seed)
+points = ((random.random(), random.random()) for _ in range(num_points))
+inside = sum(x * x + y * y <= 1 for x, y in points)
+record("pi_estimate", 4 * inside / num_points, n=num_points)"""),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where things are, or will be. Paths are absolute."""
+
+    chapters: tuple[Path, ...]
+    entry: str | list[str]  # of the key `chapters` in harness.yml
+    claims: Path
+    new: bool = False  # the one chapter is yet to be written
+    left_out: tuple[Path, ...] = ()  # notebooks whose name a chapter has already
+    unnamed: tuple[Path, ...] = ()  # notebooks that _toc.yml does not name
+
+
+def init(folder: Path) -> list[str]:
+    """Write what *folder* lacks to be a book; what was written and what to do next, line by line.
+
+    Raises:
+        HarnessError: it is a book already, its book lies in a folder below, or one of its files cannot be read.
+        InfrastructureError: a file cannot be written.
+    """
+    root = folder.absolute()
+    if (root / CONFIG_NAME).exists():
+        raise HarnessError(f"{root / CONFIG_NAME} exists; this is a book already, see `harness list`")
+    if root.exists() and not root.is_dir():
+        raise HarnessError(f"{root} is a file; name a folder")
+    layout = _find_layout(root)
+    files = _missing_files(root, layout)
+    for path, text in files.items():
+        _write_new(path, text)
+    ignored = _ignore_build(root / ".gitignore")
+    return [
+        *(f"wrote {_shown(path, root)}" for path in files),
+        *(["added _build/ to .gitignore"] if ignored else []),
+        *_advice(root, folder, layout),
+    ]
+
+
+def _find_layout(root: Path) -> _Layout:
+    """What is there already; a first chapter where there is no notebook."""
+    toc = root / "_toc.yml"
+    found = list(_notebooks_below(root))
+    named = list(dict.fromkeys(toc_chapters(toc))) if toc.is_file() else []
+    inner = next((p for p in sorted(root.glob("*/_toc.yml")) if p.parent.name not in _NOT_SEARCHED), None)
+    if inner is not None and not toc.is_file():
+        raise HarnessError(f"the book's _toc.yml is in {inner.parent}; run `harness init` there")
+    wanted = named or found
+    if not wanted:
+        first = root / "chapters" / f"{FIRST_CHAPTER}.ipynb"
+        # a list counts where _toc.yml, which is not ours to change, names no notebook
+        entry = [_shown(first, root)] if toc.is_file() else "chapters"
+        return _Layout((first,), entry, first.parent / "claims", new=True)
+    by_name: dict[str, Path] = {}
+    for path in wanted:
+        by_name.setdefault(path.stem, path)
+    chapters = tuple(by_name.values())
+    left_out = tuple(path for path in wanted if path not in chapters)
+    folders = list(dict.fromkeys(path.parent for path in chapters))
+    if left_out:
+        entry = [_shown(path, root) for path in chapters]
+    elif named or (len(folders) == 1 and not toc.is_file()):
+        entry = _shown(folders[0], root)
+    else:
+        entry = [_shown(path, root) for path in folders]
+    claims = (folders[0] if len(folders) == 1 else root) / "claims"
+    unnamed = tuple(path for path in found if named and path not in named)
+    return _Layout(chapters, entry, claims, left_out=left_out, unnamed=unnamed)
+
+
+def _notebooks_below(root: Path) -> Iterator[Path]:
+    """Notebooks in *root*, then folder by folder; not in hidden folders, environments and what was built."""
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and name not in _NOT_SEARCHED
+            and not Path(place, name, "pyvenv.cfg").exists()
+        )
+        yield from (Path(place, name) for name in sorted(names) if name.endswith(".ipynb"))
+
+
+def _missing_files(root: Path, layout: _Layout) -> dict[Path, str]:
+    """Text of each file to write, by path; harness.yml last, as it is what makes the folder a book."""
+    if layout.claims.exists() and not layout.claims.is_dir():
+        raise HarnessError(f"{layout.claims} is a file where the claims' folder would be; rename it")
+    load_all_claims(layout.claims, [path.stem for path in layout.chapters])
+    first = layout.chapters[0]
+    files = {first: _first_notebook()} if layout.new else {}
+    path = claim_path(layout.claims, first.stem)
+    if not path.exists() and (layout.new or not layout.claims.exists()):
+        head = _CLAIMS_HEAD.format(chapter=_flow(first.stem))
+        files[path] = head + (_FIRST_CLAIM if layout.new else _EXAMPLE_CLAIM)
+    files[root / CONFIG_NAME] = _config(root, layout)
+    return files
+
+
+def _config(root: Path, layout: _Layout) -> str:
+    if isinstance(layout.entry, list):
+        remark = "folders and notebooks, in this order"
+    elif (root / "_toc.yml").exists():
+        remark = "which they are, and their order, is said by _toc.yml"
+    else:
+        remark = "the notebooks of this folder; a list of folders and notebooks is possible, too"
+    parameters = _FIRST_PARAMETERS if layout.new else _EXAMPLE_PARAMETERS
+    return _CONFIG.format(
+        title=_flow(_title(root)),
+        chapters=_flow(layout.entry),
+        remark=remark,
+        claims=_flow(_shown(layout.claims, root)),
+        parameters=parameters.format(chapter=_flow(layout.chapters[0].stem)),
+    )
+
+
+def _title(root: Path) -> str:
+    """The title that Jupyter Book's _config.yml gives, or the folder's name."""
+    with suppress(HarnessError):  # missing, or tags that only Sphinx understands
+        config = read_yaml(root / "_config.yml")
+        if isinstance(config, dict) and isinstance(config.get("title"), str):
+            return config["title"]
+    return root.resolve().name or "book"
+
+
+def _first_notebook() -> str:
+    cells = [
+        {"cell_type": kind, "id": name, "source": source,
+         "metadata": {"tags": [name]} if name == PARAMETERS_TAG else {}}
+        for kind, name, source in _FIRST_CELLS
+    ]  # fmt: skip
+    return normal_form({"cells": cells})
+
+
+def _flow(value: str | list[str]) -> str:
+    """*value* on one line of YAML, in quotes where it needs them."""
+    text = yaml.safe_dump(value, allow_unicode=True, default_flow_style=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _shown(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write *path*, which must not exist."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise HarnessError(f"a file is in the way of the folder {path.parent}; rename it") from None
+    except OSError as error:
+        raise explain_os_error(error, f"cannot create {path.parent}") from None
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except FileExistsError:
+        raise HarnessError(f"{path} is in the way; rename it, then run `harness init` again") from None
+    except OSError as error:
+        raise explain_os_error(error, f"cannot write {path}") from None
+
+
+def _ignore_build(path: Path) -> bool:
+    """Let git ignore ``_build/``; whether a line had to be added."""
+    try:
+        before = path.read_bytes() if path.exists() else b""
+        if any(line.strip() in _IGNORED for line in before.splitlines()):
+            return False
+        with path.open("ab") as file:
+            file.write((b"" if not before or before.endswith(b"\n") else b"\n") + b"_build/\n")
+    except OSError as error:
+        raise explain_os_error(error, f"cannot write {path}") from None
+    return True
+
+
+def _advice(root: Path, folder: Path, layout: _Layout) -> Iterator[str]:
+    """What was left out, and what to do next."""
+    config = f"{CONFIG_NAME} under chapters"
+    for path in layout.left_out:
+        yield f"left out {_shown(path, root)}: a chapter has this name already; rename it and add it to {config}"
+    if layout.unnamed:
+        more = f" and {len(layout.unnamed) - 1} more" if layout.unnamed[1:] else ""
+        yield f"not chapters, as _toc.yml does not name them: {_shown(layout.unnamed[0], root)}{more}"
+    if root.resolve() != Path.cwd().resolve():
+        yield f"next: cd {shlex.quote(str(folder))}"
+    if layout.new:
+        yield "next: `harness run` runs the chapter"
+    else:
+        yield f"next: `harness run` runs the {len(layout.chapters)} chapter(s)"
+        yield (
+            "then: let a chapter `from harness.record import record` and record(name, value), and claim it in"
+            f" {_shown(layout.claims, root)}/<chapter>.yml"
+        )
+    if layout.new or any(map(_takes_seed, layout.chapters)):
+        yield "then: `harness run --seeds 3` and `harness bless` make its numbers the reference of later runs"
+    else:
+        yield (
+            "then: `harness bless` makes its numbers the reference of later runs; a cell tagged `parameters` that"
+            " says `seed = 0` lets `harness run --seeds 3` measure how much they vary"
+        )
+
+
+def _takes_seed(chapter: Path) -> bool:
+    with suppress(HarnessError):
+        return "seed" in (read_parameters(read_notebook(chapter)) or {})
+    return False

@@ -1,0 +1,74 @@
+"""The parts of the book's pages that are made from the harness itself, when the site is built.
+
+A line ``<!-- harness:commands -->`` in a Markdown page becomes the reference of all commands, and likewise for the
+other names of ``GENERATED``: what the pages say of options and names cannot fall behind the code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from harness.execute.kernel.variables import DECIDING, PASSED
+from harness.wording import markdown_text
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+
+
+def command_tree() -> Any:
+    """The command line as typer's group of commands."""
+    from typer.main import get_command
+
+    from harness.cli.app import app
+
+    return get_command(app)
+
+
+def commands() -> str:
+    """Every command with its arguments and options, as Markdown with definition lists."""
+    from typer import Context
+
+    group = command_tree()
+    lines: list[str] = []
+    notes: dict[str, list[str]] = {}  # several commands end in the same one
+    with Context(group, info_name="harness") as above:
+        for name, command in group.commands.items():
+            lines += _command(name, command, Context(command, info_name=name, parent=above))
+            if command.epilog:
+                notes.setdefault(command.epilog, []).append(name)
+    for note, names in notes.items():
+        lines += [f"**{', '.join(names)}**: {_prose(note)}", ""]
+    return "\n".join(lines)
+
+
+def _command(name: str, command: Any, context: Any) -> Iterator[str]:
+    yield from (f"## harness {name}", "", _prose(command.help or ""), "")
+    usage = " ".join(["harness", name, *command.collect_usage_pieces(context)])
+    yield from ("```text", usage.replace("[[", "[").replace("]]", "]"), "```", "")
+    for parameter in command.params:  # --help, which every command has, is not among them
+        if (record := parameter.get_help_record(context)) is not None:
+            declared, help_text = record
+            yield from (_code(declared), f": {_prose(help_text) or '–'}", "")
+
+
+def variables() -> str:
+    """The environment variables that reach a kernel."""
+    return f"{_codes(PASSED)}。\n\n其中 {_codes(DECIDING)} 会改变数字，所以也算进缓存的键。"
+
+
+def _prose(text: str) -> str:
+    """Plain text as Markdown; an option in it reads as code, else two hyphens may be set as a dash."""
+    return _OPTION.sub(r"`\g<0>`", markdown_text(text))
+
+
+def _codes(names: Iterable[str]) -> str:
+    return "、".join(map(_code, names))
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+GENERATED: Mapping[str, Callable[[], str]] = {"commands": commands, "variables": variables}
+"""What a marker of this name becomes."""

@@ -1,0 +1,1 @@
+"""One job: its worker, its kernel, what that printed and opened, and how it ended."""

@@ -1,0 +1,1 @@
+"""The same jobs on the nodes of a Ray cluster."""

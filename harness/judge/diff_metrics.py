@@ -1,0 +1,192 @@
+"""What two runs measured, side by side: pure functions from recorded metrics to differences and their tests.
+
+Which test applies depends on what both runs recorded of a metric:
+
+two or more common seeds: *paired t*
+    Student's test of the differences, seed by seed. Differences that are all the same leave nothing to
+    estimate a spread from: they are tested by their *signs*. A metric that three or more seeds do not change
+    in either run differs for certain: *exact*.
+one common seed, one score per example: *McNemar* for scores of 0 and 1, *paired bootstrap* for others
+    The bootstrap gives the interval, the randomization of signs the p-value. Both speak of these examples
+    under this seed: the spread from seed to seed is not in them. The scores must be what the value is the
+    mean of, on the same split and of the same number.
+no common seed, two or more runs each: *Welch*
+anything else: none, and the note says why.
+
+The p-values of one comparison are adjusted together (Holm), so that among many metrics of two equal runs the
+chance of calling any of them different stays ALPHA.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from harness.judge.statistics import holm, mcnemar, mean, paired_bootstrap, paired_t, randomization, welch_t
+from harness.model import Metric
+
+ALPHA = 0.05
+"""An adjusted p-value below this is significant."""
+SEEDS_FOR_CERTAINTY = 3
+"""So many seeds that give the same value show that the seed does not matter."""
+LARGEST = 1e100
+"""Beyond this the squares of a test would overflow."""
+_RESAMPLES = 2000
+_MEAN_TOLERANCE = 1e-4  # relative: a mean that was computed in float32
+
+BySeed = Mapping[int | None, Metric]
+"""What the jobs of one notebook recorded under one name; None is a notebook without a seed."""
+
+
+class Change(StrEnum):
+    """What became of one metric from A to B."""
+
+    IDENTICAL = "identical"
+    BETTER = "better"  # significantly, by the direction of its claim
+    WORSE = "worse"
+    DIFFERENT = "different"  # significantly, and no claim says which way is better
+    NOT_SIGNIFICANT = "not significant"
+    UNTESTED = "untested"  # they differ, and nothing tells whether by chance
+    NOT_APPLICABLE = "not applicable"  # the claim's parameters differ: not the same thing was measured
+    ONLY_A = "only in A"
+    ONLY_B = "only in B"
+
+
+@dataclass(frozen=True)
+class MetricDiff:
+    """One metric of one notebook in two runs."""
+
+    notebook: str
+    name: str
+    unit: str
+    change: Change
+    a: float | None = None  # mean over the seeds compared
+    b: float | None = None
+    delta: float | None = None  # B minus A
+    seeds: tuple[int | None, ...] = ()  # that both ran; empty where they have none in common
+    runs_a: int = 0  # values recorded, of whatever seed
+    runs_b: int = 0
+    test: str = ""  # as in the module's docstring; empty without a test
+    interval: tuple[float, float] | None = None  # of the difference, 95 %, not adjusted
+    p_value: float | None = None
+    p_adjusted: float | None = None  # for all tests of the comparison
+    direction: str = ""  # of the claim; empty where nothing is claimed
+    note: str = ""
+
+
+def compare_metric(
+    notebook: str, name: str, a: BySeed, b: BySeed, direction: str = "", apart: str = ""
+) -> MetricDiff:
+    """One metric in two runs, tested but not yet judged: that takes all tests (:func:`judge_together`).
+
+    *apart* says in which parameters the runs differ that decide what is measured; they are not compared then.
+    """
+    seeds = tuple(seed for seed in a if seed in b)
+    metrics_a = [a[s] for s in seeds] or list(a.values())
+    metrics_b = [b[s] for s in seeds] or list(b.values())
+    if any(abs(m.value) > LARGEST for m in (*metrics_a, *metrics_b)):
+        note = f"a value beyond {LARGEST:g}: not compared"
+        return MetricDiff(
+            notebook, name, "", Change.UNTESTED, runs_a=len(a), runs_b=len(b), seeds=seeds, note=note
+        )
+    units = [next((m.unit for m in metrics if m.unit), "") for metrics in (metrics_a, metrics_b)]
+    found = MetricDiff(
+        notebook, name, units[1] or units[0], Change.UNTESTED, _mean(metrics_a), _mean(metrics_b),
+        seeds=seeds, runs_a=len(a), runs_b=len(b), direction=direction,
+    )  # fmt: skip
+    if not a or not b:
+        return replace(found, change=Change.ONLY_A if a else Change.ONLY_B)
+    if all(units) and units[0] != units[1]:
+        note = f"recorded in {units[0]!r} in A and in {units[1]!r} in B: not compared"
+        return replace(found, unit="", note=note)
+    if apart:
+        return replace(found, change=Change.NOT_APPLICABLE, note=apart)
+    values_a, values_b = [m.value for m in metrics_a], [m.value for m in metrics_b]
+    found = replace(found, delta=mean(values_b) - mean(values_a))
+    if seeds and values_a == values_b:
+        return replace(found, change=Change.IDENTICAL)
+    if min(len(values_a), len(values_b)) >= SEEDS_FOR_CERTAINTY and len({*values_a}) == len({*values_b}) == 1:
+        return replace(found, test="exact")
+    if len(seeds) >= 2:
+        return _paired(found, values_b, values_a)
+    if seeds:
+        return _per_example(found, metrics_b[0], metrics_a[0])
+    if min(len(values_a), len(values_b)) >= 2:
+        return _unpaired(found, values_b, values_a)
+    return replace(found, note="no common seed, and one run is too few: no significance")
+
+
+def _mean(metrics: Sequence[Metric]) -> float | None:
+    return mean([m.value for m in metrics]) if metrics else None
+
+
+def _paired(found: MetricDiff, b: Sequence[float], a: Sequence[float]) -> MetricDiff:
+    differences = [y - x for y, x in zip(b, a, strict=True)]
+    if _no_spread(differences, (*a, *b)):
+        note = "the same difference under every seed"
+        return replace(found, test="signs", p_value=randomization(differences, seed=0), note=note)
+    result = paired_t(b, a)
+    return replace(found, test="paired t", interval=result.interval, p_value=result.p_value)
+
+
+def _unpaired(found: MetricDiff, b: Sequence[float], a: Sequence[float]) -> MetricDiff:
+    if _no_spread(a, a) and _no_spread(b, b):
+        return replace(found, note="no common seed, and no spread in either run: no significance")
+    result = welch_t(b, a)
+    return replace(found, test="Welch", interval=result.interval, p_value=result.p_value)
+
+
+def _no_spread(values: Sequence[float], terms: Sequence[float]) -> bool:
+    """Whether *values*, computed from *terms*, are equal but for rounding."""
+    return max(values) - min(values) <= 1e-12 * max(abs(term) for term in terms)
+
+
+def _per_example(found: MetricDiff, b: Metric, a: Metric) -> MetricDiff:
+    problem = _unpairable(b, a)
+    if problem:
+        return replace(found, note=f"{problem}: no significance")
+    assert a.per_example is not None and b.per_example is not None
+    if {*a.per_example, *b.per_example} <= {0.0, 1.0}:
+        result = mcnemar([v == 1 for v in b.per_example], [v == 1 for v in a.per_example])
+        note = f"{result.only_b} examples score 1 in B alone, {result.only_a} in A"
+        return replace(found, test="McNemar", p_value=result.p_value, note=note)
+    differences = [y - x for y, x in zip(b.per_example, a.per_example, strict=True)]
+    interval = paired_bootstrap(differences, seed=0, n=_RESAMPLES).interval
+    return replace(
+        found, test="paired bootstrap", interval=interval, p_value=randomization(differences, seed=0)
+    )
+
+
+def _unpairable(b: Metric, a: Metric) -> str:
+    """Why the scores of two runs cannot be compared example by example; empty if they can."""
+    if not a.per_example or not b.per_example:
+        return "one run each"
+    if len(a.per_example) != len(b.per_example):
+        return f"one run each, on {len(a.per_example)} and {len(b.per_example)} examples"
+    if a.split != b.split:
+        return f"one run each, on the splits {a.split} and {b.split}"
+    if max(map(abs, (*a.per_example, *b.per_example))) > LARGEST:
+        return f"one run each, and a score beyond {LARGEST:g}"
+    if not all(math.isclose(m.value, mean(m.per_example or ()), rel_tol=_MEAN_TOLERANCE, abs_tol=1e-9)
+               for m in (a, b)):  # fmt: skip
+        return "one run each, and the value is not the mean of its per_example"
+    return ""
+
+
+def judge_together(diffs: Sequence[MetricDiff]) -> list[MetricDiff]:
+    """All metrics of one comparison, judged with p-values adjusted for how many were tested."""
+    adjusted = iter(holm([d.p_value for d in diffs if d.p_value is not None]))
+    return [_judged(d if d.p_value is None else replace(d, p_adjusted=next(adjusted))) for d in diffs]
+
+
+def _judged(diff: MetricDiff) -> MetricDiff:
+    if not diff.test:
+        return diff
+    if diff.p_adjusted is not None and diff.p_adjusted >= ALPHA:
+        return replace(diff, change=Change.NOT_SIGNIFICANT)
+    if diff.direction not in ("higher", "lower") or not diff.delta:
+        return replace(diff, change=Change.DIFFERENT)
+    better = (diff.delta > 0) == (diff.direction == "higher")
+    return replace(diff, change=Change.BETTER if better else Change.WORSE)

@@ -1,0 +1,242 @@
+"""What went wrong, said to GitHub Actions: annotations at notebook and line, and the step's summary.
+
+A workflow command such as ``::error file=a.ipynb,line=7,title=…::message`` on a line of its own puts the message
+beside that line of the file. For a notebook that is the line of the .ipynb file, not of the cell. GitHub shows the
+first ten errors and ten warnings of a step; the rest stand in the log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from json.decoder import scanstring
+from pathlib import Path
+
+from harness.archive.recorded import document_jobs, document_verdicts, read_document
+from harness.book.claims import claim_path, read_claim_yaml
+from harness.book.config import Book
+from harness.errors import HarnessError
+from harness.model import FINISHED, CellResult, CellState, JobResult, Outcome, Verdict
+from harness.wording import OUTCOMES, STATES, one_line
+
+SUMMARY_LIMIT = 2**20
+"""Bytes of a step's summary; GitHub refuses a longer one as a whole."""
+
+_LEVELS: Mapping[Outcome, str] = {
+    Outcome.FAIL: "error",
+    Outcome.MISSING: "error",
+    Outcome.INCONCLUSIVE: "warning",
+    Outcome.UNEXPECTED: "warning",
+}
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+_CUT = "\n报告太长，在此截断；全文见 {path}。/ Too long: cut here; the whole report is in {path}.\n"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One message at one place."""
+
+    level: str  # "error" or "warning"
+    file: Path
+    line: int  # of the file, from 1
+    title: str
+    message: str
+
+    def command(self, workspace: Path) -> str:
+        """The workflow command; the file relative to *workspace*, where GitHub looks for it."""
+        file = self.file.resolve()
+        if file.is_relative_to(workspace.resolve()):
+            file = file.relative_to(workspace.resolve())
+        place = f"file={_property(file.as_posix())},line={self.line},title={_property(one_line(self.title))}"
+        return f"::{self.level} {place}::{_data(one_line(self.message))}"
+
+
+def announce(run_dir: Path, book: Book | None, wanted: bool | None) -> None:
+    """Print the annotations of a reported run and append its report.md to the step's summary.
+
+    Args:
+        run_dir: the run folder, with result.json and report.md.
+        book: whose chapters ran; None for notebooks outside a book, named from the working directory.
+        wanted: None asks the environment: GITHUB_ACTIONS is ``true`` there, and GITHUB_STEP_SUMMARY names a file.
+    """
+    if (wanted is None and os.environ.get("GITHUB_ACTIONS") == "true") or wanted:
+        workspace = Path(os.environ.get("GITHUB_WORKSPACE") or ".")
+        for annotation in annotations(run_dir, book):
+            print(annotation.command(workspace), flush=True)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary and wanted is not False:
+        problem = append_summary(Path(summary), run_dir / "report.md")
+        if problem:
+            print(f"::warning::{_data(problem)}", flush=True)
+
+
+def annotations(run_dir: Path, book: Book | None) -> list[Annotation]:
+    """Of the run's failed jobs and of its claims that are not a pass; errors first."""
+    path, document = run_dir / "result.json", read_document(run_dir)
+    root = book.root if book else Path.cwd()
+    found = [one for job in document_jobs(document, path) for one in _of_job(job, root)]
+    if book:
+        found += _of_verdicts(document_verdicts(document, path), book)
+    return sorted(_merged(found), key=lambda one: one.level != "error")
+
+
+def _merged(found: Sequence[Annotation]) -> Iterator[Annotation]:
+    """What several seeds say in the same words at the same place, said once: GitHub shows only a few."""
+    groups: dict[Annotation, list[Annotation]] = {}
+    for one in found:
+        groups.setdefault(replace(one, title=""), []).append(one)
+    for first, *others in groups.values():
+        yield replace(first, title=f"{first.title} (and {len(others)} more)") if others else first
+
+
+def _of_job(job: JobResult, root: Path) -> Iterator[Annotation]:
+    if job.state in FINISHED:
+        return
+    notebook, title = root / job.notebook, f"{job.id}: {STATES[job.state].en}"
+    failed = [cell for cell in job.cells if cell.state is CellState.FAILED]
+    for cell in failed:
+        message = cell.place
+        if cell.line:
+            message += f", line {cell.line}"
+        message += f": {cell.error or job.reason}"
+        yield Annotation("error", notebook, _line_of_cell(notebook, cell), title, message)
+    if not failed:
+        yield Annotation("error", notebook, 1, title, job.reason or "no reason was given")
+
+
+def _of_verdicts(verdicts: Sequence[Verdict], book: Book) -> Iterator[Annotation]:
+    lines: dict[str, dict[str, int]] = {}
+    for verdict in verdicts:
+        level = _LEVELS.get(verdict.outcome)
+        if level is None:
+            continue
+        path = claim_path(book.claims_dir, verdict.chapter)
+        if verdict.chapter not in lines:
+            lines[verdict.chapter] = claim_lines(path)
+        if not path.is_file():  # a metric of a chapter that claims nothing
+            path = book.chapters_dir / f"{verdict.chapter}.ipynb"
+        line = lines[verdict.chapter].get(verdict.claim, 1)
+        title = f"{verdict.claim}: {OUTCOMES[verdict.outcome].en}"
+        yield Annotation(level, path, line, title, f"{verdict.title}: {verdict.message}")
+
+
+def claim_lines(path: Path) -> dict[str, int]:
+    """Line of each claim's name in its file; empty where the file cannot be read, which judging tells."""
+    try:
+        claims = read_claim_yaml(path)["claims"]
+        return {str(claim["name"]): int(claim.lc.key("name")[0]) + 1 for claim in claims}
+    except (HarnessError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _line_of_cell(notebook: Path, cell: CellResult) -> int:
+    try:
+        text = notebook.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError):
+        return 1
+    return source_line(text, cell.index, cell.id, cell.line or 1)
+
+
+def source_line(text: str, index: int, name: str, line: int) -> int:
+    """The line of a notebook file where *line* of a cell's source stands; 1 where that cannot be told.
+
+    Args:
+        text: of the .ipynb file.
+        index: place of the cell among all cells, from 0; counts where no cell has the id.
+        name: the cell's id.
+        line: of the cell's source, from 1.
+    """
+    try:
+        cells = list(_items(text, dict(_members(text, 0))["cells"]))
+        named = [at for at in cells if _DECODER.raw_decode(text, at)[0].get("id") == name]
+        here = cells[index : index + 1]  # of several cells with one id the one in this place
+        at = (here if set(here) & set(named) else named or here)[0]
+        place = _place_of_line(text, dict(_members(text, at))["source"], line)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return 1
+    return text.count("\n", 0, place) + 1
+
+
+def _place_of_line(text: str, source: int, line: int) -> int:
+    """Where in *text* the string that holds *line* of a source begins: one string, or a list of them."""
+    if text[source] == '"':
+        return source
+    seen, place = 0, source
+    for place in _items(text, source):
+        seen += scanstring(text, place + 1)[0].count("\n")
+        if seen >= line:
+            break
+    return place  # the last line ends without a line break
+
+
+def _members(text: str, start: int) -> Iterator[tuple[str, int]]:
+    """Key and place of the value, of each member of the JSON object at *start*."""
+    place = _after(text, start, "{")
+    while text[place] != "}":
+        key, place = scanstring(text, place + 1)
+        place = _after(text, place, ":")
+        yield key, place
+        place = _next(text, place)
+
+
+def _items(text: str, start: int) -> Iterator[int]:
+    """Place of each item of the JSON array at *start*."""
+    place = _after(text, start, "[")
+    while text[place] != "]":
+        yield place
+        place = _next(text, place)
+
+
+def _after(text: str, place: int, mark: str) -> int:
+    """The first place past *mark*, which stands next, and the white space around it."""
+    place = _skip(text, place)
+    if text[place] != mark:
+        raise ValueError(f"{mark!r} expected at {place}")
+    return _skip(text, place + 1)
+
+
+def _next(text: str, place: int) -> int:
+    """Past the value at *place* and the comma after it, if there is one."""
+    place = _skip(text, _DECODER.raw_decode(text, place)[1])
+    return _skip(text, place + 1) if text[place] == "," else place
+
+
+def _skip(text: str, place: int) -> int:
+    found = _SPACE.match(text, place)
+    return found.end() if found else place
+
+
+def append_summary(summary: Path, report: Path) -> str:
+    """Append *report* to the step's *summary*, cut at a line where it would grow too long.
+
+    Returns:
+        Why nothing was appended, in one line; empty where all went well.
+    """
+    try:
+        content = report.read_bytes()
+        taken = summary.stat().st_size if summary.exists() else 0
+        room = SUMMARY_LIMIT - taken - 1
+        if len(content) > room:
+            note = _CUT.format(path=report).encode()
+            content = content[: max(room - len(note), 0)]
+            content = content[: content.rfind(b"\n") + 1]
+            if not content:
+                return f"the step's summary is full: the report was left out; it is in {report}"
+            content += note
+        with summary.open("ab") as file:
+            file.write((b"\n" if taken else b"") + content)
+    except OSError as error:
+        return f"cannot add the report to the step's summary {summary}: {error.strerror or error}"
+    return ""
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,291 @@
+"""Two runs side by side for people: in a terminal, and as Markdown for a comment on a pull request.
+
+Both are made of the same sections of plain text; only how a table and an excerpt look differs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.judge.diff import OutputDiff, RunDiff, Side
+from harness.judge.diff_jobs import SLOWER_RATIO, SLOWER_SECONDS, JobDiff
+from harness.judge.diff_metrics import ALPHA, Change, MetricDiff
+from harness.model import FINISHED, JobState, to_json
+from harness.wording import (
+    STATES,
+    format_memory,
+    format_number,
+    format_range,
+    format_seconds,
+    markdown_code,
+    markdown_text,
+    one_line,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SHOWN = 15
+"""So many slower cells and changed outputs are shown; the JSON form holds all."""
+
+_SYMBOLS = {
+    Change.BETTER: "✓",
+    Change.WORSE: "✗",
+    Change.DIFFERENT: "!",
+    Change.NOT_SIGNIFICANT: "≈",
+    Change.UNTESTED: "?",
+    Change.NOT_APPLICABLE: "–",
+}
+_COLOURS = {"✓": "green", "✗": "red", "!": "yellow"}  # by the symbol that a cell begins with
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: a table, excerpts each with a heading, and sentences below them."""
+
+    title: str
+    head: Sequence[str] = ()
+    align: str = ""  # l or r for each column
+    rows: Sequence[Sequence[str]] = ()
+    excerpts: Sequence[tuple[str, Sequence[str]]] = ()
+    lines: Collection[str] = ()
+
+
+def sections(diff: RunDiff) -> list[Section]:
+    """What there is to say of *diff*, the most important first."""
+    return [_runs(diff), *_metrics(diff), _jobs(diff), _slower(diff), _outputs(diff)]
+
+
+def print_diff(console: Console, diff: RunDiff) -> None:
+    """Print *diff* as tables that fit 80 columns; a symbol and a word say what colour says."""
+    from rich import box
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text as RichText
+
+    for section in sections(diff):
+        if section.rows:
+            table = Table(title=section.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+            for name, side in zip(section.head, section.align, strict=True):
+                table.add_column(name, justify="right" if side == "r" else "left", overflow="fold")
+            table.columns[0].ratio = 1
+            for row in section.rows:
+                table.add_row(*(RichText(one_line(c), style=_COLOURS.get(c[:1], "")) for c in row))
+            console.print(table)
+        else:
+            console.print(RichText(section.title, style="italic"))
+        for heading, lines in section.excerpts:
+            console.print(RichText(one_line(heading), style="bold"))
+            for line in lines:
+                colour = {"-": "red", "+": "green"}.get(line[:1], "")
+                console.print(Padding(RichText(_visible(line), style=colour), (0, 0, 0, 2), expand=False))
+        for line in section.lines:
+            console.print(RichText(one_line(line)))
+        console.print()
+
+
+def write_diff(diff: RunDiff, form: Literal["markdown", "json"]) -> str:
+    """*diff* as one text in the format *form*."""
+    if form == "markdown":
+        return markdown_diff(diff)
+    return json.dumps(to_json(diff), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+
+
+def markdown_diff(diff: RunDiff) -> str:
+    """*diff* as GitHub-flavoured Markdown."""
+    parts = [f"# {markdown_code(diff.a.run)} → {markdown_code(diff.b.run)}"]
+    for section in sections(diff):
+        parts.append(f"## {section.title}")
+        if section.rows:
+            ruler = ["--:" if side == "r" else ":--" for side in section.align]
+            rows = (section.head, ruler, *([markdown_text(c) for c in row] for row in section.rows))
+            parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+        for heading, lines in section.excerpts:
+            parts.append(f"**{markdown_text(heading)}**")
+            if lines:  # each begins with + or -, so none can close the fence
+                parts.append("\n".join(["```diff", *map(_visible, lines), "```"]))
+        parts += [markdown_text(line) for line in section.lines]
+    return "\n\n".join(parts) + "\n"
+
+
+def _visible(line: str) -> str:
+    """A line of an excerpt as it stands, but without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in line)
+
+
+def _runs(diff: RunDiff) -> Section:
+    def commit(side: Side) -> str:
+        return (side.commit[:10] or "—") + (" (with uncommitted changes)" if side.dirty else "")
+
+    def hardware(side: Side) -> str:
+        names = ", ".join(name for name in (side.gpu, side.cpu) if name)
+        return f"{side.hardware} ({names})" if names else side.hardware
+
+    a, b = diff.a, diff.b
+    rows = [
+        ["run", a.run, b.run],
+        ["started", a.started, b.started],
+        ["commit", commit(a), commit(b)],
+        ["profile", a.profile, b.profile],
+        ["hardware", hardware(a), hardware(b)],
+    ]
+    rows += [[name, old or "—", new or "—"] for name, (old, new) in diff.versions.items()]
+    return Section(
+        "Runs", ("", "A", "B"), "lll", rows, lines=[*map("! {}".format, diff.notes), *_parameters(diff)]
+    )
+
+
+def _parameters(diff: RunDiff) -> Iterator[str]:
+    """Parameters that differ, with the notebooks whose jobs they differ in."""
+    found: dict[str, list[str]] = {}
+    for job in diff.jobs:
+        for name, (old, new) in (job.parameters or {}).items():
+            shown = [
+                "its default" if value is None else json.dumps(value, ensure_ascii=False)
+                for value in (old, new)
+            ]
+            found.setdefault(f"{name}: {shown[0]} in A, {shown[1]} in B", []).append(job.notebook)
+    for text, notebooks in found.items():
+        yield f"! parameter {text} ({', '.join(dict.fromkeys(notebooks))})"
+
+
+def _metrics(diff: RunDiff) -> Iterator[Section]:
+    """One table for each notebook in which a metric changed, then what needs no table."""
+    changed = [metric for metric in diff.metrics if metric.change in _SYMBOLS]
+    for notebook in dict.fromkeys(metric.notebook for metric in changed):
+        mine = [metric for metric in changed if metric.notebook == notebook]
+        rows = [
+            [
+                m.name + (f" ({m.unit})" if m.unit and m.unit != "fraction" else ""),
+                _bare(format_number(m.a, m.unit), m),
+                _bare(format_number(m.b, m.unit), m),
+                _bare(format_number(m.delta, m.unit, signed=True), m),
+                f"{_SYMBOLS[m.change]} {m.change.value}",
+            ]
+            for m in mine
+        ]
+        head = ("metric", "A", "B", "difference", "finding")
+        yield Section(f"Metrics of {notebook}", head, "lrrrl", rows, lines=list(_tests(mine)))
+    lines = []
+    for change in (Change.IDENTICAL, Change.ONLY_A, Change.ONLY_B):
+        found: dict[str, list[str]] = {}
+        for metric in diff.metrics:
+            if metric.change is change:
+                found.setdefault(metric.notebook, []).append(metric.name)
+        if found:
+            lines.append(f"{change.value}: " + "; ".join(f"{n}: {', '.join(m)}" for n, m in found.items()))
+    if diff.tests:
+        lines.append(
+            f"p-values are adjusted for the {diff.tests} test(s) of this comparison (Holm), significant below"
+            f" {ALPHA:g}; intervals hold the difference with 95 %, each by itself"
+        )
+    if lines or not changed:
+        yield Section("All metrics", lines=lines or ["none was recorded"])
+
+
+def _bare(number: str, metric: MetricDiff) -> str:
+    """*number* without its unit, which stands beside the metric's name."""
+    return number.removesuffix(f" {metric.unit}")
+
+
+def _tests(metrics: Sequence[MetricDiff]) -> Iterator[str]:
+    """How the metrics of one notebook were tested, those with the same test and seeds together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for m in metrics:
+        details: list[str] = []
+        if m.p_adjusted is not None:
+            details.append(f"p = {m.p_adjusted:.2g}" if m.p_adjusted >= 0.001 else "p < 0.001")
+        if m.interval is not None:
+            details.append(format_range(m.interval, m.unit, signed=True))
+        if m.test and m.note:
+            details.append(m.note)
+        name = f"{m.name} ({', '.join(details)})" if details else m.name
+        groups.setdefault((m.test or m.note, _seeds(m)), []).append(name)
+    for (test, seeds), names in groups.items():
+        label = "exact, no seed changes it" if test == "exact" else test
+        yield f"{label}; {seeds}: {', '.join(names)}"
+
+
+def _seeds(metric: MetricDiff) -> str:
+    """Which seeds the values of a metric are the means of."""
+    if not metric.seeds:
+        return f"means over {metric.runs_a} and {metric.runs_b} runs, no common seed"
+    if metric.seeds == (None,):
+        return "no seed"
+    seeds = ", ".join(str(seed) for seed in metric.seeds)
+    return f"seed {seeds}" if len(metric.seeds) == 1 else f"means over seeds {seeds}"
+
+
+def _jobs(diff: RunDiff) -> Section:
+    def state(state: JobState | None) -> str:
+        return "not planned" if state is None else f"{'✓' if state in FINISHED else '✗'} {STATES[state].en}"
+
+    def both(a: str, b: str, ratio: float | None) -> str:
+        return (f"{a} → {b}" if a != b else a) + (f" ({ratio:.2f}×)" if ratio is not None else "")
+
+    rows = [
+        [
+            _job_name(job),
+            state(job.state_a),
+            state(job.state_b),
+            both(format_seconds(job.seconds_a), format_seconds(job.seconds_b), job.time_ratio),
+            both(format_memory(job.memory_a), format_memory(job.memory_b), job.memory_ratio),
+        ]
+        for job in diff.jobs
+    ]
+    kept = {
+        (side, run): [_job_name(j) for j in diff.jobs if (j.kept_a if side == "A" else j.kept_b) == run]
+        for side, runs in (("A", [j.kept_a for j in diff.jobs]), ("B", [j.kept_b for j in diff.jobs]))
+        for run in runs
+        if run
+    }
+    lines = [
+        f"cached in {side}, times are those of run {run}: {', '.join(n)}" for (side, run), n in kept.items()
+    ]
+    lines += [f"{_job_name(job)} in B: {job.reason_b}" for job in diff.jobs if job.reason_b]
+    return Section("Jobs", ("job", "A", "B", "time", "peak memory"), "lllrr", rows, lines=lines)
+
+
+def _job_name(job: JobDiff) -> str:
+    return job.notebook + ("" if job.seed is None else f" seed {job.seed}")
+
+
+def _slower(diff: RunDiff) -> Section:
+    title = f"Slower cells (by more than {SLOWER_RATIO - 1:.0%} and {SLOWER_SECONDS:g} s)"
+    rows = [
+        [
+            f"{cell.notebook} cell {cell.index + 1} (id {cell.id})",
+            format_seconds(cell.seconds_a),
+            format_seconds(cell.seconds_b),
+            "—" if cell.ratio is None else f"{cell.ratio:.2f}×",
+            cell.code,
+        ]
+        for cell in diff.slower[:SHOWN]
+    ]
+    lines = [] if rows else ["none"]
+    if any(cell.kept for cell in diff.slower):
+        lines.append("some of these times were kept from an earlier run (see Jobs)")
+    return Section(
+        title, ("cell", "A", "B", "ratio", "code"), "lrrrl", rows, lines=[*lines, *_more(diff.slower)]
+    )
+
+
+def _outputs(diff: RunDiff) -> Section:
+    excerpts = [(_change(output), output.cell.excerpt) for output in diff.outputs[:SHOWN]]
+    return Section("Changed outputs", lines=_more(diff.outputs) if excerpts else ["none"], excerpts=excerpts)
+
+
+def _change(output: OutputDiff) -> str:
+    cell = output.cell
+    what = ", ".join(w if w.startswith("only") else f"{w} changed" for w in cell.what)
+    seeds = [str(seed) for seed in output.seeds if seed is not None]
+    under = f", seed {seeds[0]}" if len(seeds) == 1 else f", seeds {', '.join(seeds)}" if seeds else ""
+    code = "; so was its code" if cell.code_changed else ""
+    return f"{output.notebook} cell {cell.index + 1} (id {cell.id}){under}: {what}{code}"
+
+
+def _more(found: Sequence[Any]) -> list[str]:
+    return [f"{len(found) - SHOWN} more: see --format json"] if len(found) > SHOWN else []

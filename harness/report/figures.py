@@ -1,0 +1,277 @@
+"""Small figures as inline SVG, for report.html and for the site's 复现看板: no script, no style sheet needed.
+
+Ink is ``currentColor``, so that a figure follows the text of any theme; the few colours are custom properties
+of the page (``--good``, ``--bad``, ``--card-edge``) that fall back to it. Colour never says anything alone: what
+differs, differs in shape, too. Every figure is 320 units wide, the width of a phone, and tells its content in
+``aria-label``. Values that are no finite numbers are left out, since any program may have written the file.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.judge.statistics import mean
+from harness.model import Outcome
+from harness.wording import Language, Text, format_number, format_range, format_seconds, one_line
+
+WIDTH = 320
+TEXT_COLUMNS = 47
+"""Columns of monospaced text that fit the width; a Chinese character takes two."""
+
+_LARGEST = 1e300
+_LEFT, _RIGHT = 52, 268  # of the axis in a dot plot, with room for the labels of the rows and of the band
+_GOOD, _BAD, _BAR = (f"var(--{name},currentColor)" for name in ("good", "bad", "card-edge"))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one run measured for a claim, and the verdict on it then."""
+
+    when: str  # ISO 8601, or any text where it is none
+    values: tuple[float, ...]  # one for each seed
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One cell and its time."""
+
+    text: str
+    seconds: float
+    broken: bool = False
+
+
+def dot_plot(
+    values: Sequence[float],
+    *,
+    band: Sequence[float | None] | None = None,
+    blessed: Sequence[float] = (),
+    reference: float | None = None,
+    unit: str = "",
+    title: str = "",
+    language: Language = "zh",
+) -> str:
+    """This run's values as dots, the blessed ones as hollow dots above, over the band that counts as reproduced.
+
+    Empty where there is nothing to draw. A short line marks *reference*.
+    """
+    seen, past, sides = finite(values), finite(blessed), finite(band or ())
+    low, high = (min(sides), max(sides)) if len(sides) == 2 else (None, None)
+    if not seen and not past:
+        return ""
+    axis = _Axis((*seen, *past, *sides, *finite([reference])), _LEFT, _RIGHT)
+    both = ((Text("blessed", "参考"), past, True), (Text("this run", "本次"), seen, False))
+    rows = [(name.into(language), row, hollow) for name, row, hollow in both if row]
+    bottom = 6 + 18 * len(rows)
+    parts = []
+    if low is not None and high is not None:
+        left, right = axis(low), axis(high)
+        parts.append(_rectangle(left, 4, max(right - left, 1.5), bottom - 2, _GOOD, 0.18))
+        parts.append(_path(f"M{left:.4g} 4V{bottom + 2}M{right:.4g} 4V{bottom + 2}", width=1, stroke=_GOOD))
+    if marks := finite([reference]):
+        parts.append(_path(f"M{axis(marks[0]):.4g} 4V{bottom + 2}", width=1, more=";stroke-dasharray:3 3"))
+    for number, (name, row, hollow) in enumerate(rows):
+        y = 15 + 18 * number
+        parts.append(_label(0, y + 4, name))
+        tips = ((axis(value), format_number(value, unit)) for value in row)
+        parts.append(_dots(tips, y, hollow=hollow))
+    ends = (low, high) if low is not None and high is not None else (min(seen + past), max(seen + past))
+    for place, value in enumerate(dict.fromkeys(ends)):
+        x = axis(value) + (2 if place else -2)
+        parts.append(_label(x, bottom + 14, axis.label(value), "" if place else "end"))
+    told = [title, *(f"{name} {_listed(row, unit, language)}" for name, row, _ in rows)]
+    if low is not None:
+        told.append(
+            Text("counts as reproduced: ", "复现范围 ").into(language) + format_range((low, high), unit)
+        )
+    return _svg(bottom + 18, parts, told, language)
+
+
+def history_curve(
+    readings: Sequence[Reading],
+    *,
+    band: Sequence[float | None] | None = None,
+    unit: str = "",
+    title: str = "",
+    language: Language = "zh",
+) -> str:
+    """Means of several runs, oldest first, evenly spaced; a thin upright line spans the seeds of a run.
+
+    A dot is a pass, a cross a failure, a hollow dot any other verdict. *band* is today's range. Empty for
+    fewer than two runs.
+    """
+    kept = [(one, values) for one in readings if (values := finite(one.values))]
+    if len(kept) < 2:
+        return ""
+    means, ends = [mean(values) for _, values in kept], finite(band or ())
+    low, high = min(means), max(means)
+    axis = _Axis([*ends, *(v for _, values in kept for v in values)], 78, 8)
+    step = (WIDTH - 84) / (len(kept) - 1)
+    spots = [(76 + step * i, axis(value)) for i, value in enumerate(means)]
+    parts = []
+    if len(ends) == 2:
+        top, bottom = axis(max(ends)), axis(min(ends))
+        parts.append(_rectangle(70, top, WIDTH - 70, max(bottom - top, 1.5), _GOOD, 0.18))
+    spread = "".join(
+        f"M{x:.0f} {axis(min(values)):.0f}V{axis(max(values)):.0f}"
+        for (x, _), (_, values) in zip(spots, kept, strict=True)
+        if min(values) < max(values)
+    )
+    parts.append(_path(spread, width=1, more=";stroke-opacity:0.55"))
+    parts.append(
+        _path("M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in spots), width=1.2, more=";stroke-opacity:0.6")
+    )
+    parts += _markers([(x, y, one.outcome) for (x, y), (one, _) in zip(spots, kept, strict=True)])
+    edges = {axis.label(high): axis(high), axis.label(low): axis(low)}
+    if len(edges) == 2 and axis(low) - axis(high) < 13:  # the two labels would touch
+        middle = (axis(low) + axis(high)) / 2
+        edges = {axis.label(high): middle - 6.5, axis.label(low): middle + 6.5}
+    parts += [_label(64, y + 4, text, "end") for text, y in edges.items()]
+    first, last = _day(kept[0][0].when), _day(kept[-1][0].when)
+    parts += [_label(72, 98, first), _label(WIDTH, 98, last, "end")]
+    told = [
+        title,
+        Text(f"{len(kept)} runs, {first} to {last}", f"{len(kept)} 次运行，{first} 至 {last}").into(language),
+        Text("lowest ", "最低 ").into(language) + format_number(low, unit),
+        Text("highest ", "最高 ").into(language) + format_number(high, unit),
+        Text("latest ", "最近 ").into(language) + format_number(means[-1], unit),
+    ]
+    return _svg(102, [part for part in parts if part], told, language)
+
+
+def cell_bars(bars: Iterable[Bar], *, most: int = 10, title: str = "", language: Language = "zh") -> str:
+    """The *most* slowest cells, slowest first, each with its text; the rest as one bar. Empty without any."""
+    timed = sorted((b for b in bars if finite([b.seconds])), key=lambda b: b.seconds, reverse=True)
+    if not timed:
+        return ""
+    shown, rest = timed[:most], timed[most:]
+    if rest:
+        name = Text(f"{len(rest)} more cells", f"其余 {len(rest)} 个单元格").into(language)
+        shown = [*shown, Bar(name, sum(b.seconds for b in rest))]
+    longest = max(b.seconds for b in shown) or 1.0
+    texts, blocks, times = [], [], []
+    for number, bar in enumerate(shown):
+        y, length = 30 * number, max(250 * bar.seconds / longest, 1)
+        texts.append(_label(0, y + 12, clip(("✗ " if bar.broken else "") + bar.text, TEXT_COLUMNS)))
+        look = f' style="fill:{_BAD}"' if bar.broken else ""
+        blocks.append(f'<rect y="{y + 17}" width="{length:.4g}" height="7"{look}/>')
+        times.append(_label(length + 5, y + 24.5, format_seconds(bar.seconds, language)))
+    parts = [
+        f'<g font-family="monospace">{"".join(texts)}</g>',
+        f'<g style="fill:{_BAR}">{"".join(blocks)}</g>',
+        *times,
+    ]
+    slowest = timed[0]
+    told = [
+        title,
+        Text(f"{len(timed)} cells", f"{len(timed)} 个单元格").into(language),
+        Text("slowest ", "最慢 ").into(language)
+        + f"{format_seconds(slowest.seconds, language)} {clip(slowest.text, TEXT_COLUMNS)}",
+    ]
+    return _svg(30 * len(shown), parts, told, language)
+
+
+def finite(values: Iterable[Any]) -> tuple[float, ...]:
+    """The numbers among *values*, without NaN, infinities and what is too large to reckon with."""
+    numbers = (v for v in values if isinstance(v, int | float) and not isinstance(v, bool))
+    return tuple(float(v) for v in numbers if abs(v) <= _LARGEST)
+
+
+def clip(text: str, columns: int) -> str:
+    """*text* on one line of at most so many *columns*, with an ellipsis where some of it is left out."""
+    line = one_line(text)
+    widths = [2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line]
+    if sum(widths) <= columns:
+        return line
+    ends = itertools.accumulate(widths)
+    return line[: sum(end < columns for end in ends)] + "…"
+
+
+class _Axis:
+    """Maps values to one coordinate; a single value stands in the middle."""
+
+    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
+        self._low, self._span = min(values), max(values) - min(values)
+        self._start, self._end = start, end
+
+    def __call__(self, value: float) -> float:
+        share = (value - self._low) / self._span if self._span else 0.5
+        return self._start + share * (self._end - self._start)
+
+    def label(self, value: float) -> str:
+        """*value* with as many digits as this axis can show, without its unit."""
+        decimals = 2 - math.floor(math.log10(self._span or abs(value) or 1.0))
+        text = f"{value:.{max(decimals, 0)}f}" if decimals < 7 else f"{value:.3g}"
+        return text if len(text) <= 8 else f"{value:.3g}"
+
+
+def _svg(height: float, parts: Sequence[str], told: Sequence[str], language: Language) -> str:
+    label = _escape(Text("; ", "；").into(language).join(text for text in told if text))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}"'
+        f' height="{height:g}" role="img" aria-label="{label}" font-size="11" fill="currentColor"'
+        f' style="max-width:100%;height:auto">{"".join(parts)}</svg>'
+    )
+
+
+def _escape(text: str) -> str:
+    return html.escape(one_line(text))
+
+
+def _label(x: float, y: float, text: str, anchor: str = "") -> str:
+    more = f' text-anchor="{anchor}"' if anchor else ""
+    return f'<text x="{x:.4g}" y="{y:.4g}"{more}>{_escape(text)}</text>'
+
+
+def _rectangle(x: float, y: float, width: float, height: float, fill: str, opacity: float) -> str:
+    return (
+        f'<rect x="{x:.4g}" y="{y:.4g}" width="{width:.4g}" height="{height:.4g}"'
+        f' style="fill:{fill};fill-opacity:{opacity:g}"/>'
+    )
+
+
+def _path(d: str, *, width: float, stroke: str = "currentColor", more: str = "") -> str:
+    """Lines without a fill; empty where *d* is."""
+    if not d:
+        return ""
+    style = f"stroke:{stroke};stroke-width:{width:g}{more}"
+    return f'<path d="{d}" fill="none" stroke-linecap="round" style="{style}"/>'
+
+
+def _dots(places: Iterable[tuple[float, str]], y: float, *, hollow: bool) -> str:
+    """A row of dots, each with what a pointer is told."""
+    look = 'fill="none" stroke="currentColor" stroke-width="1.3"' if hollow else 'fill-opacity=".75"'
+    dots = (
+        f'<circle cx="{x:.4g}" cy="{y:g}" r="4"><title>{_escape(tip)}</title></circle>' for x, tip in places
+    )
+    return f"<g {look}>{''.join(dots)}</g>"
+
+
+def _markers(spots: Sequence[tuple[float, float, Outcome]]) -> list[str]:
+    """All passes in one path, all failures in another, whole units: a curve of fifty runs stays small."""
+    passed = [(x, y) for x, y, outcome in spots if outcome is Outcome.PASS]
+    failed = [(x, y) for x, y, outcome in spots if outcome is Outcome.FAIL]
+    others = [(x, y) for x, y, outcome in spots if outcome not in (Outcome.PASS, Outcome.FAIL)]
+    dots = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in passed)
+    crosses = "".join(f"M{x - 3:.0f} {y - 3:.0f}l6 6m0-6l-6 6" for x, y in failed)
+    rings = "".join(f"M{x - 3:.0f} {y:.0f}a3 3 0 1 0 6 0a3 3 0 1 0-6 0" for x, y in others)
+    return [_path(dots, width=6), _path(crosses, width=2, stroke=_BAD), _path(rings, width=1.3)]
+
+
+def _listed(values: Sequence[float], unit: str, language: Language) -> str:
+    """Up to five numbers; of more, how many and their range."""
+    if len(values) <= 5:
+        return Text(", ", "、").into(language).join(format_number(v, unit) for v in values)
+    many = Text(f"{len(values)} values in ", f"{len(values)} 个值，范围 ").into(language)
+    return many + format_range((min(values), max(values)), unit)
+
+
+def _day(when: str) -> str:
+    """“11-24 13:30” of an ISO 8601 time; the beginning of any other text."""
+    return when[5:16].replace("T", " ") if when[4:5] == "-" and when[10:11] == "T" else when[:16] or "—"

@@ -1,0 +1,1 @@
+"""The published book: its pages staged and rendered, and the copies to take away."""

@@ -1,0 +1,291 @@
+"""Make the notebook that the site shows: the chapter's text, the run's outputs, a box that says so.
+
+Pure functions on notebooks as plain JSON. Nothing is shown as newer than it is: outputs go under the
+chapter's present text only where the code is the code that ran; otherwise the whole executed notebook
+is shown and the box says that the source has changed since.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import html
+import re
+from binascii import a2b_base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.book.notebook import COLAB_TAG, PAPERMILL_TAGS, text_of
+from harness.book.parameters import SET_BY_HARNESS
+from harness.model import FINISHED, METRIC_MIME, JobResult, Outcome, Verdict, worst_of
+from harness.report import dashboard
+from harness.wording import format_memory, format_number, format_range, format_seconds
+
+Notebook = dict[str, Any]
+
+_KEPT_METADATA = ("tags", "mystnb")
+_LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
+_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/svg+xml")
+_HEADING = re.compile(r"^# .+$", re.MULTILINE)
+_FENCE = re.compile(r"^\s*(```|~~~)")
+_CITATION = re.compile(r"\[([^\]]+)\]\((?:\./)?bibliography\.md#([\w:.-]+)\)")
+_LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+
+_REST = "-rest"  # after the id of a cell, for what follows its title
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run knows of one chapter."""
+
+    document: Mapping[str, Any]  # the run's result.json
+    job: JobResult | None  # None: the run did not include the chapter
+    verdicts: tuple[Verdict, ...] = ()
+    has_dashboard: bool = True
+
+
+def stage(source: Notebook, executed: Notebook | None, evidence: Evidence | None) -> Notebook:
+    """The notebook to publish for *source*, with what *executed* produced if there is a run."""
+    shown, stale = combine(source, executed)
+    language = {**_LANGUAGE, **shown.get("metadata", {}).get("language_info", {})}
+    kernel = shown.get("metadata", {}).get("kernelspec")
+    metadata = {"language_info": language, **({"kernelspec": kernel} if kernel else {})}
+    box = banner(evidence, executed is not None, stale)
+    cells = [_dress(cell, evidence) for cell in shown["cells"] if COLAB_TAG not in _tags(cell)]
+    return {"cells": insert_after_title(cells, box), "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+def combine(source: Notebook, executed: Notebook | None) -> tuple[Notebook, bool]:
+    """The present text with the run's outputs; the executed notebook and True where code differs."""
+    result = copy.deepcopy(source)
+    if executed is None:
+        for cell in _code_cells(result):
+            cell["outputs"], cell["execution_count"] = [], None
+        return result, False
+    if is_stale(source, executed):
+        executed = copy.deepcopy(executed)
+        executed["cells"] = [cell for cell in executed["cells"] if not _injected(cell)]
+        return executed, True
+    for here, there in zip(_code_cells(result), copy.deepcopy(_code_cells(executed)), strict=True):
+        here["outputs"], here["execution_count"] = there["outputs"], there["execution_count"]
+    return result, False
+
+
+def is_stale(source: Notebook, executed: Notebook | None) -> bool:
+    """Whether the chapter's code is another than the code that ran."""
+    if executed is None:
+        return False
+    return [text_of(cell) for cell in _code_cells(executed)] != [
+        text_of(cell) for cell in _code_cells(source)
+    ]
+
+
+def _code_cells(notebook: Notebook) -> list[dict[str, Any]]:
+    """The author's, without those that papermill adds."""
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and not _injected(cell)]
+
+
+def _injected(cell: Mapping[str, Any]) -> bool:
+    return bool(PAPERMILL_TAGS & set(_tags(cell)))
+
+
+def _tags(cell: Mapping[str, Any]) -> list[str]:
+    return list(cell.get("metadata", {}).get("tags", ()))
+
+
+def insert_after_title(cells: Sequence[dict[str, Any]], box: str) -> list[dict[str, Any]]:
+    """Put the box between the first heading and what follows; at the top where there is none."""
+    box_cell = {"cell_type": "markdown", "id": "run-card", "metadata": {}, "source": box}
+    for index, cell in enumerate(cells):
+        heading = _HEADING.search(text_of(cell)) if cell["cell_type"] == "markdown" else None
+        if heading:
+            text = text_of(cell)
+            rest = text[heading.end() :].strip()
+            after = [{**cell, "id": f"{cell.get('id', 'title')}{_REST}", "source": rest}] if rest else []
+            title = {**cell, "source": text[: heading.end()]}
+            return [*cells[:index], title, box_cell, *after, *cells[index + 1 :]]
+    return [box_cell, *cells]
+
+
+def place_in(source: Notebook, staged: Mapping[str, Any], line: int) -> str:
+    """Where line *line* of a staged cell stands in the chapter, as ``, cell maths, line 3``.
+
+    Raises:
+        LookupError: no cell of the chapter became this one.
+    """
+    name = str(staged.get("id", "")).removesuffix(_REST)
+    cell = next((cell for cell in source["cells"] if cell.get("id") == name), None)
+    if cell is None:
+        raise LookupError(name)
+    longer = len(text_of(cell).splitlines()) - len(text_of(staged).splitlines())
+    line += max(longer, -1)  # staged without the title, or with a fold around it
+    return _place(name, max(line, 1))
+
+
+def find_citation(source: Notebook, key: str) -> str:
+    """Where a chapter first cites *key*, as :func:`place_in` writes it; empty where it does not."""
+    for number, cell in enumerate(source["cells"], 1):
+        for line, text in enumerate(text_of(cell).splitlines(), 1):
+            if any(found[2] == key for found in _CITATION.finditer(text)):
+                return _place(cell.get("id") or str(number), line)
+    return ""
+
+
+def _place(cell: str, line: int) -> str:
+    return f", cell {cell}, line {line}"
+
+
+def banner(evidence: Evidence | None, has_outputs: bool, stale: bool) -> str:
+    """The box under a chapter's title, as MyST."""
+    if evidence is None or evidence.job is None:
+        lines = [
+            "**本章还没有运行过**：下面只有代码，没有输出和数字。"
+            "先运行 `python -m harness run`，再重新生成本书。"
+        ]
+        return dashboard.card(lines, good=False)
+    job, document = evidence.job, evidence.document
+    good = job.state in FINISHED
+    lines = []
+    if not good:
+        shown = "下面的输出到中断处为止" if has_outputs else "下面没有输出"
+        reason = f"（`{job.reason.replace('`', ' ')}`）" if job.reason else ""
+        lines.append(f"**{dashboard.state_text(job.state)} 本章在这次运行中没有跑完**，{shown}{reason}。")
+    elif not has_outputs:
+        lines.append("**这次运行没有留下本章的笔记本**：下面只有代码，没有输出和数字。")
+    if stale:
+        lines.append("**本章的代码在这次运行之后改过**：下面是运行时的旧文本、旧代码和旧数字。")
+    counts = dashboard.counts_text(evidence.verdicts)
+    if evidence.has_dashboard and job.chapter:
+        counts += f" · [复现看板](#{dashboard.chapter_anchor(job.chapter)})"
+    lines.append(counts)
+    lines.append(_run_line(job, document))
+    return dashboard.card(lines, good=good and not stale and has_outputs)
+
+
+def _run_line(job: JobResult, document: Mapping[str, Any]) -> str:
+    seed = [] if job.seed is None else [f"随机种子 {job.seed}"]
+    changed = [f"`{k} = {v!r}`" for k, v in job.parameters.items() if k not in SET_BY_HARNESS]
+    cached = [f"结果沿用运行 `{job.cached_from}`"] if job.cached_from else []
+    parts = [
+        f"`{job.profile}` 配置",
+        *changed,
+        *seed,
+        dashboard.hardware_text(document.get("environment", {})),
+        f"用时 {format_seconds(job.seconds, 'zh')}",
+        f"峰值内存 {format_memory(job.peak_rss_mb)}",
+        dashboard.date_text(job.started or str(document.get("started", ""))),
+        f"提交 {dashboard.commit_text(document)}",
+        *cached,
+    ]
+    return " · ".join(parts)
+
+
+_CHANGE = "参数（改一个值：在笔记本里改这一格，从头运行；或 harness run --param 名字=值）"
+_FOLDED = {
+    "solution": ("参考答案", "收起答案"),
+    "setup": ("准备：找到书，补上缺的包", "收起"),
+    "parameters": (_CHANGE, _CHANGE),
+}
+"""Tag of a cell that the site folds -> what the fold says closed and open."""
+
+
+def _dress(cell: dict[str, Any], evidence: Evidence | None) -> dict[str, Any]:
+    """One cell as the site wants it: machinery and solutions folded, described figures, readable metrics."""
+    metadata = {k: v for k, v in cell.get("metadata", {}).items() if k in _KEPT_METADATA}
+    source, fold = text_of(cell), next((tag for tag in _tags(cell) if tag in _FOLDED), None)
+    dressed = {**cell, "metadata": metadata, "source": source}
+    if cell["cell_type"] == "markdown":
+        if fold:
+            dressed["source"] = f"::::::{{dropdown}} {_FOLDED[fold][0]}\n{source}\n::::::"
+        return dressed
+    if cell["cell_type"] != "code":
+        return dressed
+    if fold:
+        metadata["tags"] = [*metadata.get("tags", ()), "hide-cell"]
+        prompts = dict(zip(("code_prompt_show", "code_prompt_hide"), _FOLDED[fold], strict=True))
+        metadata["mystnb"] = {**prompts, **metadata.get("mystnb", {})}
+    outputs = cell.get("outputs", [])
+    texts = {digest: text for output in outputs for digest, text in figure_texts(output).items()}
+    if texts:
+        metadata["figure_alt"] = texts
+    dressed["outputs"] = [_show_metric(output, evidence) for output in outputs]
+    return dressed
+
+
+def figure_texts(output: Mapping[str, Any]) -> dict[str, str]:
+    """Alternative text by SHA-256 of the image, from ``display(fig, metadata={"image/png": {"alt": …}})``."""
+    texts = {}
+    for mime in _IMAGES:
+        content = text_of(output.get("data", {}), mime)
+        metadata = output.get("metadata", {})
+        alt = metadata.get(mime, {}).get("alt") or metadata.get("alt")
+        if content and alt:
+            lines = "\n".join(content.splitlines()).encode()
+            data = lines if mime == "image/svg+xml" else a2b_base64(content)
+            texts[hashlib.sha256(data).hexdigest()] = str(alt)
+    return texts
+
+
+def _show_metric(output: dict[str, Any], evidence: Evidence | None) -> dict[str, Any]:
+    """Turn the private MIME type of ``record`` into a line with the claim's verdict."""
+    metric = output.get("data", {}).get(METRIC_MIME)
+    if metric is None:
+        return output
+    unit = metric.get("unit", "")
+    shown = format_number(metric["value"], unit)
+    facts = [f"n = {metric['n']}"] if metric.get("n") is not None else []
+    facts += [str(metric["split"])] if metric.get("split") else []
+    if metric.get("interval"):
+        facts.append(f"95% 区间 {format_range(tuple(metric['interval']), unit)}")
+    aside = f" <small>（{html.escape('，'.join(facts))}）</small>" if facts else ""
+    line = (
+        f'<p class="recorded">记录 <code>{html.escape(metric["name"])}</code> = {html.escape(shown)}{aside}'
+    )
+    line += _verdict_link(metric["name"], evidence) + "</p>"
+    return {"output_type": "display_data", "data": {"text/html": line}, "metadata": {}}
+
+
+def _verdict_link(name: str, evidence: Evidence | None) -> str:
+    """The worst of what was judged of a claim: one reference may hold where another, or a seed, does not."""
+    mine = [v for v in evidence.verdicts if v.claim == name] if evidence else []
+    worst = worst_of(mine)
+    if worst is None or worst is Outcome.UNEXPECTED:
+        return ""
+    words = dashboard.outcome_words(worst)
+    mark = f"verdict verdict-{worst.value}"
+    if evidence is None or not evidence.has_dashboard:
+        return f' <span class="{mark}">{words}</span>'
+    anchor = dashboard.chapter_anchor(mine[0].chapter)
+    return f' <a class="{mark}" href="reproduction.html#{anchor}">{words}</a>'
+
+
+def cite(markdown: str, keys: frozenset[str]) -> str:
+    """Make ``[Devlin 等，2019](bibliography.md#devlin2019bert)`` lead to that very entry.
+
+    Raises:
+        KeyError: no such entry.
+    """
+
+    def link(found: re.Match[str]) -> str:
+        text, key = found.groups()
+        if key not in keys:
+            raise KeyError(key)
+        return f'<a class="cite" href="bibliography.html#ref-{key}">{html.escape(text)}</a>'
+
+    return _outside_fences(markdown, lambda line: _CITATION.sub(link, line))
+
+
+def rewrite_links(markdown: str, target: Callable[[str], str]) -> str:
+    """Apply *target* to every inline link outside code fences."""
+    return _outside_fences(markdown, lambda line: _LINK.sub(lambda link: target(link[1]), line))
+
+
+def _outside_fences(markdown: str, change: Callable[[str], str]) -> str:
+    lines, fence = [], ""
+    for line in markdown.splitlines(keepends=True):
+        mark = _FENCE.match(line)
+        if mark:
+            fence = "" if fence == mark[1] else (fence or mark[1])
+        lines.append(line if fence else change(line))
+    return "".join(lines)
