@@ -47,9 +47,9 @@ copies: $(VENV)/.copies
 # make colab  build a replica of Colab's environment, which tests/colab needs
 colab: $(VENV)/.colab/.built
 
-# make lint   what CI says about style: Python, notebooks
+# make lint   what CI says about style: Python, which module may import which, notebooks
 lint: $(VENV)/.test
-	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m harness lint && $(RUN) -m harness colab
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(VENV)/bin/lint-imports && $(RUN) -m harness lint && $(RUN) -m harness colab
 
 # make fix    mend what can be mended by machine
 fix: $(VENV)/.test
