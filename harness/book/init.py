@@ -12,90 +12,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 import yaml
 
 from harness.book.claims import claim_path, load_all_claims
 from harness.book.config import CONFIG_NAME, read_yaml, toc_chapters
-from harness.book.lint import normal_form
 from harness.book.notebook import read_notebook
-from harness.book.parameters import PARAMETERS_TAG, read_parameters
+from harness.book.parameters import read_parameters
 from harness.errors import HarnessError
 from harness.files import explain_os_error
 
 FIRST_CHAPTER = "01-first-measurement"
 _NOT_SEARCHED = frozenset({"_build", "build", "node_modules", "site-packages", "__pycache__"})
 _IGNORED = frozenset({b"_build", b"_build/", b"/_build", b"/_build/", b"**/_build", b"**/_build/"})
-
-_CONFIG = """\
-# What the harness needs to know of this book; `harness list` shows what it makes of it.
-book: {title}
-chapters: {chapters} # {remark}
-claims: {claims} # one YAML a chapter: what it claims to measure
-packages: [] # folders of local Python packages: a chapter runs again when a file it imports from them changed
-
-# A profile sets parameters, never code. Limits are wall-clock seconds. With `network: false` a profile keeps the
-# Hugging Face libraries offline.
-profiles:
-  smoke: {{cell_timeout: 60, notebook_timeout: 180}}
-  full: {{cell_timeout: 1800, notebook_timeout: 3600, default: true}}
-
-# chapter -> profile -> values that replace those of the chapter's cell tagged `parameters`
-{parameters}
-"""
-_EXAMPLE_PARAMETERS = """\
-# parameters:
-#   {chapter}:
-#     smoke: {{num_epochs: 1}}"""
-_FIRST_PARAMETERS = """\
-parameters:
-  {chapter}:
-    smoke: {{num_points: 1000}}"""
-
-_CLAIMS_HEAD = """\
-# What this chapter claims to measure. The runs under `blessed` are written by `harness bless` and by nothing else;
-# `margin` is the difference that would not matter to a reader, in the metric's own unit.
-chapter: {chapter}
-"""
-_FIRST_CLAIM = """\
-claims:
-  - name: pi_estimate # the name given to record()
-    title: Pi, by throwing points at a square
-    unit: ""
-    direction: none # which way is better: higher, lower or none
-    margin: 0.05
-    smoke: {bounds: {low: 2.9, high: 3.4}} # so few points deserve no more
-"""
-_EXAMPLE_CLAIM = """\
-claims: []
-# Instead of the empty list, name numbers that the chapter gives to `record` (or to MyST's glue), for example:
-# claims:
-#   - name: test_accuracy # record("test_accuracy", accuracy, unit="fraction")
-#     title: Accuracy on the test set
-#     unit: fraction
-#     direction: higher # which way is better: higher, lower or none
-#     margin: 0.01
-#     smoke: {bounds: {low: 0.5, high: 1.0}}
-"""
-
-_FIRST_CELLS = (
-    ("markdown", "title", """\
-# A first measurement
-
-How large is $\\pi$? Throw points at a square and count those that lie in its circle."""),
-    ("code", PARAMETERS_TAG, """\
-num_points = 100_000
-seed = 0"""),
-    ("code", "measure", """\
-import random
-
-from harness.record import record
-
-random.seed(seed)
-points = ((random.random(), random.random()) for _ in range(num_points))
-inside = sum(x * x + y * y <= 1 for x, y in points)
-record("pi_estimate", 4 * inside / num_points, n=num_points)"""),
-)  # fmt: skip
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True)
@@ -184,30 +115,37 @@ def _missing_files(root: Path, layout: _Layout) -> dict[Path, str]:
         raise HarnessError(f"{layout.claims} is a file where the claims' folder would be; rename it")
     load_all_claims(layout.claims, [path.stem for path in layout.chapters])
     first = layout.chapters[0]
-    files = {first: _first_notebook()} if layout.new else {}
+    files = {first: _filled("first-chapter.ipynb")} if layout.new else {}
     path = claim_path(layout.claims, first.stem)
     if not path.exists() and (layout.new or not layout.claims.exists()):
-        head = _CLAIMS_HEAD.format(chapter=_flow(first.stem))
-        files[path] = head + (_FIRST_CLAIM if layout.new else _EXAMPLE_CLAIM)
-    files[root / CONFIG_NAME] = _config(root, layout)
+        name = "first-claims.yml" if layout.new else "claims.yml"
+        files[path] = _filled(name, chapter=_flow(first.stem))
+    files[root / CONFIG_NAME] = _filled(
+        "harness.yml",
+        title=_flow(_title(root)),
+        chapters=_flow(layout.entry),
+        remark=_remark(root, layout),
+        claims=_flow(_shown(layout.claims, root)),
+        chapter=_flow(first.stem),
+        off="" if layout.new else "# ",
+        example="num_points: 1000" if layout.new else "num_epochs: 1",
+    )
     return files
 
 
-def _config(root: Path, layout: _Layout) -> str:
+def _filled(template: str, **values: str) -> str:
+    """The text of a file of the folder ``templates``, with *values* for its ``$names``, where there are any."""
+    text = (_TEMPLATES / template).read_text(encoding="utf-8")
+    return Template(text).substitute(values) if values else text
+
+
+def _remark(root: Path, layout: _Layout) -> str:
+    """What to say of the chapters beside the key that names them."""
     if isinstance(layout.entry, list):
-        remark = "folders and notebooks, in this order"
-    elif (root / "_toc.yml").exists():
-        remark = "which they are, and their order, is said by _toc.yml"
-    else:
-        remark = "the notebooks of this folder; a list of folders and notebooks is possible, too"
-    parameters = _FIRST_PARAMETERS if layout.new else _EXAMPLE_PARAMETERS
-    return _CONFIG.format(
-        title=_flow(_title(root)),
-        chapters=_flow(layout.entry),
-        remark=remark,
-        claims=_flow(_shown(layout.claims, root)),
-        parameters=parameters.format(chapter=_flow(layout.chapters[0].stem)),
-    )
+        return "folders and notebooks, in this order"
+    if (root / "_toc.yml").exists():
+        return "which they are, and their order, is said by _toc.yml"
+    return "the notebooks of this folder; a list of folders and notebooks is possible, too"
 
 
 def _title(root: Path) -> str:
@@ -217,15 +155,6 @@ def _title(root: Path) -> str:
         if isinstance(config, dict) and isinstance(config.get("title"), str):
             return config["title"]
     return root.resolve().name or "book"
-
-
-def _first_notebook() -> str:
-    cells = [
-        {"cell_type": kind, "id": name, "source": source,
-         "metadata": {"tags": [name]} if name == PARAMETERS_TAG else {}}
-        for kind, name, source in _FIRST_CELLS
-    ]  # fmt: skip
-    return normal_form({"cells": cells})
 
 
 def _flow(value: str | list[str]) -> str:
