@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ INJECTED_TAG = "injected-parameters"
 """Of the cell in which an earlier run of papermill set parameters; it stands after the parameters cell."""
 SET_BY_HARNESS = ("seed", "device", "profile")
 """Parameters that the harness sets of itself: what a run was asked for tells them elsewhere."""
+_NO_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)  # by ast.literal_eval
 
 
 class ParameterError(HarnessError):
@@ -110,7 +112,7 @@ def _read_other_cell(where: str, source: str) -> dict[str, Parameter]:
         text = match["value"].strip()
         try:
             value: Any = ast.literal_eval(re.sub(r"(?<=\d)[lLfFdD]$", "", text))
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        except _NO_LITERAL:
             value = _WORDS.get(text.lower().lstrip("$"), text)
         types: tuple[type, ...] = ()
         if isinstance(value, bool) or text[:1] in ("'", '"'):
@@ -136,41 +138,29 @@ def has_translator(notebook: Notebook) -> bool:
     return False
 
 
-def _read_statement(where: str, statement: ast.stmt) -> Parameter:
-    place = f"{where}, line {statement.lineno}"
-    text = ast.unparse(statement).splitlines()[0]
-    annotation: ast.expr | None = None
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target: ast.expr = statement.targets[0]
-        value = statement.value
-    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        target, value, annotation = statement.target, statement.value, statement.annotation
-    else:
-        raise ParameterError(f"{place}: `{text}` is not of the form name = literal")
-    if not isinstance(target, ast.Name):
-        raise ParameterError(f"{place}: `{text}` is not of the form name = literal")
-    try:
-        default = ast.literal_eval(value)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise ParameterError(
-            f"{place}: the value of {target.id} must be a plain literal, not `{ast.unparse(value)}`"
-        ) from None
-    return _typed(place, target.id, default, annotation)
-
-
 _TYPES: Mapping[str, type] = {t.__name__: t for t in (int, float, str, bool, list, tuple, dict, set)}
 
 
-def _typed(place: str, name: str, default: Any, annotation: ast.expr | None) -> Parameter:
-    if annotation is None:
-        types = () if default is None else (type(default),)
-        return Parameter(name, default, types, optional=default is None)
+def _read_statement(where: str, statement: ast.stmt) -> Parameter:
+    place, annotation = f"{where}, line {statement.lineno}", None
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            pass
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value, annotation=annotation):
+            pass
+        case _:
+            text = ast.unparse(statement).splitlines()[0]
+            raise ParameterError(f"{place}: `{text}` is not of the form name = literal")
+    try:
+        default = ast.literal_eval(value)
+    except _NO_LITERAL:
+        raise ParameterError(
+            f"{place}: the value of {name} must be a plain literal, not `{ast.unparse(value)}`"
+        ) from None
     types, optional, element = _read_annotation(annotation)
-    optional = optional or default is None
-    parameter = Parameter(
-        name, default, types or (() if default is None else (type(default),)), optional, element
-    )
-    if default is not None:
+    types = types or (() if default is None else (type(default),))
+    parameter = Parameter(name, default, types, optional or default is None, element)
+    if annotation is not None:
         try:
             check_value(parameter, default)
         except ParameterError as error:
@@ -178,41 +168,32 @@ def _typed(place: str, name: str, default: Any, annotation: ast.expr | None) -> 
     return parameter
 
 
-def _read_annotation(node: ast.expr) -> tuple[tuple[type, ...], bool, type | None]:
+def _read_annotation(node: ast.expr | None) -> tuple[tuple[type, ...], bool, type | None]:
     """Accepted types, whether None is, and the element type; unknown annotations accept anything."""
-    if isinstance(node, ast.Constant) and node.value is None:
-        return (), True, None
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        try:
-            return _read_annotation(ast.parse(node.value, mode="eval").body)
-        except SyntaxError:
-            return (), False, None
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        left, right = _read_annotation(node.left), _read_annotation(node.right)
-        return left[0] + right[0], left[1] or right[1], left[2] or right[2]
-    if isinstance(node, ast.Name | ast.Attribute):
-        name = node.id if isinstance(node, ast.Name) else node.attr
-        found = _TYPES.get(name) or _TYPES.get(name.lower())
-        return ((found,) if found else ()), False, None
-    if isinstance(node, ast.Subscript):
-        return _read_subscript(node)
+    match node:
+        case ast.Constant(value=None):
+            return (), True, None
+        case ast.Constant(value=str(text)):
+            with suppress(SyntaxError):
+                return _read_annotation(ast.parse(text, mode="eval").body)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            a, b = _read_annotation(left), _read_annotation(right)
+            return a[0] + b[0], a[1] or b[1], a[2] or b[2]
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            found = _TYPES.get(name) or _TYPES.get(name.lower())
+            return ((found,) if found else ()), False, None
+        case ast.Subscript(value=ast.Name(id="Optional") | ast.Attribute(attr="Optional"), slice=inner):
+            types, _, element = _read_annotation(inner)
+            return types, True, element
+        case ast.Subscript(value=ast.Name(id="Literal") | ast.Attribute(attr="Literal"), slice=inner):
+            values = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            kinds = {type(value.value) for value in values if isinstance(value, ast.Constant)}
+            return tuple(kinds - {type(None)}), type(None) in kinds, None
+        case ast.Subscript(value=outer, slice=ast.Tuple(elts=[inner, *_]) | inner):
+            types, _, _ = _read_annotation(outer)
+            element = _TYPES.get(inner.id) if isinstance(inner, ast.Name) else None
+            return types, False, element if types and types[0] in (list, tuple) else None
     return (), False, None
-
-
-def _read_subscript(node: ast.Subscript) -> tuple[tuple[type, ...], bool, type | None]:
-    outer = node.value
-    name = outer.id if isinstance(outer, ast.Name) else getattr(outer, "attr", "")
-    if name == "Optional":
-        types, _, element = _read_annotation(node.slice)
-        return types, True, element
-    if name == "Literal":
-        values = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        kinds = {type(v.value) for v in values if isinstance(v, ast.Constant)}
-        return tuple(kinds - {type(None)}), type(None) in kinds, None
-    types, _, _ = _read_annotation(outer)
-    inner = node.slice.elts[0] if isinstance(node.slice, ast.Tuple) and node.slice.elts else node.slice
-    element = _TYPES.get(inner.id) if isinstance(inner, ast.Name) else None
-    return types, False, element if types and types[0] in (list, tuple) else None
 
 
 def check_value(parameter: Parameter, value: Any) -> Any:
@@ -228,10 +209,8 @@ def check_value(parameter: Parameter, value: Any) -> Any:
         fitted = _fit(accepted, parameter.element, value)
         if fitted is not None:
             return fitted
-    raise ParameterError(
-        f"parameter {parameter.name} must be {parameter.expected}, "
-        f"not {type(value).__name__} ({_short(value)})"
-    )
+    found = f"{type(value).__name__} ({_short(value)})"
+    raise ParameterError(f"parameter {parameter.name} must be {parameter.expected}, not {found}")
 
 
 def _fit(accepted: type, element: type | None, value: Any) -> Any:
@@ -275,7 +254,7 @@ def parse_value(parameter: Parameter, text: str) -> Any:
     """The value that ``--param NAME=text`` means for this parameter; strings may be bare."""
     try:
         value = ast.literal_eval(text.strip())
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+    except _NO_LITERAL:
         value = text
     if str in parameter.types and not isinstance(value, str):
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -61,16 +61,30 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
 
 def plan(book: Book | None, notebooks: Sequence[Path], request: Request) -> list[Planned]:
     """One entry per notebook and seed, in order. A notebook that cannot run is planned with its problem."""
-    profiles = book.profiles if book else BUILT_IN_PROFILES
-    profile = find_profile(profiles, request.profile)
+    profile = find_profile(book.profiles if book else BUILT_IN_PROFILES, request.profile)
     _check(request)
-    planned: list[Planned] = []
-    taken: set[str] = set()
-    for path in dict.fromkeys(p.absolute() for p in notebooks):
-        for entry in _plan_notebook(book, path, profile, request):
-            identity = _unique(entry.job.id, taken)
-            planned.append(Planned(_with_id(entry.job, identity), entry.notebook, entry.problem))
+    paths = dict.fromkeys(path.absolute() for path in notebooks)
+    planned = _numbered(entry for path in paths for entry in _plan_notebook(book, path, profile, request))
     return planned if request.seeds is None else _without_seed(planned)
+
+
+def plan_matrix(book: Book, matrix: Matrix, chapters: Sequence[Path], request: Request) -> list[Planned]:
+    """One entry per cell of *matrix* and seed: the tasks of *chapters*, each with its models."""
+    _check(request)
+    profile, notebooks = book.profile(matrix.profile), {path.stem: path for path in chapters}
+    if request.profile not in (None, matrix.profile):
+        raise HarnessError(
+            f"the matrix is for the profile {matrix.profile}, not {request.profile}; take --profile out"
+        )
+    cells = [(task, model) for task in matrix.tasks if task.chapter in notebooks for model in task.models]
+    return _numbered(
+        entry
+        for task, model in cells
+        for entry in _plan_notebook(
+            book, notebooks[task.chapter], profile, request,
+            task.values(model), f"{task.name}-{model.rpartition('/')[2]}",
+        )
+    )  # fmt: skip
 
 
 def _check(request: Request) -> None:
@@ -79,6 +93,20 @@ def _check(request: Request) -> None:
         raise HarnessError(f"unknown device {request.device!r}; devices: {', '.join(DEVICES)}, cuda:N")
     if request.seeds is not None and "seed" in request.texts:
         raise HarnessError("--seeds and --param seed=… contradict each other; give one of them")
+
+
+def _numbered(planned: Iterable[Planned]) -> list[Planned]:
+    """The jobs, with a number behind an id that an earlier one has, in whatever case a file system tells them apart."""
+    taken: set[str] = set()
+    numbered = []
+    for entry in planned:
+        identity, n = entry.job.id, 1
+        while identity.casefold() in taken:
+            n += 1
+            identity = f"{entry.job.id}-{n}"
+        taken.add(identity.casefold())
+        numbered.append(replace(entry, job=replace(entry.job, id=identity)))
+    return numbered
 
 
 def _without_seed(planned: Sequence[Planned]) -> list[Planned]:
@@ -93,26 +121,6 @@ def _without_seed(planned: Sequence[Planned]) -> list[Planned]:
     return checked
 
 
-def plan_matrix(book: Book, matrix: Matrix, chapters: Sequence[Path], request: Request) -> list[Planned]:
-    """One entry per cell of *matrix* and seed: the tasks of *chapters*, each with its models."""
-    _check(request)
-    profile, notebooks = book.profile(matrix.profile), {path.stem: path for path in chapters}
-    if request.profile not in (None, matrix.profile):
-        raise HarnessError(
-            f"the matrix is for the profile {matrix.profile}, not {request.profile}; take --profile out"
-        )
-    planned: list[Planned] = []
-    taken: set[str] = set()
-    for task in matrix.tasks:
-        for model in task.models if task.chapter in notebooks else ():
-            name = f"{task.name}-{model.rpartition('/')[2]}"
-            for entry in _plan_notebook(
-                book, notebooks[task.chapter], profile, request, task.values(model), name
-            ):
-                planned.append(replace(entry, job=_with_id(entry.job, _unique(entry.job.id, taken))))
-    return planned
-
-
 def _plan_notebook(
     book: Book | None,
     path: Path,
@@ -123,37 +131,31 @@ def _plan_notebook(
 ) -> list[Planned]:
     """The jobs of one notebook; *cell* are values on top of the profile's, and *name* says so in the jobs' ids."""
     chapter = book.chapter_of(path) if book else None
-    asked = {"cell": request.cell_timeout, "notebook": request.notebook_timeout}
-    wanted = {name: seconds for name, seconds in asked.items() if seconds is not None}
-    limits = replace(profile.limits, **wanted, given=tuple(wanted))
-
-    def job(seed: int | None, parameters: Mapping[str, Any]) -> Job:
-        identity = job_stem(path, profile.name) + (f"-{_slug(name)}" if name else "")
-        identity += f"-seed{seed}" if seed is not None else ""
-        return Job(
-            identity, path, chapter, profile.name, seed, parameters, limits, request.device, profile.network,
-            language=language,
-        )  # fmt: skip
-
-    language = "en"
+    given = {"cell": request.cell_timeout, "notebook": request.notebook_timeout}
+    limits = {limit: seconds for limit, seconds in given.items() if seconds is not None}
+    job = Job(
+        job_stem(path, profile.name) + (f"-{_slug(name)}" if name else ""), path, chapter, profile.name, None, {},
+        replace(profile.limits, **limits, given=tuple(limits)), request.device, profile.network,
+    )  # fmt: skip
     try:
         notebook = read_notebook(path)
-        language = (book.language if book else "") or notebook.written_in
-        given = dict(book.parameters.get(chapter, {}).get(profile.name, {})) if book and chapter else {}
-        given |= cell
-        asked = dict.fromkeys((*given, *request.texts))
+        job = replace(job, language=(book.language if book else "") or notebook.written_in)
+        of_book = book.parameters.get(chapter, {}).get(profile.name, {}) if book and chapter else {}
+        values = {**of_book, **cell}
+        asked = dict.fromkeys((*values, *request.texts))
         declared = _declared(notebook, asked, strict=bool(asked or chapter or request.seeds))
-        kept = {name: p.default for name, p in (declared or {}).items() if p.injected}
-        entries = []
-        for values in _per_seed(declared or {}, given, profile, request):
-            parameters = kept | resolve(notebook, declared, values, request.texts)
-            seed = parameters.get(
-                "seed", declared["seed"].default if declared and "seed" in declared else None
-            )
-            entries.append(Planned(job(seed if isinstance(seed, int) else None, parameters), notebook))
-        return entries
+        known = declared or {}
+        kept = {name: parameter.default for name, parameter in known.items() if parameter.injected}
+        jobs = []
+        for wanted in _per_seed(known, values, profile, request):
+            parameters = kept | resolve(notebook, declared, wanted, request.texts)
+            seed = parameters.get("seed", known["seed"].default if "seed" in known else None)
+            seed = seed if isinstance(seed, int) else None
+            identity = job.id if seed is None else f"{job.id}-seed{seed}"
+            jobs.append(replace(job, id=identity, seed=seed, parameters=parameters))
+        return [Planned(one, notebook) for one in jobs]
     except HarnessError as error:
-        return [Planned(job(None, {}), None, str(error))]
+        return [Planned(job, None, str(error))]
 
 
 def _declared(notebook: Notebook, asked: Collection[str], *, strict: bool) -> dict[str, Parameter] | None:
@@ -199,16 +201,3 @@ def job_stem(notebook: Path, profile: str) -> str:
 def _slug(name: str) -> str:
     """*name* as a part of a folder name: letters of any script, digits, dots, dashes."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._")[:60] or "notebook"
-
-
-def _unique(identity: str, taken: set[str]) -> str:
-    candidate, n = identity, 1
-    while candidate.casefold() in taken:
-        n += 1
-        candidate = f"{identity}-{n}"
-    taken.add(candidate.casefold())
-    return candidate
-
-
-def _with_id(job: Job, identity: str) -> Job:
-    return replace(job, id=identity)
