@@ -144,8 +144,8 @@ def diff(
     ] = False,
 ) -> int:
     """Compare two runs: metrics with significance, time, memory, slower cells, changed outputs."""
-    from harness.judge.diff import diff_runs, previous_run
-    from harness.report.diff_text import print_diff, write_diff
+    from harness.judge.compare import diff_runs, previous_run
+    from harness.report.comparison import print_diff, write_diff
 
     root = find_root()
     run_b = run_folder(root or Path.cwd(), LATEST if b is None else b)

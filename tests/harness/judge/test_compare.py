@@ -15,11 +15,10 @@ from harness.archive.folder import find_run
 from harness.cli.app import main
 from harness.errors import ExitCode, HarnessError
 from harness.files import write_json
-from harness.judge.diff import diff_runs, previous_run
-from harness.judge.diff_metrics import Change, compare_metric, judge_together
-from harness.judge.diff_outputs import changed_cells
+from harness.judge.compare import diff_runs, previous_run
+from harness.judge.differences import Change, changed_cells, compare_metric, judge_together
 from harness.model import CellResult, CellState, JobResult, JobState, Metric, to_json
-from harness.report.diff_text import markdown_diff, write_diff
+from harness.report.comparison import markdown_diff, write_diff
 
 ROOT = Path(__file__).parents[3]
 CLAIM = {"name": "acc", "title": "准确率", "unit": "fraction", "direction": "higher", "margin": 0.01}
@@ -219,14 +218,14 @@ def test_a_job_that_left_no_result_or_could_not_be_read_does_not_complete(tmp_pa
 
 
 def test_cells_that_got_slower_the_worst_first(tmp_path):
+    names, sources = ("one", "two", "three"), ("train()  # 训练", "evaluate()", "plot()")
+
     def cells(*seconds):
-        names = ("one", "two", "three")
         return tuple(
-            CellResult(i, name, CellState.COMPLETED, s)
-            for i, (name, s) in enumerate(zip(names, seconds, strict=True))
+            CellResult(i, name, CellState.COMPLETED, s, code=code)
+            for i, (name, s, code) in enumerate(zip(names, seconds, sources, strict=True))
         )
 
-    sources = ("# why\n\ntrain()  # 训练", "evaluate()", "plot()")
     old, new = [cells(2, 10, 0.1), cells(4, 10, 0.1)], [cells(4, 11.5, 0.55), cells(6, 13.5, 0.55)]
     kwargs = {"cells": sources, "outputs": ((), (), ())}
     a = make_run(tmp_path / "a", *(job(i, cells=c) for i, c in enumerate(old)), **kwargs)
@@ -571,7 +570,7 @@ def test_hostile_names_and_texts_stay_text(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     lines = "[red]x[/red] \x1b[2J\x07 <script>|`"
     a = make_run(tmp_path / "a", job(cells=(CellResult(0, "one", CellState.COMPLETED, 1.0),)))
-    slow = job(cells=(CellResult(0, "one", CellState.COMPLETED, 3.0),), state=JobState.COMPLETED)
+    slow = job(cells=(CellResult(0, "one", CellState.COMPLETED, 3.0, code=lines),), state=JobState.COMPLETED)
     b = make_run(tmp_path / "b", slow, cells=(f"{lines}",), outputs=([stream(lines)],))
     for form in ("text", "markdown"):
         assert main(["diff", str(a), str(b), "--format", form]) == ExitCode.OK

@@ -1,6 +1,6 @@
-"""What two runs measured, side by side: pure functions from recorded metrics to differences and their tests.
+"""When what two runs measured differs, and when what their cells put out does: metrics with their tests, and outputs.
 
-Which test applies depends on what both runs recorded of a metric:
+Metrics. Which test applies depends on what both runs recorded of a metric:
 
 two or more common seeds: *paired t*
     Student's test of the differences, seed by seed. Differences that are all the same leave nothing to
@@ -15,17 +15,27 @@ anything else: none, and the note says why.
 
 The p-values of one comparison are adjusted together (Holm), so that among many metrics of two equal runs the
 chance of calling any of them different stays ALPHA.
+
+Outputs. Text is compared after what varies from run to run anyway is blotted out: memory addresses, durations and
+rates, points in time, temporary files. Images are compared by their bytes; other kinds of output are not.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
 
+from harness.book.notebook import read_document
 from harness.judge.statistics import holm, mcnemar, mean, paired_bootstrap, paired_t, randomization, welch_t
-from harness.model import Metric
+from harness.model import CellResult, CellState, Metric
 
 ALPHA = 0.05
 """An adjusted p-value below this is significant."""
@@ -35,6 +45,32 @@ LARGEST = 1e100
 """Beyond this the squares of a test would overflow."""
 _RESAMPLES = 2000
 _MEAN_TOLERANCE = 1e-4  # relative: a mean that was computed in float32
+
+EXCERPT_LINES = 8
+"""So many lines of a cell's difference are kept …"""
+_LINE_LENGTH = 160  # … each cut to so many characters
+_WINDOW = 40  # lines from the first difference on that are looked at
+# bounded: time must grow no faster than the text
+_NUMBER = r" {0,4}(?<![\d.])\d{1,15}(\.\d{1,15})?"
+_VARYING = tuple(
+    (re.compile(pattern, flags), shown)
+    for pattern, shown, flags in (
+        (r"\x1b\[[0-?]*[ -/]*[@-~]", "", 0),
+        (r"\b0x[0-9a-fA-F]{6,}\b", "0x…", 0),
+        (r"(?<=/)ipykernel_\d+/\d+(?=\.py)", "ipykernel_…", 0),
+        (r"(?<=/)tmp[a-z0-9_]{8}\b", "tmp…", 0),
+        (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?", "<time>", 0),
+        (r"^(CPU times|Wall time): .*$", r"\1: …", re.MULTILINE),
+        (r"(?<!\d)\d{1,3}:\d\d(:\d\d)?<(\d{1,3}:\d\d(:\d\d)?|\?)", "…<…", 0),  # tqdm
+        (rf"({_NUMBER}|\?) ?[A-Za-z]+/s\b|{_NUMBER} ?s/[a-z]+", "…/s", 0),
+        (rf"{_NUMBER} ?(ns|µs|us|ms|s|secs?|seconds?|mins?|minutes?)(?![A-Za-z0-9_])", "… s", 0),
+        (rf"({_NUMBER} ?分 ?)?{_NUMBER} ?秒|{_NUMBER} ?(毫秒|分钟)", "… s", 0),
+    )
+)
+_TEXTS = ("text/plain", "text/markdown", "text/latex")
+_OBJECT = re.compile(r"<[\w.]+ object>")  # beside what the object shows
+
+_T = TypeVar("_T")
 
 BySeed = Mapping[int | None, Metric]
 """What the jobs of one notebook recorded under one name; None is a notebook without a seed."""
@@ -74,6 +110,20 @@ class MetricDiff:
     p_adjusted: float | None = None  # for all tests of the comparison
     direction: str = ""  # of the claim; empty where nothing is claimed
     note: str = ""
+
+
+@dataclass(frozen=True)
+class CellChange:
+    """One cell whose outputs differ."""
+
+    id: str
+    index: int  # position among all cells of B's notebook, from 0; of A's, where only A has the cell
+    what: tuple[str, ...]  # of "text", "image", "only in A", "only in B"
+    code_changed: bool = False
+    excerpt: tuple[str, ...] = ()  # of a unified diff of the texts, without heads: "-old", "+new"
+
+
+# -- metrics -----------------------------------------------------------------------------------------
 
 
 def compare_metric(
@@ -190,3 +240,129 @@ def _judged(diff: MetricDiff) -> MetricDiff:
         return replace(diff, change=Change.DIFFERENT)
     better = (diff.delta > 0) == (diff.direction == "higher")
     return replace(diff, change=Change.BETTER if better else Change.WORSE)
+
+
+# -- outputs of cells --------------------------------------------------------------------------------
+
+
+def _keyed(cells: Iterable[_T], name: Callable[[_T], str]) -> dict[tuple[str, int], _T]:
+    """By id and, as an id may stand there twice, the how manieth of that id it is."""
+    seen: Counter[str] = Counter()
+    keyed = {}
+    for cell in cells:
+        keyed[name(cell), seen[name(cell)]] = cell
+        seen[name(cell)] += 1
+    return keyed
+
+
+def counterparts(a: Sequence[CellResult], b: Sequence[CellResult]) -> list[tuple[CellResult, CellResult]]:
+    """The cells that both have, in the order of B: by id, and by order among cells of one id.
+
+    By position alone where no id is shared: runs of a notebook without ids made new ones each time.
+    """
+    old, new = (_keyed(cells, lambda cell: cell.id) for cells in (a, b))
+    if not old.keys() & new.keys():
+        old, new = ({("", cell.index): cell for cell in cells} for cells in (a, b))
+    return [(old[key], cell) for key, cell in new.items() if key in old]
+
+
+def _cells(path: Path, results: Sequence[CellResult]) -> list[tuple[CellResult, Mapping[str, Any]]]:
+    """How the cells of an executed notebook ended, each with what it left there."""
+    code = (cell for cell in read_document(path)["cells"] if cell["cell_type"] == "code")
+    left = _keyed(code, lambda cell: cell.get("id", ""))
+    ended = _keyed(results, lambda result: result.id)
+    return [(result, left[key]) for key, result in ended.items() if key in left]
+
+
+def changed_cells(
+    a: Path, b: Path, cells_a: Sequence[CellResult], cells_b: Sequence[CellResult]
+) -> tuple[CellChange, ...]:
+    """The cells of two executed notebooks whose outputs differ, in the order of B, then what only A has.
+
+    One that either run did not reach is left out: the state of its job tells that.
+
+    Args:
+        a: the executed notebook of run A.
+        b: that of run B.
+        cells_a: how the cells of A ended.
+        cells_b: how those of B ended.
+
+    Raises:
+        HarnessError: a file cannot be read or is no notebook.
+    """
+    if a.is_file() and b.is_file() and a.read_bytes() == b.read_bytes():
+        return ()  # the one was kept for the other
+    partners = {new.index: old.index for old, new in counterparts(cells_a, cells_b)}
+    before = {result.index: (result, cell) for result, cell in _cells(a, cells_a)}
+    found = []
+    for result, cell in _cells(b, cells_b):
+        old = before.get(partners.get(result.index, -1))
+        if old is None:
+            change = CellChange(result.id, result.index, ("only in B",)) if cell.get("outputs") else None
+        elif CellState.PENDING in (result.state, old[0].state):
+            change = None
+        else:
+            change = _compare_cells(old[1], cell, result)
+        found += [change] if change else []
+    found += [
+        CellChange(result.id, index, ("only in A",))
+        for index, (result, cell) in before.items()
+        if index not in partners.values() and cell.get("outputs")
+    ]
+    return tuple(found)
+
+
+def _compare_cells(a: Mapping[str, Any], b: Mapping[str, Any], result: CellResult) -> CellChange | None:
+    text_a, text_b = "".join(_parts(a)), "".join(_parts(b))
+    if text_a != text_b:
+        text_a, text_b = _without_varying(text_a), _without_varying(text_b)
+    what = ("text",) * (text_a != text_b) + ("image",) * (list(_images(a)) != list(_images(b)))
+    if not what:
+        return None
+    code_changed = _joined(a["source"]) != _joined(b["source"])
+    return CellChange(result.id, result.index, what, code_changed, _excerpt(text_a, text_b))
+
+
+def _without_varying(text: str) -> str:
+    for pattern, shown in _VARYING:
+        text = pattern.sub(shown, text)
+    return text
+
+
+def _parts(cell: Mapping[str, Any]) -> Iterator[str]:
+    """All text of a cell's outputs."""
+    for output in cell.get("outputs", ()):
+        if not isinstance(output, Mapping):
+            continue
+        if output.get("output_type") == "error":
+            yield f"{output.get('ename')}: {output.get('evalue')}\n"
+        for text in (output.get("text"), *(_data(output).get(kind) for kind in _TEXTS)):
+            if text and not _OBJECT.fullmatch(_joined(text)):
+                yield _joined(text).removesuffix("\n") + "\n"
+
+
+def _images(cell: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for output in cell.get("outputs", ()):
+        for kind, data in _data(output).items():
+            if kind.startswith("image/"):
+                yield kind, "".join(_joined(data).split())
+
+
+def _data(output: Any) -> Mapping[str, Any]:
+    data = output.get("data") if isinstance(output, Mapping) else None
+    return data if isinstance(data, Mapping) else {}
+
+
+def _joined(value: Any) -> str:
+    """Text as a notebook holds it: in one piece or as a list of lines."""
+    return value if isinstance(value, str) else "".join(map(str, value)) if isinstance(value, list) else ""
+
+
+def _excerpt(a: str, b: str) -> tuple[str, ...]:
+    """The first changed lines. Only a window is compared: difflib's time grows with the square of its input."""
+    lines_a, lines_b = a.splitlines(), b.splitlines()
+    pairs = zip(lines_a, lines_b, strict=False)
+    start = next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(lines_a), len(lines_b)))
+    windows = (lines[start : start + _WINDOW] for lines in (lines_a, lines_b))
+    lines = [line for line in difflib.unified_diff(*windows, n=0, lineterm="") if line[:2] != "@@"][2:]
+    return tuple(line[:_LINE_LENGTH] for line in islice(lines, EXCERPT_LINES))

@@ -6,13 +6,12 @@ Both are made of the same sections of plain text; only how a table and an excerp
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.judge.diff import OutputDiff, RunDiff, Side
-from harness.judge.diff_jobs import SLOWER_RATIO, SLOWER_SECONDS, JobDiff
-from harness.judge.diff_metrics import ALPHA, Change, MetricDiff
+from harness.judge.compare import SLOWER_RATIO, SLOWER_SECONDS, JobDiff, OutputDiff, RunDiff, Side
+from harness.judge.differences import ALPHA, Change, MetricDiff
 from harness.model import FINISHED, JobState, to_json
 from harness.wording import (
     STATES,
@@ -116,6 +115,14 @@ def _visible(line: str) -> str:
     return "".join(c if c.isprintable() else " " for c in line)
 
 
+def _grouped(pairs: Iterable[tuple[Any, str]]) -> dict[Any, list[str]]:
+    """The names that go with each thing, each once, both in the order in which they come."""
+    groups: dict[Any, dict[str, None]] = {}
+    for thing, name in pairs:
+        groups.setdefault(thing, {})[name] = None
+    return {thing: list(names) for thing, names in groups.items()}
+
+
 def _runs(diff: RunDiff) -> Section:
     def commit(side: Side) -> str:
         return (side.commit[:10] or "—") + (" (with uncommitted changes)" if side.dirty else "")
@@ -124,6 +131,9 @@ def _runs(diff: RunDiff) -> Section:
         names = ", ".join(name for name in (side.gpu, side.cpu) if name)
         return f"{side.hardware} ({names})" if names else side.hardware
 
+    def value(one: Any) -> str:
+        return "its default" if one is None else json.dumps(one, ensure_ascii=False)
+
     a, b = diff.a, diff.b
     rows = [
         ["run", a.run, b.run],
@@ -131,25 +141,16 @@ def _runs(diff: RunDiff) -> Section:
         ["commit", commit(a), commit(b)],
         ["profile", a.profile, b.profile],
         ["hardware", hardware(a), hardware(b)],
+        *([name, old or "—", new or "—"] for name, (old, new) in diff.versions.items()),
     ]
-    rows += [[name, old or "—", new or "—"] for name, (old, new) in diff.versions.items()]
-    return Section(
-        "Runs", ("", "A", "B"), "lll", rows, lines=[*map("! {}".format, diff.notes), *_parameters(diff)]
+    parameters = _grouped(
+        (f"{name}: {value(old)} in A, {value(new)} in B", job.notebook)
+        for job in diff.jobs
+        for name, (old, new) in (job.parameters or {}).items()
     )
-
-
-def _parameters(diff: RunDiff) -> Iterator[str]:
-    """Parameters that differ, with the notebooks whose jobs they differ in."""
-    found: dict[str, list[str]] = {}
-    for job in diff.jobs:
-        for name, (old, new) in (job.parameters or {}).items():
-            shown = [
-                "its default" if value is None else json.dumps(value, ensure_ascii=False)
-                for value in (old, new)
-            ]
-            found.setdefault(f"{name}: {shown[0]} in A, {shown[1]} in B", []).append(job.notebook)
-    for text, notebooks in found.items():
-        yield f"! parameter {text} ({', '.join(dict.fromkeys(notebooks))})"
+    lines = [f"! {note}" for note in diff.notes]
+    lines += [f"! parameter {text} ({', '.join(notebooks)})" for text, notebooks in parameters.items()]
+    return Section("Runs", ("", "A", "B"), "lll", rows, lines=lines)
 
 
 def _metrics(diff: RunDiff) -> Iterator[Section]:
@@ -157,24 +158,11 @@ def _metrics(diff: RunDiff) -> Iterator[Section]:
     changed = [metric for metric in diff.metrics if metric.change in _SYMBOLS]
     for notebook in dict.fromkeys(metric.notebook for metric in changed):
         mine = [metric for metric in changed if metric.notebook == notebook]
-        rows = [
-            [
-                m.name + (f" ({m.unit})" if m.unit and m.unit != "fraction" else ""),
-                _bare(format_number(m.a, m.unit), m),
-                _bare(format_number(m.b, m.unit), m),
-                _bare(format_number(m.delta, m.unit, signed=True), m),
-                f"{_SYMBOLS[m.change]} {m.change.value}",
-            ]
-            for m in mine
-        ]
         head = ("metric", "A", "B", "difference", "finding")
-        yield Section(f"Metrics of {notebook}", head, "lrrrl", rows, lines=list(_tests(mine)))
+        yield Section(f"Metrics of {notebook}", head, "lrrrl", [*map(_row, mine)], lines=[*_tests(mine)])
     lines = []
     for change in (Change.IDENTICAL, Change.ONLY_A, Change.ONLY_B):
-        found: dict[str, list[str]] = {}
-        for metric in diff.metrics:
-            if metric.change is change:
-                found.setdefault(metric.notebook, []).append(metric.name)
+        found = _grouped((m.notebook, m.name) for m in diff.metrics if m.change is change)
         if found:
             lines.append(f"{change.value}: " + "; ".join(f"{n}: {', '.join(m)}" for n, m in found.items()))
     if diff.tests:
@@ -186,15 +174,20 @@ def _metrics(diff: RunDiff) -> Iterator[Section]:
         yield Section("All metrics", lines=lines or ["none was recorded"])
 
 
-def _bare(number: str, metric: MetricDiff) -> str:
-    """*number* without its unit, which stands beside the metric's name."""
-    return number.removesuffix(f" {metric.unit}")
+def _row(metric: MetricDiff) -> list[str]:
+    def bare(value: float | None, **how: bool) -> str:
+        """Without the unit, which stands beside the metric's name."""
+        return format_number(value, metric.unit, **how).removesuffix(f" {metric.unit}")
+
+    unit = f" ({metric.unit})" if metric.unit not in ("", "fraction") else ""
+    finding = f"{_SYMBOLS[metric.change]} {metric.change.value}"
+    return [metric.name + unit, bare(metric.a), bare(metric.b), bare(metric.delta, signed=True), finding]
 
 
 def _tests(metrics: Sequence[MetricDiff]) -> Iterator[str]:
     """How the metrics of one notebook were tested, those with the same test and seeds together."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for m in metrics:
+
+    def told(m: MetricDiff) -> str:
         details: list[str] = []
         if m.p_adjusted is not None:
             details.append(f"p = {m.p_adjusted:.2g}" if m.p_adjusted >= 0.001 else "p < 0.001")
@@ -202,8 +195,9 @@ def _tests(metrics: Sequence[MetricDiff]) -> Iterator[str]:
             details.append(format_range(m.interval, m.unit, signed=True))
         if m.test and m.note:
             details.append(m.note)
-        name = f"{m.name} ({', '.join(details)})" if details else m.name
-        groups.setdefault((m.test or m.note, _seeds(m)), []).append(name)
+        return f"{m.name} ({', '.join(details)})" if details else m.name
+
+    groups = _grouped(((m.test or m.note, _seeds(m)), told(m)) for m in metrics)
     for (test, seeds), names in groups.items():
         label = "exact, no seed changes it" if test == "exact" else test
         yield f"{label}; {seeds}: {', '.join(names)}"
@@ -236,15 +230,13 @@ def _jobs(diff: RunDiff) -> Section:
         ]
         for job in diff.jobs
     ]
-    kept = {
-        (side, run): [_job_name(j) for j in diff.jobs if (j.kept_a if side == "A" else j.kept_b) == run]
-        for side, runs in (("A", [j.kept_a for j in diff.jobs]), ("B", [j.kept_b for j in diff.jobs]))
-        for run in runs
-        if run
-    }
-    lines = [
-        f"cached in {side}, times are those of run {run}: {', '.join(n)}" for (side, run), n in kept.items()
-    ]
+    lines = []
+    for side, kept in (("A", [job.kept_a for job in diff.jobs]), ("B", [job.kept_b for job in diff.jobs])):
+        found = _grouped((run, _job_name(job)) for run, job in zip(kept, diff.jobs, strict=True) if run)
+        lines += [
+            f"cached in {side}, times are those of run {run}: {', '.join(jobs)}"
+            for run, jobs in found.items()
+        ]
     lines += [f"{_job_name(job)} in B: {job.reason_b}" for job in diff.jobs if job.reason_b]
     return Section("Jobs", ("job", "A", "B", "time", "peak memory"), "lllrr", rows, lines=lines)
 
@@ -254,7 +246,6 @@ def _job_name(job: JobDiff) -> str:
 
 
 def _slower(diff: RunDiff) -> Section:
-    title = f"Slower cells (by more than {SLOWER_RATIO - 1:.0%} and {SLOWER_SECONDS:g} s)"
     rows = [
         [
             f"{cell.notebook} cell {cell.index + 1} (id {cell.id})",
@@ -268,9 +259,9 @@ def _slower(diff: RunDiff) -> Section:
     lines = [] if rows else ["none"]
     if any(cell.kept for cell in diff.slower):
         lines.append("some of these times were kept from an earlier run (see Jobs)")
-    return Section(
-        title, ("cell", "A", "B", "ratio", "code"), "lrrrl", rows, lines=[*lines, *_more(diff.slower)]
-    )
+    title = f"Slower cells (by more than {SLOWER_RATIO - 1:.0%} and {SLOWER_SECONDS:g} s)"
+    head = ("cell", "A", "B", "ratio", "code")
+    return Section(title, head, "lrrrl", rows, lines=[*lines, *_more(diff.slower)])
 
 
 def _outputs(diff: RunDiff) -> Section:
