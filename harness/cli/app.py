@@ -15,9 +15,8 @@ import typer
 
 from harness.archive.remote import fetched_folders
 from harness.cli import book, results, run
-from harness.cli.interrupts import stoppable
 from harness.cli.options import EXIT_CODES, fail
-from harness.cli.stdout import patient_stdout
+from harness.cli.terminal import patient_stdout, stoppable
 from harness.errors import ExitCode, HarnessError
 from harness.files import explain_os_error
 

@@ -14,7 +14,6 @@ import typer
 from harness.archive.folder import LATEST, claimed
 from harness.archive.remote import RunPlace, is_url, run_place
 from harness.book.config import Book, find_root, load_book
-from harness.cli.interrupts import interruptible
 from harness.cli.options import (
     AnnotationsOption,
     ChaptersOption,
@@ -27,6 +26,7 @@ from harness.cli.options import (
     names,
     run_folder,
 )
+from harness.cli.terminal import interruptible, make_progress
 from harness.errors import ExitCode, HarnessError
 
 if TYPE_CHECKING:
@@ -285,7 +285,6 @@ def _execute(
 
     Once *cancel* is set no job runs on; the reports are still written.
     """
-    from harness.cli.progress import make_progress
     from harness.execute.run import execute
     from harness.wording import format_seconds
 

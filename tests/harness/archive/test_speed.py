@@ -11,7 +11,7 @@ from harness.archive.speed import MOST, Speed, find_speed
 from harness.book.config import load_book
 from harness.book.plan import Request, plan
 from harness.cli.doctor import WARN, check_speed
-from harness.cli.progress import PlainProgress
+from harness.cli.terminal import PlainProgress
 from harness.errors import HarnessError
 from harness.execute.run import execute
 from harness.files import read_json
