@@ -62,19 +62,15 @@ def follow(notebook: Notebook, root: Path, packages: Sequence[str]) -> Found:
     found, texts = Found(), [_cell_text(cell.source) for cell in notebook.code]
     for cell in notebook.code:
         found.strings.update(a or b for a, b in _QUOTED.findall(cell.source))
-    beside, known = notebook.path.parent, [text for text in texts if text is not None]
     if notebook.language != "python" or (notebook.kernel or NATIVE_KERNEL) != NATIVE_KERNEL:
         found.unseen.add(f"the kernel {notebook.kernel!r}")
-    places = [
-        beside,
-        *(beside / entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry),
-    ]
+    beside = notebook.path.parent
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    places = [beside, *(beside / entry for entry in given if entry)]
     while True:
-        walk = _Walk(root, packages, beside, places, found)
-        for text in known:
-            walk.take(text)
-        if None in texts:
-            walk.take(Text(dynamic=True))
+        walk = _Walk(root, packages, beside, [*places], found)
+        for text in texts:
+            walk.take(text or Text(dynamic=True))
         walk.go()
         if len(walk.places) == len(places):
             return found
@@ -92,9 +88,6 @@ class _Walk:
     found: Found
     _waiting: list[tuple[str, str]] = field(default_factory=list)  # names, each with its own package or ""
     _seen: set[object] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.places = list(self.places)
 
     def go(self) -> None:
         while self._waiting:
@@ -200,7 +193,7 @@ def _cell_text(source: str) -> Text | None:
     words = [word for command in commands for word in _words(command)]
     names += [after for word, after in pairwise(words) if word == "-m"]
     scripts += [word for word in words if word.endswith((".py", ".sh", ".R", ".jl"))]
-    text = _text(without_magics(source), "")
+    text = _text(_without_magics(source), "")
     if text is None:
         return None
     return Text(
@@ -216,11 +209,12 @@ def _words(command: str) -> list[str]:
 
 
 def _text(source: str, package: str) -> Text | None:
-    tree = parse(source)
-    if tree is None:
+    """What Python says; None for what is no Python."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    strings = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-    strings = [text for text in strings if 0 < len(text) < 300 and "\n" not in text]
+    strings = [text for text in _strings_in(tree) if 0 < len(text) < 300 and "\n" not in text]
     scripts = [word for text in strings for word in text.split() if word.endswith(".py")]
     folders = [text for node in ast.walk(tree) if _changes_path(node) for text in _strings_in(node)]
     names = tuple(dict.fromkeys(_imports(tree, package)))
@@ -292,13 +286,8 @@ def _modules_of(place: Path, name: str) -> Iterator[tuple[Path, str]]:
 
 def _is_data(path: Path, package: Path) -> bool:
     """No module, or a module that is loaded by its path (its folder is no package)."""
-    if path.suffix != ".py":
-        return True
-    return not all(
-        (p / "__init__.py").is_file()
-        for p in [path.parent, *path.parent.parents]
-        if p.is_relative_to(package)
-    )
+    folders = [folder for folder in path.parents if folder.is_relative_to(package)]
+    return path.suffix != ".py" or not all((folder / "__init__.py").is_file() for folder in folders)
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:
@@ -310,33 +299,27 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                parts = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*parts, *([base] if base else [])])
+                parts = package.split(".")
+                base = ".".join([*parts[: len(parts) - node.level + 1], *([base] if base else [])])
             yield base
             for alias in node.names:
                 yield f"{base}.{alias.name}"
 
 
 def _is_dynamic(tree: ast.AST) -> bool:
-    """Whether a module may import what cannot be read off its text."""
-    calls = (n.func for n in ast.walk(tree) if isinstance(n, ast.Call))
-    return any((f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "")) in _DYNAMIC_CALLS
-               and not _is_method_of_model(f) for f in calls)  # fmt: skip
+    """Whether a module may import what cannot be read off its text; ``model.eval()`` is PyTorch's switch."""
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    names = {function.id for function in called if isinstance(function, ast.Name)}
+    methods = {function.attr for function in called if isinstance(function, ast.Attribute)}
+    return not _DYNAMIC_CALLS.isdisjoint(names | methods - {"exec", "eval"})
 
 
-def _is_method_of_model(function: ast.expr) -> bool:
-    """``model.eval()`` is PyTorch's switch, not the built-in; the same for any attribute called eval."""
-    return isinstance(function, ast.Attribute) and function.attr in ("eval", "exec")
-
-
-def without_magics(source: str) -> str:
+def _without_magics(source: str) -> str:
     """Code without IPython's ``%magic`` and ``!command`` lines; a cell magic hides the whole cell."""
     lines = source.splitlines()
     first = next((line.strip() for line in lines if line.strip()), "")
-    if first.startswith("%%"):
-        timing = first.split()[0] in ("%%time", "%%timeit", "%%capture")
-        if not timing:
-            return ""
+    if first.startswith("%%") and first.split()[0] not in ("%%time", "%%timeit", "%%capture"):
+        return ""
     kept = []
     for line in lines:
         stripped = line.lstrip()
@@ -346,11 +329,3 @@ def without_magics(source: str) -> str:
             line = line.split("=", 1)[0] + "= None"
         kept.append(line)
     return "\n".join(kept)
-
-
-def parse(source: str) -> ast.Module | None:
-    """The source's tree; None where it is no Python."""
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None

@@ -33,12 +33,7 @@ def judge_run(
 ) -> list[Verdict]:
     """Judge every chapter of *book* that has a job in *results*, in the order of the jobs.
 
-    Args:
-        book: where the chapters and their claims are.
-        results: of the run's jobs.
-        profile: of the run.
-        hardware: class of the machine of the run.
-        by_job: class of the machine by job id, where that differs.
+    *hardware* is the class of the machine of the run, *by_job* that of a job's machine by its id, where that differs.
 
     Raises:
         HarnessError: a claim file is unreadable, malformed, or belongs to no chapter.
@@ -115,19 +110,27 @@ def _judge_jobs(
 
     *new* are the names of metrics that nobody claims: one of them may be the claim's under another name.
     """
-    found = [(job, metric) for job in jobs if (metric := _metric(job, case.claim.name)) is not None]
-    lacking = [job for job in jobs if _metric(job, case.claim.name) is None]
-    verdicts: list[Verdict] = []
     classes: dict[str, list[tuple[JobResult, Metric]]] = {}
-    for job, metric in found:
-        classes.setdefault(by_job.get(job.id, case.hardware), []).append((job, metric))
+    lacking = []
+    for job in jobs:
+        if (metric := _metric(job, case.claim.name)) is None:
+            lacking.append(job)
+        else:
+            classes.setdefault(by_job.get(job.id, case.hardware), []).append((job, metric))
+    verdicts: list[Verdict] = []
     for hardware, mine in classes.items():
-        note = None if len(classes) == 1 else _apart_text(len(mine), len(found), hardware)
-        here = replace(case, hardware=hardware)
-        verdicts += [with_note(verdict, note) for verdict in _judge_found(here, mine)]
+        found = _judge_found(replace(case, hardware=hardware), mine)
+        if len(classes) > 1:  # numbers of different machines are not averaged
+            where, count = hardware or "unknown hardware", sum(map(len, classes.values()))
+            place = f" {hardware} " if hardware else "未知硬件"
+            note = Text(
+                f"this is of the {len(mine)} of {count} runs on {where}, judged apart from the others",
+                f"这里只判定 {count} 次运行中在{place}上的 {len(mine)} 次，与其余分开",
+            )
+            found = [with_note(verdict, note) for verdict in found]
+        verdicts += found
     if lacking or not jobs:
-        text = _missing_text(case, lacking, new)
-        verdicts.append(case.verdict(Outcome.MISSING, "recorded", text))
+        verdicts.append(case.verdict(Outcome.MISSING, "recorded", _missing_text(case, lacking, new)))
     return verdicts
 
 
@@ -135,14 +138,6 @@ def _not_applicable(case: Case, text: Text, jobs: Sequence[JobResult]) -> Verdic
     """Neither pass nor fail: what was measured is not what is claimed."""
     values = tuple(metric.value for job in jobs if (metric := _metric(job, case.claim.name)) is not None)
     return replace(case, values=values).verdict(Outcome.NOT_APPLICABLE, "parameters", text, margin=None)
-
-
-def _apart_text(mine: int, all_: int, hardware: str) -> Text:
-    """Numbers of different machines are not averaged."""
-    return Text(
-        f"this is of the {mine} of {all_} runs on {hardware or 'unknown hardware'}, judged apart from the others",
-        f"这里只判定 {all_} 次运行中在{f' {hardware} ' if hardware else '未知硬件'}上的 {mine} 次，与其余分开",
-    )
 
 
 def _judge_found(case: Case, found: Sequence[tuple[JobResult, Metric]]) -> Sequence[Verdict]:
@@ -206,10 +201,8 @@ def _unclaimed(claims: ChapterClaims, jobs: Sequence[JobResult]) -> dict[str, li
     """The metrics that nobody claims, by name."""
     known = {claim.name for claim in claims.claims}
     found: dict[str, list[Metric]] = {}
-    for job in jobs:
-        for metric in job.metrics:
-            if metric.name not in known:
-                found.setdefault(metric.name, []).append(metric)
+    for metric in (metric for job in jobs for metric in job.metrics if metric.name not in known):
+        found.setdefault(metric.name, []).append(metric)
     return found
 
 
