@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ NATIVE_KERNEL = "python3"
 ERROR_MARKER = "papermill-error-cell-tag"
 PAPERMILL_TAGS = frozenset({"injected-parameters", ERROR_MARKER})
 """Tags of the cells that papermill adds to an executed notebook: they are not in the source."""
-
 
 PASSED_OVER = frozenset({"_build", ".ipynb_checkpoints"})
 """Folders whose notebooks are nobody's source; Jupyter Book passes over them, too."""
@@ -131,29 +130,20 @@ def read_document(path: Path) -> dict[str, Any]:
     document = _load(path)
     if not isinstance(document, dict) or "nbformat" not in document:
         raise InvalidNotebook(f"{path} is not a notebook: it has no nbformat field")
-    version, minor = document["nbformat"], document.setdefault("nbformat_minor", 4)
+    version = document["nbformat"]
     if type(version) is not int or version != 4:
         raise InvalidNotebook(
             f"{path} has notebook format {version!r:.40}; save it in format 4, as JupyterLab does"
         )
-    if type(minor) is not int:
-        raise InvalidNotebook(f"{path} is not a valid notebook: nbformat_minor must be a whole number")
     if not isinstance(document.get("cells"), list):
         raise InvalidNotebook(f"{path} is not a notebook: it has no list of cells")
-    problem = _metadata_problem(document.setdefault("metadata", {}))
-    if problem:
+    if problem := next(_problems(document), None):
         raise InvalidNotebook(f"{path} is not a valid notebook: {problem}")
-    for number, cell in enumerate(document["cells"], 1):
-        problem = _cell_problem(cell)
-        if problem:
-            raise InvalidNotebook(f"{path} is not a valid notebook: cell {number}: {problem}")
-    document["cells"] = [cell for cell in document["cells"] if not _marks_old_error(cell)]
+    # papermill's own cell in an executed notebook tells where an earlier run failed
+    document["cells"] = [
+        c for c in document["cells"] if ERROR_MARKER not in (c["metadata"].get("tags") or ())
+    ]
     return document
-
-
-def _marks_old_error(cell: dict[str, Any]) -> bool:
-    """papermill's own cell in an executed notebook: it tells where an earlier run failed."""
-    return ERROR_MARKER in (cell["metadata"].get("tags") or ())
 
 
 def _load(path: Path) -> Any:
@@ -186,39 +176,44 @@ def _load(path: Path) -> Any:
     return document
 
 
-def _metadata_problem(metadata: Any) -> str:
-    """What is wrong with the notebook's metadata; empty if nothing."""
-    if not isinstance(metadata, dict):
-        return f"metadata must be an object, not {_kind(metadata)}"
+def _problems(document: dict[str, Any]) -> Iterator[str]:
+    """What is wrong; only the first is to be asked for, as the next takes for granted that it is mended.
+
+    Fields that may be missing are filled in.
+    """
+    if type(document.setdefault("nbformat_minor", 4)) is not int:
+        yield "nbformat_minor must be a whole number"
+    metadata = document.setdefault("metadata", {})
+    yield from _must_be("an object", "metadata", metadata, isinstance(metadata, dict))
     for field in ("kernelspec", "language_info"):
         entry = metadata.get(field) or {}
-        if not isinstance(entry, dict):
-            return f"metadata.{field} must be an object, not {_kind(entry)}"
+        yield from _must_be("an object", f"metadata.{field}", entry, isinstance(entry, dict))
         for key in ("name", "language", "display_name"):
-            if not isinstance(entry.get(key) or "", str):
-                return f"metadata.{field}.{key} must be text, not {_kind(entry[key])}"
-    return ""
+            value = entry.get(key) or ""
+            yield from _must_be("text", f"metadata.{field}.{key}", value, isinstance(value, str))
+    for number, cell in enumerate(document["cells"], 1):
+        yield from (f"cell {number}: {problem}" for problem in _cell_problems(cell))
 
 
-def _cell_problem(cell: Any) -> str:
-    """What is wrong with one cell; empty if nothing. Missing fields are filled in."""
+def _cell_problems(cell: Any) -> Iterator[str]:
     if not isinstance(cell, dict) or not isinstance(cell.get("cell_type"), str):
-        return "it has no cell_type"
-    source = cell.setdefault("source", "")
-    if not isinstance(source, str) and not _is_texts(source):
-        return f"source must be text or a list of lines, not {_kind(source)}"
-    metadata = cell.setdefault("metadata", {})
-    if not isinstance(metadata, dict):
-        return f"metadata must be an object, not {_kind(metadata)}"
-    if not _is_texts(metadata.get("tags") or []):
-        return f"tags must be a list of texts, not {_kind(metadata['tags'])}"
-    if not isinstance(cell.get("id", ""), str):
-        return f"id must be text, not {_kind(cell['id'])}"
+        yield "it has no cell_type"
+    source, metadata = cell.setdefault("source", ""), cell.setdefault("metadata", {})
+    lines = isinstance(source, str) or _is_texts(source)
+    yield from _must_be("text or a list of lines", "source", source, lines)
+    yield from _must_be("an object", "metadata", metadata, isinstance(metadata, dict))
+    tags, name = metadata.get("tags") or [], cell.get("id", "")
+    yield from _must_be("a list of texts", "tags", tags, _is_texts(tags))
+    yield from _must_be("text", "id", name, isinstance(name, str))
     if cell["cell_type"] == "code":
         cell.setdefault("execution_count", None)
-        if not isinstance(cell.setdefault("outputs", []), list):
-            return f"outputs must be a list, not {_kind(cell['outputs'])}"
-    return ""
+        outputs = cell.setdefault("outputs", [])
+        yield from _must_be("a list", "outputs", outputs, isinstance(outputs, list))
+
+
+def _must_be(wanted: str, what: str, value: Any, fits: bool) -> Iterator[str]:
+    if not fits:
+        yield f"{what} must be {wanted}, not {_kind(value)}"
 
 
 def _is_texts(value: Any) -> bool:

@@ -422,6 +422,7 @@ def test_json_is_strict_and_stable(tmp_path):
 def book(tmp_path, monkeypatch):
     """A book with one chapter whose parameter says how good and how slow it is, and a claim."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("COLUMNS", "80")
     root = tmp_path / "我的 书"
     write_notebook(
         root / "chapters" / "01-a.ipynb",
