@@ -34,7 +34,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.book.notebook import read_document
-from harness.judge.statistics import holm, mcnemar, mean, paired_bootstrap, paired_t, randomization, welch_t
+from harness.judge.statistics import (
+    holm,
+    mcnemar,
+    mean,
+    paired_bootstrap,
+    paired_t,
+    randomization,
+    rounding_of,
+    welch_t,
+)
 from harness.model import CellResult, CellState, Metric
 
 ALPHA = 0.05
@@ -134,26 +143,24 @@ def compare_metric(
     *apart* says in which parameters the runs differ that decide what is measured; they are not compared then.
     """
     seeds = tuple(seed for seed in a if seed in b)
-    metrics_a = [a[s] for s in seeds] or list(a.values())
-    metrics_b = [b[s] for s in seeds] or list(b.values())
-    if any(abs(m.value) > LARGEST for m in (*metrics_a, *metrics_b)):
-        note = f"a value beyond {LARGEST:g}: not compared"
-        return MetricDiff(
-            notebook, name, "", Change.UNTESTED, runs_a=len(a), runs_b=len(b), seeds=seeds, note=note
-        )
-    units = [next((m.unit for m in metrics if m.unit), "") for metrics in (metrics_a, metrics_b)]
+    metrics_a, metrics_b = ([run[s] for s in seeds] or list(run.values()) for run in (a, b))
+    values_a, values_b = ([metric.value for metric in metrics] for metrics in (metrics_a, metrics_b))
+    unit_a, unit_b = (next((m.unit for m in ms if m.unit), "") for ms in (metrics_a, metrics_b))
     found = MetricDiff(
-        notebook, name, units[1] or units[0], Change.UNTESTED, _mean(metrics_a), _mean(metrics_b),
+        notebook, name, unit_b or unit_a, Change.UNTESTED,
         seeds=seeds, runs_a=len(a), runs_b=len(b), direction=direction,
     )  # fmt: skip
+    if any(abs(value) > LARGEST for value in (*values_a, *values_b)):
+        return replace(found, note=f"a value beyond {LARGEST:g}: not compared")
+    means = [mean(values) if values else None for values in (values_a, values_b)]
+    found = replace(found, a=means[0], b=means[1])
     if not a or not b:
         return replace(found, change=Change.ONLY_A if a else Change.ONLY_B)
-    if all(units) and units[0] != units[1]:
-        note = f"recorded in {units[0]!r} in A and in {units[1]!r} in B: not compared"
+    if unit_a and unit_b and unit_a != unit_b:
+        note = f"recorded in {unit_a!r} in A and in {unit_b!r} in B: not compared"
         return replace(found, unit="", note=note)
     if apart:
         return replace(found, change=Change.NOT_APPLICABLE, note=apart)
-    values_a, values_b = [m.value for m in metrics_a], [m.value for m in metrics_b]
     found = replace(found, delta=mean(values_b) - mean(values_a))
     if seeds and values_a == values_b:
         return replace(found, change=Change.IDENTICAL)
@@ -166,10 +173,6 @@ def compare_metric(
     if min(len(values_a), len(values_b)) >= 2:
         return _unpaired(found, values_b, values_a)
     return replace(found, note="no common seed, and one run is too few: no significance")
-
-
-def _mean(metrics: Sequence[Metric]) -> float | None:
-    return mean([m.value for m in metrics]) if metrics else None
 
 
 def _paired(found: MetricDiff, b: Sequence[float], a: Sequence[float]) -> MetricDiff:
@@ -190,7 +193,7 @@ def _unpaired(found: MetricDiff, b: Sequence[float], a: Sequence[float]) -> Metr
 
 def _no_spread(values: Sequence[float], terms: Sequence[float]) -> bool:
     """Whether *values*, computed from *terms*, are equal but for rounding."""
-    return max(values) - min(values) <= 1e-12 * max(abs(term) for term in terms)
+    return max(values) - min(values) <= rounding_of(*terms)
 
 
 def _per_example(found: MetricDiff, b: Metric, a: Metric) -> MetricDiff:
@@ -279,13 +282,8 @@ def changed_cells(
 ) -> tuple[CellChange, ...]:
     """The cells of two executed notebooks whose outputs differ, in the order of B, then what only A has.
 
-    One that either run did not reach is left out: the state of its job tells that.
-
-    Args:
-        a: the executed notebook of run A.
-        b: that of run B.
-        cells_a: how the cells of A ended.
-        cells_b: how those of B ended.
+    *cells_a* and *cells_b* say how the cells ended. One that either run did not reach is left out: the state of its
+    job tells that.
 
     Raises:
         HarnessError: a file cannot be read or is no notebook.
@@ -294,22 +292,19 @@ def changed_cells(
         return ()  # the one was kept for the other
     partners = {new.index: old.index for old, new in counterparts(cells_a, cells_b)}
     before = {result.index: (result, cell) for result, cell in _cells(a, cells_a)}
-    found = []
+    found: list[CellChange | None] = []
     for result, cell in _cells(b, cells_b):
         old = before.get(partners.get(result.index, -1))
-        if old is None:
-            change = CellChange(result.id, result.index, ("only in B",)) if cell.get("outputs") else None
-        elif CellState.PENDING in (result.state, old[0].state):
-            change = None
-        else:
-            change = _compare_cells(old[1], cell, result)
-        found += [change] if change else []
+        if old is not None and CellState.PENDING not in (result.state, old[0].state):
+            found.append(_compare_cells(old[1], cell, result))
+        elif old is None and cell.get("outputs"):
+            found.append(CellChange(result.id, result.index, ("only in B",)))
     found += [
         CellChange(result.id, index, ("only in A",))
         for index, (result, cell) in before.items()
         if index not in partners.values() and cell.get("outputs")
     ]
-    return tuple(found)
+    return tuple(change for change in found if change is not None)
 
 
 def _compare_cells(a: Mapping[str, Any], b: Mapping[str, Any], result: CellResult) -> CellChange | None:
