@@ -7,7 +7,7 @@ other names of ``GENERATED``: what the pages say of options and names cannot fal
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from harness.execute.kernel.variables import DECIDING, PASSED
@@ -37,37 +37,30 @@ def commands() -> str:
             lines += _command(name, command, Context(command, info_name=name, parent=above))
             if command.epilog:
                 notes.setdefault(command.epilog, []).append(name)
-    for note, names in notes.items():
-        lines += [f"**{', '.join(names)}**: {_prose(note)}", ""]
-    return "\n".join(lines)
+    return "\n".join(
+        [*lines, *(f"**{', '.join(names)}**: {_prose(note)}\n" for note, names in notes.items())]
+    )
 
 
 def _command(name: str, command: Any, context: Any) -> Iterator[str]:
-    yield from (f"## harness {name}", "", _prose(command.help or ""), "")
     usage = " ".join(["harness", name, *command.collect_usage_pieces(context)])
-    yield from ("```text", usage.replace("[[", "[").replace("]]", "]"), "```", "")
+    usage = usage.replace("[[", "[").replace("]]", "]")
+    yield f"## harness {name}\n\n{_prose(command.help or '')}\n\n```text\n{usage}\n```\n"
     for parameter in command.params:  # --help, which every command has, is not among them
         if (record := parameter.get_help_record(context)) is not None:
             declared, help_text = record
-            yield from (_code(declared), f": {_prose(help_text) or '–'}", "")
+            yield f"`{declared}`\n: {_prose(help_text) or '–'}\n"
 
 
 def variables() -> str:
     """The environment variables that reach a kernel."""
-    return f"{_codes(PASSED)}。\n\n其中 {_codes(DECIDING)} 会改变数字，所以也算进缓存的键。"
+    passed, deciding = ("、".join(f"`{name}`" for name in names) for names in (PASSED, DECIDING))
+    return f"{passed}。\n\n其中 {deciding} 会改变数字，所以也算进缓存的键。"
 
 
 def _prose(text: str) -> str:
     """Plain text as Markdown; an option in it reads as code, else two hyphens may be set as a dash."""
     return _OPTION.sub(r"`\g<0>`", markdown_text(text))
-
-
-def _codes(names: Iterable[str]) -> str:
-    return "、".join(map(_code, names))
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"
 
 
 GENERATED: Mapping[str, Callable[[], str]] = {"commands": commands, "variables": variables}
