@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.book.config import toc_pages
-from harness.book.notebook import cell_ids, read_document, text_of
+from harness.book.notebook import cell_ids, read_document, tags_of, text_of
 from harness.book.parameters import PARAMETERS_TAG
 from harness.errors import HarnessError
 from harness.files import write_text
@@ -123,7 +123,7 @@ def normal_form(notebook: Mapping[str, Any]) -> str:
 
 def _problems(notebook: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     cells, ids = notebook["cells"], [cell.get("id") for cell in notebook["cells"]]
-    tagged = [cell for cell in cells if PARAMETERS_TAG in _tags(cell)]
+    tagged = [cell for cell in cells if PARAMETERS_TAG in tags_of(cell)]
     if len(tagged) > 1:
         yield "-", f"{len(tagged)} cells are tagged {PARAMETERS_TAG}; at most one may be"
     asked = 0
@@ -137,7 +137,7 @@ def _problems(notebook: Mapping[str, Any], path: Path) -> Iterator[Problem]:
             yield from ((name, message) for message in _wide(source))
         if cell["cell_type"] == "markdown":
             yield from ((name, message) for message in _prose(source))
-            if QUIZ_TAG in _tags(cell):
+            if QUIZ_TAG in tags_of(cell):
                 asked += 1
                 yield from ((name, message) for message in _quiz(source, asked))
             shown = _blanked(source, _FENCE, _CODE)
@@ -145,10 +145,6 @@ def _problems(notebook: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     yield from _numbers(notebook, path)
     if path.read_text(encoding="utf-8") != normal_form(notebook):
         yield "-", "JSON is not in normal form; run `python -m harness lint --fix`"
-
-
-def _tags(cell: Mapping[str, Any]) -> Sequence[str]:
-    return cell["metadata"].get("tags") or ()
 
 
 def _blanked(text: str, *forms: re.Pattern[str]) -> str:

@@ -96,8 +96,8 @@ def read_notebook(path: Path) -> Notebook:
             index=index,
             id=ids[index],
             type=cell["cell_type"],
-            source="".join(cell["source"]),
-            tags=tuple(cell["metadata"].get("tags") or ()),
+            source=text_of(cell),
+            tags=tuple(tags_of(cell)),
         )
         for index, cell in enumerate(document["cells"])
     )
@@ -140,9 +140,7 @@ def read_document(path: Path) -> dict[str, Any]:
     if problem := next(_problems(document), None):
         raise InvalidNotebook(f"{path} is not a valid notebook: {problem}")
     # papermill's own cell in an executed notebook tells where an earlier run failed
-    document["cells"] = [
-        c for c in document["cells"] if ERROR_MARKER not in (c["metadata"].get("tags") or ())
-    ]
+    document["cells"] = [c for c in document["cells"] if ERROR_MARKER not in tags_of(c)]
     return document
 
 
@@ -231,6 +229,11 @@ def text_of(cell: Mapping[str, Any], key: str = "source") -> str:
     """A multi-line field of the notebook format, which may be a list of lines."""
     value = cell.get(key, "")
     return value if isinstance(value, str) else "".join(value)
+
+
+def tags_of(cell: Mapping[str, Any]) -> Sequence[str]:
+    """The tags of a cell; a notebook may hold null where there are none."""
+    return cell["metadata"].get("tags") or ()
 
 
 def first_code_line(source: str) -> str:
