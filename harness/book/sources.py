@@ -86,21 +86,20 @@ class _Walk:
     beside: Path
     places: list[Path]  # where modules are looked for; grows
     found: Found
-    _waiting: list[tuple[str, str]] = field(default_factory=list)  # names, each with its own package or ""
+    _waiting: list[str] = field(default_factory=list)  # names of modules
     _seen: set[object] = field(default_factory=set)
 
     def go(self) -> None:
         while self._waiting:
-            name, package = self._waiting.pop()
-            if (name, package) not in self._seen:
-                self._seen.add((name, package))
+            if (name := self._waiting.pop()) not in self._seen:
+                self._seen.add(name)
                 self._find(name)
 
-    def take(self, text: Text, package: str = "", inside: str = "") -> None:
+    def take(self, text: Text, inside: str = "") -> None:
         """Note what *text* says; *inside* is the book's package that it belongs to."""
         if not inside:  # a package of the book finds its files by its own place
             self.found.strings.update(text.strings)
-        self._waiting += [(name, "") for name in text.names]
+        self._waiting += text.names
         self.found.unseen |= {name.partition(".")[0] for name in text.names} & _COMPILED
         self.found.unseen |= {f"processes started by {s}" for s in text.strings if s in _OTHER_PROCESSES}
         scripts = [self.beside / script for script in text.scripts if is_file(self.beside / script)]
@@ -149,7 +148,7 @@ class _Walk:
         status = path.stat()
         text = _file_text(str(path), package, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if text is not None:
-            self.take(text, package, inside)
+            self.take(text, inside)
         elif inside:
             self._take_all(self.root / inside)
 
