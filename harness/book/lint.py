@@ -44,7 +44,9 @@ _CODE = re.compile(r"`[^`\n]*`")
 _MATHS = re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.S)
 _CAPTION = re.compile(r"^\*\*(?P<kind>[图表]) (?P<number>\d+\.\d+)\*\*\s*", re.M)
 _TAG = re.compile(r"\\tag\{(\d+\.\d+)\}")
-_REFERENCE = re.compile(r"([图表]) ?(\d+\.\d+)(?![.\d]*\d)|(式) ?[（(](\d+\.\d+)[）)]")
+_REFERENCE = re.compile(
+    r"(?P<kind>[图表]) ?(?P<number>\d+\.\d+)(?![.\d]*\d)|式 ?[（(](?P<equation>\d+\.\d+)[）)]"
+)
 _IMAGE = re.compile(r"!\[([^\]]*)\]\(\s*<?([^)>\s]+)")
 _QUOTE = re.compile(r"(?:^>.*\n?)+", re.M)
 _QUESTION = re.compile(r"^\*\*(\d+)\.\*\*", re.M)
@@ -239,8 +241,11 @@ class Mark:
 
     @property
     def label(self) -> str:
-        number = f"{self.chapter}.{self.rank}"
-        return f"式 ({number})" if self.kind == "式" else f"{self.kind} {number}"
+        return _label(self.kind, f"{self.chapter}.{self.rank}")
+
+
+def _label(kind: str, number: str) -> str:
+    return f"式 ({number})" if kind == "式" else f"{kind} {number}"
 
 
 def _numbers(notebook: Mapping[str, Any], path: Path) -> Iterator[Problem]:
@@ -254,7 +259,7 @@ def _numbers(notebook: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     for cell, source in _markdown(notebook):
         prose = _blanked(source, _FENCE, _CODE, _MATHS, _CAPTION)
         for found in _REFERENCE.finditer(prose):
-            label = f"式 ({found[4]})" if found[3] else f"{found[1]} {found[2]}"
+            label = _label(found["kind"] or "式", found["number"] or found["equation"])
             if label not in known:
                 line = _line(prose, found.start())
                 yield cell, f"line {line}: {label} is nowhere; mend the number or add it"
