@@ -115,14 +115,24 @@ def nvidia_gpus() -> tuple[dict[str, str], ...]:
 
 def git_state(folder: Path) -> tuple[str, bool]:
     """Commit of the work tree at *folder* and whether it has changes; ("", False) outside git."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=True
-        ).stdout.strip()
-
     try:
-        commit = git("rev-parse", "HEAD")
-        return commit, bool(git("status", "--porcelain", "--untracked-files=normal"))
+        return _git(folder, "rev-parse", "HEAD"), _changed(folder)
     except (OSError, subprocess.SubprocessError):
         return "", False
+
+
+def has_changes(folder: Path, besides: Path) -> bool:
+    """Whether the work tree at *folder* has changes, other than in *besides* below it; False outside git."""
+    try:
+        return _changed(folder, "--", f":(exclude,literal){besides.relative_to(folder).as_posix()}")
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def _changed(folder: Path, *paths: str) -> bool:
+    return bool(_git(folder, "status", "--porcelain", "--untracked-files=normal", *paths))
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()

@@ -13,10 +13,9 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from harness.book.notebook import PASSED_OVER
 from harness.book.sources import files_below
+from harness.book.yaml_file import read_yaml
 from harness.errors import HarnessError
 from harness.model import Limits
 
@@ -196,37 +195,6 @@ def _language(path: Path) -> str:
     if not isinstance(config, str):
         return ""
     return "zh" if config.lower().startswith("zh") else "en"
-
-
-def read_yaml(path: Path) -> Any:
-    """A YAML file of the book."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
-        raise HarnessError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    except UnicodeDecodeError:
-        raise HarnessError(f"{path}: not UTF-8 text") from None
-    except (ValueError, RecursionError) as error:  # a date that does not exist, brackets by the thousand
-        raise HarnessError(f"{path}: not valid YAML: {error}") from None
-    except OSError as error:
-        raise HarnessError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's plain types; a key that stands twice in one mapping is an error, not overwritten."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r} stands here twice", problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _title(where: Path, value: Any) -> str:

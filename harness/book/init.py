@@ -17,9 +17,10 @@ from string import Template
 import yaml
 
 from harness.book.claims import claim_path, load_all_claims
-from harness.book.config import CONFIG_NAME, read_yaml, toc_chapters
+from harness.book.config import CONFIG_NAME, toc_chapters
 from harness.book.notebook import read_notebook
 from harness.book.parameters import read_parameters
+from harness.book.yaml_file import read_yaml
 from harness.errors import HarnessError
 from harness.files import explain_os_error
 

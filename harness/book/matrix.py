@@ -24,14 +24,14 @@ A cell is a task with one of its models: a job that runs the chapter's own cells
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.book.config import Book, read_yaml
-from harness.errors import HarnessError
+from harness.book.claims import read_published
+from harness.book.config import Book
+from harness.book.yaml_file import Node, read_node
 from harness.model import Claim, Published
 
 
@@ -82,104 +82,39 @@ def read_matrix(path: Path, book: Book) -> Matrix:
     Raises:
         HarnessError: it cannot be read, a key is unknown or lacking, or the book has no such chapter or profile.
     """
-    root = _Part(path, "the file", read_yaml(path), needed=("profile", "models", "tasks"))
+    root = read_node(path)
+    root.keys(required=("profile", "models", "tasks"))
     profile = book.profile(root.text("profile")).name
     models = root.texts("models")
     chapters = {chapter.stem for chapter in book.chapters}
-    tasks = []
-    for entry in root.parts("tasks", needed=("name", "chapter", "takes", "scores"),
-                            also=("models", "parameters", "protocol", "without")):  # fmt: skip
-        without = _Part(path, f"{entry.place}, without", entry.mapping("without"), also=tuple(models))
-        own = entry.texts("models") if "models" in entry.data else models
-        own = [model for model in own if model not in without.data]
-        entry.only("models", own, models)
-        entry.only("chapter", [entry.text("chapter")], chapters)
-        scores = tuple(_score(part, models) for part in entry.parts(
-            "scores", needed=("metric", "title", "margin"), also=("published",)))  # fmt: skip
-        tasks.append(
-            Task(
-                entry.text("name"), entry.text("chapter"), entry.text("takes"), tuple(own), scores,
-                entry.mapping("parameters"), entry.text("protocol", ""),
-                {model: without.text(model) for model in without.data},
-            )
-        )  # fmt: skip
-    return Matrix(profile, tuple(tasks))
+    return Matrix(profile, tuple(_task(entry, models, chapters) for entry in root.items("tasks")))
 
 
-def _score(part: _Part, models: list[str]) -> Score:
-    published = {}
-    for model, entry in part.mapping("published").items():
-        part.only("published", [model], models)
-        inside = _Part(part.path, f"{part.place}, published of {model}", entry,
-                       needed=("value", "citation"), also=("split", "protocol"))  # fmt: skip
-        published[model] = Published(
-            inside.number("value"),
-            inside.text("citation"),
-            inside.text("split", ""),
-            inside.text("protocol", ""),
-        )
-    return Score(part.text("metric"), part.text("title"), part.number("margin"), published)
+def _task(entry: Node, models: tuple[str, ...], chapters: Collection[str]) -> Task:
+    entry.keys(("name", "chapter", "takes", "scores"), ("models", "parameters", "protocol", "without"))
+    without = {}
+    if "without" in entry:
+        reasons = entry.child("without")
+        reasons.keys(optional=models)
+        without = {model: reasons.text(model) for model in reasons.names()}
+    own = entry.texts("models") if "models" in entry else models
+    entry.only("models", own, models)
+    entry.only("chapter", [entry.text("chapter")], chapters)
+    return Task(
+        name=entry.text("name"),
+        chapter=entry.text("chapter"),
+        takes=entry.text("takes"),
+        models=tuple(model for model in own if model not in without),
+        scores=tuple(_score(score, models) for score in entry.items("scores")),
+        parameters=entry.mapping("parameters"),
+        protocol=entry.text("protocol", ""),
+        without=without,
+    )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A mapping of the file, where it stands, and what may stand in it."""
-
-    path: Path
-    place: str
-    data: Any
-    needed: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.data, dict):
-            self._fail(f"expected keys such as {', '.join(self.needed)}")
-        for key in self.data:
-            if key not in (*self.needed, *self.also):
-                self._fail(f"unknown key {key!r}; keys: {', '.join((*self.needed, *self.also))}")
-        for key in self.needed:
-            if key not in self.data:
-                self._fail(f"the key {key!r} is missing; add it")
-
-    def _fail(self, what: str) -> None:
-        raise HarnessError(f"{self.path}: {self.place}: {what}")
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self.data.get(key, default)
-        if not isinstance(value, str) or (not value.strip() and value != default):
-            self._fail(f"{key} must be a text, not {value!r}")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self.data[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            self._fail(f"{key} must be a number, not {value!r}")
-        return float(value)
-
-    def texts(self, key: str) -> list[str]:
-        value = self.data[key]
-        if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
-            self._fail(f"{key} must be a list of names, not {value!r}")
-        return value
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        value = self.data.get(key) or {}
-        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-            self._fail(f"{key} must map names to values, not {value!r}")
-        return value
-
-    def parts(self, key: str, *, needed: tuple[str, ...], also: tuple[str, ...]) -> list[_Part]:
-        value = self.data[key]
-        if not isinstance(value, list) or not value:
-            self._fail(f"{key} must be a list, not {value!r}")
-        found = []
-        for number, one in enumerate(value, 1):
-            name = one.get("name") or one.get("metric") if isinstance(one, dict) else None
-            inside = f"{key} {number}" + (f" ({name})" if name else "")
-            found.append(_Part(self.path, inside, one, needed, also))
-        return found
-
-    def only(self, key: str, values: list[str], known: Any) -> None:
-        for value in values:
-            if value not in known:
-                self._fail(f"{key}: there is no {value!r}; there are {', '.join(sorted(known))}")
+def _score(entry: Node, models: tuple[str, ...]) -> Score:
+    entry.keys(("metric", "title", "margin"), ("published",))
+    published = entry.children("published")
+    entry.only("published", published, models)
+    values = {model: read_published(node) for model, node in published.items()}
+    return Score(entry.text("metric"), entry.text("title"), entry.number("margin"), values)

@@ -87,13 +87,13 @@ def console() -> Any:
     return screen
 
 
-def names(option: str | None) -> list[str] | None:
+def names(option: str | None, name: str = "--chapters", such: str = "05,06") -> list[str] | None:
     """``"05, 06"`` as a list; None where nothing was given."""
     if option is None:
         return None
     found = [part.strip() for part in option.split(",") if part.strip()]
     if not found:
-        raise HarnessError("--chapters is empty; give names such as 05,06 or leave it out")
+        raise HarnessError(f"{name} is empty; give names such as {such} or leave it out")
     return found
 
 

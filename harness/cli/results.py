@@ -164,20 +164,46 @@ def diff(
 
 
 def bless(
-    run: RunArgument = "latest",
+    run: RunArgument = LATEST,
     chapters: ChaptersOption = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Drop the earlier reference runs instead of adding.")
     ] = False,
+    allow_dirty: Annotated[
+        bool,
+        typer.Option("--allow-dirty", help="Take what no commit holds, too; the references say -dirty."),
+    ] = False,
+    drop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLAIMS", help="Only take the blessed values of these claims away, with commas."
+        ),
+    ] = None,
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Only move blessed runs out of claim files of the old layout.")
+    ] = False,
 ) -> None:
     """Make a run's numbers the reference of its chapters' claims."""
-    from harness.judge.bless import bless as write_references
+    from harness.judge import bless as blessing
+    from harness.judge.migrate import migrate as move
 
     book = load_book()
     chosen = names(chapters)
     stems = [path.stem for path in book.select(chosen)] if chosen else None
-    written = write_references(book, run_folder(book.root, run), chapters=stems, replace=replace)
+    if (migrate or drop is not None) and (
+        run != LATEST or allow_dirty or (migrate and drop is not None) or (replace and not migrate)
+    ):
+        raise HarnessError("--migrate takes --chapters and --replace only, --drop takes --chapters only")
+    if migrate:
+        if not move(book, stems, replace=replace):
+            print("nothing to migrate: no claim file holds blessed runs")
+        return
+    if drop is not None:
+        written = blessing.drop(book, names(drop, "--drop", "accuracy,loss") or [], chapters=stems)
+    else:
+        run_dir = run_folder(book.root, run)
+        written = blessing.bless(book, run_dir, chapters=stems, replace=replace, allow_dirty=allow_dirty)
     for path in written:
-        print(f"blessed {path}")
+        print(f"{'dropped from' if drop else 'blessed'} {path}")
     if not written:
         raise HarnessError("nothing was blessed; the run has no chapter whose claims wait for a reference")

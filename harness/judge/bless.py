@@ -1,21 +1,29 @@
-"""Make the numbers of a finished run references: the only way in which a claim file's ``blessed`` changes."""
+"""Make the numbers of a finished run references: the only way in which a claim's blessed values change."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.archive.environment import has_changes
 from harness.archive.folder import find_run
 from harness.archive.recorded import environment_of, read_manifest, read_run
 from harness.archive.shard import refuse_shard
-from harness.book.claims import claim_path, claim_yaml, parse_claims, read_claim_yaml
+from harness.book.claims import claim_path, load_claims
 from harness.book.parameters import SET_BY_HARNESS, same_value
+from harness.book.references import (
+    FOLDER,
+    parse_references,
+    read_references,
+    references_path,
+    references_text,
+)
 from harness.errors import HarnessError
-from harness.files import write_text
+from harness.files import explain_os_error, write_text
 from harness.judge.check import not_covered, own_values
 from harness.model import FINISHED, Claim, JobResult, Metric, ReferenceRun
 
@@ -25,6 +33,10 @@ if TYPE_CHECKING:
 DIGITS = 6
 """Significant digits of a blessed value: enough to recognise a repeated run, few enough to read."""
 _COMMIT_LENGTH = 10
+DIRTY = "-dirty"
+"""The end of a commit with changes that were not committed."""
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -51,49 +63,77 @@ def bless(
     *,
     chapters: Sequence[str] | None,
     replace: bool,
-    say: Callable[[str], None] = print,
+    allow_dirty: bool = False,
+    say: Say = print,
 ) -> list[Path]:
-    """Write the values of *run_dir* (all seeds) into its chapters' claim files; the files that changed.
+    """Make the values of *run_dir* (all seeds) references of its chapters' claims; the files that changed.
 
     Args:
         book: the book whose claims are changed.
         run_dir: a finished run, judged or not.
         chapters: stems of the chapters to bless; None for all of the run.
         replace: drop the blessed runs of the profile first, on whatever hardware.
+        allow_dirty: take what no commit holds, too; the references say so.
         say: told one line for each metric or claim that was left out, and why.
 
     Raises:
         HarnessError: a job did not complete, ran with other parameters than the book's, or is blessed
-            already; or a file cannot be read. Nothing is written then.
+            already; changes are not committed; or a file cannot be read. Nothing is written then.
     """
-    plan = plan_blessing(book, run_dir, chapters=chapters, replace=replace)
+    plan = plan_blessing(book, run_dir, chapters=chapters, replace=replace, allow_dirty=allow_dirty)
     for path, text in plan.texts.items():
-        write_text(path, text)
+        write_references(path, text)
     for note in plan.notes:
         say(note)
     return list(plan.texts)
 
 
-def plan_blessing(book: Book, run_dir: Path, *, chapters: Sequence[str] | None, replace: bool) -> Plan:
+def drop(book: Book, claims: Sequence[str], *, chapters: Sequence[str] | None) -> list[Path]:
+    """Take the blessed values of *claims* away, for instance where bounds are to judge; the files that changed."""
+    texts: dict[Path, str] = {}
+    left = dict.fromkeys(claims)
+    for chapter in chapters or [path.stem for path in book.chapters]:
+        path = references_path(book.claims_dir, chapter)
+        found = read_references(path)
+        if gone := found.keys() & set(claims):
+            kept = {name: runs for name, runs in found.items() if name not in gone}
+            texts[path] = references_text(kept) if kept else ""
+            left = {name: None for name in left if name not in gone}
+    if left:
+        raise HarnessError(f"no blessed value of {', '.join(left)} there; see {book.claims_dir / FOLDER}")
+    for path, text in texts.items():
+        write_references(path, text) if text else path.unlink()
+    return list(texts)
+
+
+def write_references(path: Path, text: str) -> None:
+    """Write one file of references, whole or not at all."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, f"cannot create {path.parent}") from None
+    write_text(path, text)
+
+
+def plan_blessing(
+    book: Book, run_dir: Path, *, chapters: Sequence[str] | None, replace: bool, allow_dirty: bool = False
+) -> Plan:
     """What :func:`bless` would write and say; changes nothing."""
     manifest = read_manifest(run_dir)
     refuse_shard(manifest, "blessing")
     jobs = _chosen_jobs(book, run_dir, chapters)
     for job in jobs:
         _check_job(job, run_dir, book)
+    origins = {job.id: _origin(job, manifest, book.root) for job in jobs}
+    origins = _committed(book, run_dir, origins, allow_dirty=allow_dirty)
     texts: dict[Path, str] = {}
     notes: list[str] = []
     for chapter in dict.fromkeys(job.chapter for job in jobs if job.chapter):
-        path = claim_path(book.claims_dir, chapter)
         mine = [job for job in jobs if job.chapter == chapter]
-        if not path.exists():
-            notes.append(f"{chapter}: has no claim file {path}; nothing blessed")
-            continue
-        origins = {job.id: _origin(job, manifest, book.root) for job in mine}
-        text, said = _blessed_text(book, path, mine, origins, replace=replace)
+        text, said = _blessed_text(book, chapter, mine, origins, replace=replace)
         notes += [f"{chapter}: {note}" for note in said]
         if text is not None:
-            texts[path] = text
+            texts[references_path(book.claims_dir, chapter)] = text
     return Plan(texts, tuple(notes))
 
 
@@ -139,9 +179,7 @@ def _origin(job: JobResult, manifest: Mapping[str, Any], root: Path) -> Origin:
         except HarnessError:  # cleaned away since: the key proves that this tree gives the same result
             source = manifest
     environment = environment_of(source, job.id)
-    commit = str(source.get("commit") or "unknown")[:_COMMIT_LENGTH] + (
-        "-dirty" if source.get("dirty") else ""
-    )
+    commit = str(source.get("commit") or "unknown")[:_COMMIT_LENGTH] + (DIRTY if source.get("dirty") else "")
     started = str(job.started or source.get("started") or "")[:10]
     return Origin(
         commit=commit,
@@ -151,17 +189,46 @@ def _origin(job: JobResult, manifest: Mapping[str, Any], root: Path) -> Origin:
     )
 
 
+def _committed(
+    book: Book, run_dir: Path, origins: Mapping[str, Origin], *, allow_dirty: bool
+) -> Mapping[str, Origin]:
+    """Nobody can repeat what no commit holds: it is refused, or said."""
+    changed = has_changes(book.root, besides=book.claims_dir / FOLDER)  # which blessing itself writes
+    if allow_dirty:
+        mark = DIRTY if changed else ""
+        return {
+            job: origin
+            if origin.commit.endswith(DIRTY)
+            else dataclasses.replace(origin, commit=origin.commit + mark)
+            for job, origin in origins.items()
+        }
+    for job, origin in origins.items():
+        if origin.commit.endswith(DIRTY):
+            raise HarnessError(
+                f"job {job} of run {run_dir.name} was measured with changes that no commit holds"
+                f" ({origin.commit}); commit them and run it again with --no-cache, or take it with --allow-dirty"
+            )
+    if changed:
+        raise HarnessError(
+            f"{book.root} has changes that no commit holds; commit them first, or bless with --allow-dirty"
+        )
+    return origins
+
+
 def _blessed_text(
-    book: Book, path: Path, jobs: Sequence[JobResult], origins: Mapping[str, Origin], *, replace: bool
+    book: Book, chapter: str, jobs: Sequence[JobResult], origins: Mapping[str, Origin], *, replace: bool
 ) -> tuple[str | None, list[str]]:
-    """New text of one claim file (None when nothing changes), and notes on what was left out."""
-    tree, profiles = read_claim_yaml(path), tuple(book.profiles)
-    notebook = next((chapter for chapter in book.chapters if chapter.stem == path.stem), None)
-    claims = parse_claims(tree, path, profiles, notebook)
-    own = {profile: own_values(book, path.stem, profile) for profile in {job.profile for job in jobs}}
+    """New text of the references of one chapter (None when nothing changes), and notes on what was left out."""
+    notebook = next((path for path in book.chapters if path.stem == chapter), None)
+    claims = load_claims(book.claims_dir, chapter, tuple(book.profiles), notebook)
+    path = references_path(book.claims_dir, chapter)
+    if claims is None:
+        return None, [f"has no claim file {claim_path(book.claims_dir, chapter)}; nothing blessed"]
+    own = {profile: own_values(book, chapter, profile) for profile in {job.profile for job in jobs}}
+    blessed = {claim.name: dict(claim.blessed) for claim in claims.claims}
     notes: list[str] = []
     changed = False
-    for claim, entry in zip(claims.claims, tree["claims"], strict=True):
+    for claim in claims.claims:
         for profile in dict.fromkeys(job.profile for job in jobs):
             found = [
                 (job, m)
@@ -170,23 +237,27 @@ def _blessed_text(
                 for m in job.metrics
                 if m.name == claim.name
             ]
-            problem = _reason_to_leave(claim, profile, found, own[profile])
-            if problem:
+            if problem := _reason_to_leave(claim, profile, found, own[profile]):
                 notes.append(problem)
                 continue
             old = () if replace else claim.blessed.get(profile, ())
             new = [_reference(metric, job, origins[job.id]) for job, metric in found]
             _refuse_duplicates(path, claim, old, new)
-            _put(entry, profile, new, replace=replace)
+            blessed[claim.name][profile] = (*old, *new)
             changed = True
-    known = {claim.name for claim in claims.claims}
-    unclaimed = dict.fromkeys(m.name for job in jobs for m in job.metrics if m.name not in known)
-    notes += [f"metric {name} has no claim in {path.name}; not blessed" for name in unclaimed]
+    unclaimed = dict.fromkeys(m.name for job in jobs for m in job.metrics if m.name not in blessed)
+    notes += [f"metric {name} has no claim in {chapter}.yml; not blessed" for name in unclaimed]
     if not changed:
         return None, notes
-    text = _dump(tree)
-    parse_claims(_reread(text), path, profiles)  # what is written can be read back
+    notes += [f"blessed values of {name} dropped: nobody claims it" for name in _unclaimed(path, blessed)]
+    text = references_text(blessed)
+    parse_references(text, path)  # what is written can be read back
     return text, notes
+
+
+def _unclaimed(path: Path, claims: Collection[str]) -> list[str]:
+    """The names of blessed values that nobody claims any more."""
+    return sorted(read_references(path).keys() - set(claims))
 
 
 def _reason_to_leave(
@@ -214,52 +285,16 @@ def _reference(metric: Metric, job: JobResult, origin: Origin) -> ReferenceRun:
 def _refuse_duplicates(
     path: Path, claim: Claim, old: Sequence[ReferenceRun], new: Sequence[ReferenceRun]
 ) -> None:
-    known = {(run.seed, run.commit, run.hardware) for run in old}
+    """A dirty run and a clean one of the same commit and seed are not two measurements either."""
+
+    def key(run: ReferenceRun) -> tuple[int | None, str, str]:
+        return run.seed, run.commit.removesuffix(DIRTY), run.hardware
+
+    known = set(map(key, old))
     for run in new:
-        key = (run.seed, run.commit, run.hardware)
-        if key in known:
+        if key(run) in known:
             raise HarnessError(
                 f"{path}: claim {claim.name} already has a blessed run of seed {run.seed},"
                 f" commit {run.commit}, {run.hardware}; drop the old runs with --replace, or run other seeds"
             )
-        known.add(key)
-
-
-def _put(entry: Any, profile: str, runs: Sequence[ReferenceRun], *, replace: bool) -> None:
-    """Add *runs* to the YAML tree of one claim, each in flow style on a line of its own."""
-    from ruamel.yaml.comments import CommentedMap, CommentedSeq
-
-    if profile not in entry:
-        entry[profile] = CommentedMap()
-    holder = entry[profile]
-    holder.fa.set_block_style()
-    if "blessed" not in holder:
-        holder.insert(0, "blessed", CommentedSeq())
-    while replace and holder["blessed"]:  # in place: the comments that follow the list hang on it
-        holder["blessed"].pop()
-    holder["blessed"].fa.set_block_style()
-    for run in runs:
-        holder["blessed"].append(_flow(run))
-
-
-def _flow(run: ReferenceRun) -> Any:
-    from ruamel.yaml.comments import CommentedMap
-
-    versions = CommentedMap(run.versions)
-    versions.fa.set_flow_style()
-    day = date.fromisoformat(run.date)
-    line = CommentedMap(
-        value=run.value, seed=run.seed, commit=run.commit, date=day, hardware=run.hardware, versions=versions
-    )
-    line.fa.set_flow_style()
-    return line
-
-
-def _dump(tree: Any) -> str:
-    stream = io.StringIO()
-    claim_yaml().dump(tree, stream)
-    return stream.getvalue()
-
-
-def _reread(text: str) -> Any:
-    return claim_yaml().load(text)
+        known.add(key(run))

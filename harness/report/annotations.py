@@ -16,8 +16,9 @@ from json.decoder import scanstring
 from pathlib import Path
 
 from harness.archive.recorded import document_jobs, document_verdicts, read_document
-from harness.book.claims import claim_path, read_claim_yaml
+from harness.book.claims import claim_path
 from harness.book.config import Book
+from harness.book.yaml_file import read_node
 from harness.errors import HarnessError
 from harness.model import FINISHED, CellResult, CellState, JobResult, Outcome, Verdict
 from harness.wording import OUTCOMES, STATES, one_line
@@ -127,9 +128,8 @@ def _of_verdicts(verdicts: Sequence[Verdict], book: Book) -> Iterator[Annotation
 def claim_lines(path: Path) -> dict[str, int]:
     """Line of each claim's name in its file; empty where the file cannot be read, which judging tells."""
     try:
-        claims = read_claim_yaml(path)["claims"]
-        return {str(claim["name"]): int(claim.lc.key("name")[0]) + 1 for claim in claims}
-    except (HarnessError, TypeError, KeyError, AttributeError):
+        return {claim.text("name"): claim.line("name") for claim in read_node(path).items("claims")}
+    except (HarnessError, KeyError):
         return {}
 
 

@@ -14,12 +14,10 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.archive.folder import runs_dir
-from harness.book.claims import claim_path
 from harness.book.config import Book
 from harness.book.notebook import PAPERMILL_TAGS, read_document
+from harness.book.references import read_references, references_path
 from harness.errors import HarnessError
 from harness.judge.statistics import mean
 from harness.model import JobResult, Outcome, Verdict, verdict_from_json, worst_of
@@ -65,7 +63,9 @@ def background(document: Mapping[str, Any], book: Book | None) -> Background:
     blessed = {
         (chapter, name): values
         for chapter in dict.fromkeys(verdict.chapter for verdict in verdicts_of(document))
-        for name, values in blessed_values(claim_path(book.claims_dir, chapter), profile, hardware).items()
+        for name, values in blessed_values(
+            references_path(book.claims_dir, chapter), profile, hardware
+        ).items()
     }
     return Background(past_runs(runs_dir(book.root), document), blessed)
 
@@ -153,20 +153,17 @@ def _hardware(document: Mapping[str, Any]) -> str:
 
 
 def blessed_values(path: Path, profile: str, hardware: str) -> dict[str, tuple[float, ...]]:
-    """Blessed values by claim, of this hardware where there are any, as :mod:`harness.judge.rules` compares.
-
-    Not through :mod:`harness.book.claims`: a strict reader takes ten times as long, for what no verdict hangs on.
-    """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    """Blessed values by claim, of this hardware where there are any, as :mod:`harness.judge.rules` compares."""
     try:
-        claims = yaml.load(path.read_bytes(), Loader=loader)["claims"]
-        found = {}
-        for claim in claims:
-            runs = (claim.get(profile) or {}).get("blessed") or ()
-            same = [run["value"] for run in runs if run["hardware"] == hardware]
-            found[str(claim["name"])] = finite(same or [run["value"] for run in runs])
-    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        references = read_references(path)
+    except HarnessError:
         return {}
+    found = {}
+    for name, by_profile in references.items():
+        runs = by_profile.get(profile, ())
+        found[name] = tuple(run.value for run in runs if run.hardware == hardware) or tuple(
+            run.value for run in runs
+        )
     return found
 
 

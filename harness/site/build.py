@@ -25,8 +25,9 @@ from typing import Any
 from harness.archive.folder import build_dir, runs_dir
 from harness.archive.recorded import read_document
 from harness.archive.shard import refuse_shard
-from harness.book.config import Book, read_yaml, site_config
+from harness.book.config import Book, site_config
 from harness.book.notebook import read_notebook
+from harness.book.yaml_file import read_yaml
 from harness.errors import HarnessError
 from harness.files import PACKAGE, explain_os_error, read_json, write_json, write_text
 from harness.model import JobResult, job_result_from_json

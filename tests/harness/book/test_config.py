@@ -95,7 +95,7 @@ def test_no_book(tmp_path):
         ("profiles: {a/b: {}}", "a profile's name consists of"),
         ("profiles: {5: {}}", "a profile's name consists of"),
         ("profiles: {a: []}", "profile 'a' takes"),
-        ("profiles: {a: {}}\nprofiles: {b: {}}", "line 2: .*'profiles' stands here twice"),
+        ("profiles: {a: {}}\nprofiles: {b: {}}", r"harness\.yml:2: .*'profiles' stands here twice"),
         ("profiles: {a: {cell_timeout: 1, cell_timeout: 2}}", "'cell_timeout' stands here twice"),
         ("claims: harness.yml", "is a file"),
         ("chapters: 5", "chapters must be a folder inside the book"),

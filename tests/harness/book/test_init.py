@@ -10,9 +10,10 @@ import pytest
 from notebooks import RECORD, write_notebook
 
 from harness.archive.folder import find_run
-from harness.book.claims import load_all_claims, read_claim_yaml
+from harness.book.claims import load_all_claims
 from harness.book.config import load_book
 from harness.book.lint import lint
+from harness.book.yaml_file import read_yaml
 from harness.cli.app import main
 from harness.errors import ExitCode, HarnessError
 from harness.files import read_json
@@ -179,7 +180,7 @@ def test_claims_and_gitignore_that_exist_stay(folder, capsys):
     (folder / ".gitignore").write_bytes(b"*.log\n\xff")  # no line end, no UTF-8
     out = init(capsys)
     assert "claims/a.yml" not in out.split("next:")[0]
-    assert read_claim_yaml(folder / "nb" / "claims" / "a.yml") == {"chapter": "a", "claims": []}
+    assert read_yaml(folder / "nb" / "claims" / "a.yml") == {"chapter": "a", "claims": []}
     assert (folder / ".gitignore").read_bytes() == b"*.log\n\xff\n_build/\n"
     (folder / "harness.yml").unlink()
     assert ".gitignore" not in init(capsys)
@@ -222,7 +223,7 @@ def _a_file_called_claims(folder):
     [
         (_a_book, "harness.yml exists; this is a book already"),
         (_a_book_below, "_toc.yml is in .*docs; run `harness init` there"),
-        (_a_broken_toc, r"_toc\.yml line 1: not valid YAML"),
+        (_a_broken_toc, r"_toc\.yml:1: not valid YAML"),
         (_a_toc_with_a_missing_page, "no file for 'gone'"),
         (_a_stranger_among_the_claims, r"x\.yml: no chapter is called 'x'"),
         (_a_file_called_chapters, "a file is in the way of the folder .*chapters; rename it"),

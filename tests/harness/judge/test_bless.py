@@ -1,16 +1,21 @@
-"""Blessing: what is written to a claim file, what is refused, and that nothing else in the file changes."""
+"""Blessing: what is written to a file of references, what is refused, and that nothing else changes."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from harness.book.claims import claim_path, load_claims
+from harness.book.references import references_path, references_text
 from harness.errors import HarnessError, InfrastructureError
 from harness.files import write_json
-from harness.judge.bless import bless
+from harness.judge.bless import bless, drop, write_references
 from harness.model import JobResult, JobState, Metric, ReferenceRun
 
 CLAIMS = """\
@@ -24,9 +29,6 @@ claims:
     direction: higher
     margin: 0.020
     smoke: {bounds: {low: 0.3, high: 1.0}}
-    offline:
-      blessed:
-        - {value: 0.8, seed: 9, commit: abc1234, date: 2026-11-01, hardware: cpu, versions: {torch: 2.12.0}}
 
   # how fast
   - name: speed
@@ -43,7 +45,9 @@ claims:
     offline: {bounds: {high: 2}}
 # the end
 """
+OLD = ReferenceRun(0.8, 9, "abc1234", "2026-11-01", "cpu", {"torch": "2.12.0"})
 ENVIRONMENT = {"hardware": "cpu-x86_64-bf16", "versions": {"torch": "2.13.0", "numpy": "2.4"}}
+BEFORE = references_text({"accuracy": {"offline": (OLD,)}})
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -52,6 +56,7 @@ def book(tmp_path):
     root = tmp_path / "书 book"
     (root / "claims").mkdir(parents=True)
     claim_path(root / "claims", "05-a").write_text(CLAIMS, encoding="utf-8")
+    write_references(references_path(root / "claims", "05-a"), BEFORE)
     profiles = {"smoke": None, "offline": None, "full": None}
     return SimpleNamespace(
         root=root, claims_dir=root / "claims", profiles=profiles, parameters={}, chapters=()
@@ -90,14 +95,22 @@ def write_run(book, *jobs: JobResult, name="run-1", finished=True, **manifest):
     return folder
 
 
-def run_bless(book, folder, chapters=None, replace=False):
+def run_bless(book, folder, chapters=None, **options):
     said: list[str] = []
-    files = bless(book, folder, chapters=chapters, replace=replace, say=said.append)
+    files = bless(book, folder, chapters=chapters, **{"replace": False, "say": said.append, **options})
     return files, said
 
 
 def text_of(book) -> str:
-    return claim_path(book.claims_dir, "05-a").read_text(encoding="utf-8")
+    """The file of references; that of the claims never changes."""
+    assert claim_path(book.claims_dir, "05-a").read_text(encoding="utf-8") == CLAIMS
+    return references_path(book.claims_dir, "05-a").read_text(encoding="utf-8")
+
+
+def commit_all(book) -> None:
+    git = "git -c user.name=a -c user.email=a@b.c"
+    command = f"[ -d .git ] || {git} init -q; {git} add -A && {git} commit -qm x"
+    subprocess.run(command, shell=True, check=True, cwd=book.root)
 
 
 def blessed(book, index=0, profile="offline") -> tuple[ReferenceRun, ...]:
@@ -108,41 +121,67 @@ def blessed(book, index=0, profile="offline") -> tuple[ReferenceRun, ...]:
 
 def test_all_seeds_are_added_with_where_they_came_from(book):
     files, _ = run_bless(book, write_run(book, job(0), job(1, metrics=metrics(0.83))))
-    assert files == [claim_path(book.claims_dir, "05-a")]
+    assert files == [references_path(book.claims_dir, "05-a")]
     assert [run.seed for run in blessed(book)] == [9, 0, 1]
     assert blessed(book)[1] == ReferenceRun(
         0.812346, 0, "0123456789", "2026-11-24", "cpu-x86_64-bf16", {"torch": "2.13.0", "numpy": "2.4"}
     )
 
 
-def test_nothing_else_in_the_file_changes(book):
-    run_bless(book, write_run(book, job(0)))
-    added = [line for line in text_of(book).splitlines() if line not in CLAIMS.splitlines()]
-    kept = [line for line in text_of(book).splitlines() if line in CLAIMS.splitlines()]
-    assert kept == CLAIMS.splitlines()
-    assert added == [
-        "        - {value: 0.812346, seed: 0, commit: '0123456789', date: 2026-11-24, "
-        "hardware: cpu-x86_64-bf16, versions: {torch: 2.13.0, numpy: '2.4'}}"
-    ]
+def test_a_seed_is_one_line_and_no_line_that_was_there_changes(book):
+    run_bless(book, write_run(book, job(0, metrics=metrics(speed=3.25))))
+    added = [json.loads(line) for line in text_of(book).splitlines() if line not in BEFORE.splitlines()]
+    assert [line for line in text_of(book).splitlines() if line in BEFORE.splitlines()] == BEFORE.splitlines()
+    assert [line.get("versions") for line in added] == [ENVIRONMENT["versions"], None]
+    assert added[1]["values"] == {"accuracy": 0.812346, "speed": 3.25}
+    assert (added[1]["seed"], added[1]["commit"], added[1]["date"]) == (0, "0123456789", "2026-11-24")
 
 
-def test_a_profile_without_blessed_runs_gets_its_own_block(book):
+def test_a_profile_without_blessed_runs_gets_its_own(book):
     run_bless(book, write_run(book, job(0, metrics=metrics(speed=3.25), profile="full")))
-    assert "    full:\n      blessed:\n        - {value: 0.812346, seed: 0" in text_of(book)
-    assert '      published: {value: 3, citation: "somebody, a: b"}' in text_of(book)
+    assert [run.value for run in blessed(book, 0, "full")] == [0.812346]
     assert [run.value for run in blessed(book, 1, "full")] == [3.25]
-    assert all(
-        line in text_of(book).splitlines()
-        for line in ("  # how fast", "# the end", "# what chapter 5 measures")
-    )
+    assert blessed(book) == (OLD,)
 
 
-def test_replace_drops_the_old_runs_and_no_comment(book):
+def test_the_first_run_that_is_blessed_makes_the_file(book):
+    shutil.rmtree(book.claims_dir / "blessed")
+    assert run_bless(book, write_run(book, job(0)))[0] == [references_path(book.claims_dir, "05-a")]
+    assert [run.seed for run in blessed(book)] == [0]
+
+
+def test_replace_drops_the_old_runs(book):
     run_bless(book, write_run(book, job(0)), replace=True)
     assert [run.seed for run in blessed(book)] == [0]
-    assert [line for line in CLAIMS.splitlines() if line not in text_of(book).splitlines()] == [
-        line for line in CLAIMS.splitlines() if "seed: 9" in line
-    ]
+    assert "2.12.0" not in text_of(book)  # nor do the versions of runs that are gone stay
+
+
+def test_a_claim_that_came_later_is_blessed_by_later_runs_only(book):
+    run_bless(book, write_run(book, job(0)))
+    run_bless(book, write_run(book, job(0, metrics=metrics(0.9, speed=2.0)), name="run-2", commit="f" * 40))
+    assert len(blessed(book)) == 3 and [run.commit for run in blessed(book, 1)] == ["f" * 10]
+
+
+def test_values_that_nobody_claims_any_more_are_dropped_and_named(book):
+    references = {"accuracy": {"offline": (OLD,)}, "gone": {"offline": (OLD,)}}
+    write_references(references_path(book.claims_dir, "05-a"), references_text(references))
+    assert '"gone"' in text_of(book) and blessed(book) == (OLD,)  # until then nobody sees them
+    _, said = run_bless(book, write_run(book, job(0)))
+    assert "05-a: blessed values of gone dropped: nobody claims it" in said
+    assert '"gone"' not in text_of(book) and blessed(book)[0] == OLD
+
+
+def test_values_can_be_taken_away_for_bounds_to_judge(book):
+    references = {"accuracy": {"offline": (OLD,)}, "speed": {"offline": (OLD,)}}
+    path = references_path(book.claims_dir, "05-a")
+    book.chapters = (Path("05-a.ipynb"), Path("06-b.ipynb"))
+    write_references(path, references_text(references))
+    assert drop(book, ["speed"], chapters=None) == [path] and text_of(book) == BEFORE
+    with pytest.raises(HarnessError, match="no blessed value of speed, acuracy there"):
+        drop(book, ["speed", "acuracy", "accuracy"], chapters=["05-a"])
+    assert text_of(book) == BEFORE
+    drop(book, ["accuracy"], chapters=None)
+    assert not path.exists()
 
 
 def test_blessing_twice_is_refused_without_replace(book):
@@ -159,7 +198,7 @@ def test_blessing_twice_is_refused_without_replace(book):
 def test_one_seed_twice_in_a_run_is_refused(book):
     with pytest.raises(HarnessError, match="already has a blessed run of seed 0"):
         run_bless(book, write_run(book, job(0), job(0, id="05-a-offline-seed0-2")))
-    assert text_of(book) == CLAIMS
+    assert text_of(book) == BEFORE
 
 
 def test_the_same_seed_on_other_hardware_or_of_another_commit_is_no_duplicate(book):
@@ -169,9 +208,54 @@ def test_the_same_seed_on_other_hardware_or_of_another_commit_is_no_duplicate(bo
     assert len(blessed(book)) == 4
 
 
-def test_a_dirty_tree_is_recorded_as_such(book):
-    run_bless(book, write_run(book, job(0), dirty=True))
+def test_a_run_with_changes_that_no_commit_holds_is_refused_or_says_so(book):
+    folder = write_run(book, job(0), dirty=True)
+    with pytest.raises(
+        HarnessError, match=r"job 05-a-offline-seed0 of run run-1 .*\(0123456789-dirty\); commit"
+    ):
+        run_bless(book, folder)
+    assert text_of(book) == BEFORE
+    run_bless(book, folder, allow_dirty=True)
     assert blessed(book)[-1].commit == "0123456789-dirty"
+
+
+def test_a_cached_job_of_such_a_run_is_refused_too(book):
+    write_run(book, job(0), name="run-0", dirty=True)
+    folder = write_run(book, job(0, state=JobState.SKIPPED, cached_from="run-0"), name="run-1")
+    with pytest.raises(HarnessError, match="run it again with --no-cache, or take it with --allow-dirty"):
+        run_bless(book, folder)
+    assert text_of(book) == BEFORE
+
+
+@pytest.mark.parametrize("name", ["harness.yml", "claims/05-a.yml", "new.py"])
+def test_a_tree_with_changes_is_refused_or_the_references_say_so(book, name):
+    """Not only the run's: what is claimed, and under which parameters, stands in the tree."""
+    (book.root / ".gitignore").write_text("_build/\n", encoding="utf-8")
+    (book.root / "harness.yml").touch()
+    commit_all(book)
+    with (book.root / name).open("a", encoding="utf-8") as file:
+        file.write("\n# changed\n")
+    folder = write_run(book, job(0))
+    with pytest.raises(HarnessError, match="has changes that no commit holds; commit them first"):
+        run_bless(book, folder)
+    run_bless(book, folder, allow_dirty=True)
+    assert load_claims(book.claims_dir, "05-a").claims[0].blessed["offline"][-1].commit == "0123456789-dirty"
+
+
+def test_what_bless_itself_writes_is_no_change(book):
+    """Chapter by chapter, and again after a mistake."""
+    (book.root / ".gitignore").write_text("_build/\n", encoding="utf-8")
+    commit_all(book)
+    folder = write_run(book, job(0))
+    run_bless(book, folder)
+    run_bless(book, folder, replace=True)
+    assert [run.commit for run in blessed(book)] == ["0123456789"]
+
+
+def test_a_dirty_run_and_a_clean_one_of_one_commit_are_not_two_measurements(book):
+    run_bless(book, write_run(book, job(0), dirty=True), allow_dirty=True)
+    with pytest.raises(HarnessError, match="already has a blessed run of seed 0"):
+        run_bless(book, write_run(book, job(0), name="run-2"))
 
 
 def test_outside_git_the_commit_is_unknown(book):
@@ -208,20 +292,19 @@ def test_bounds_only_claims_and_unclaimed_metrics_are_left_and_named(book):
     assert "05-a: claim loss: judged by bounds under offline; left as it is" in said
     assert "05-a: claim speed: the run recorded no such metric; left as it is" in said
     assert "05-a: metric extra has no claim in 05-a.yml; not blessed" in said
-    assert "    offline: {bounds: {high: 2}}" in text_of(book)
-    assert "extra" not in text_of(book)
+    assert "loss" not in text_of(book) and "extra" not in text_of(book)
 
 
 def test_a_smoke_run_changes_nothing_where_smoke_is_judged_by_bounds(book):
     files, said = run_bless(book, write_run(book, job(0, profile="smoke")))
-    assert files == [] and text_of(book) == CLAIMS
+    assert files == [] and text_of(book) == BEFORE
     assert any("judged by bounds under smoke" in line for line in said)
 
 
 def test_a_metric_in_another_unit_is_left_and_named(book):
     _, said = run_bless(book, write_run(book, job(0, metrics=(Metric("accuracy", 81.0, "percent"),))))
     assert any("recorded in percent, claimed in fraction" in line for line in said)
-    assert text_of(book) == CLAIMS
+    assert text_of(book) == BEFORE
 
 
 def test_a_chapter_without_claim_file_is_named(book):
@@ -245,7 +328,7 @@ def test_a_job_that_did_not_complete_is_refused(book, state):
         HarnessError, match=rf"05-a-offline-seed1 of run run-1 ended as {state.value}; only completed"
     ):
         run_bless(book, folder)
-    assert text_of(book) == CLAIMS
+    assert text_of(book) == BEFORE
 
 
 def test_a_run_under_other_parameters_is_refused(book):
@@ -266,9 +349,18 @@ def test_a_run_that_has_not_finished_is_refused(book):
 def test_a_mistake_in_a_claim_file_is_named_and_nothing_is_written(book):
     broken = CLAIMS.replace("margin: 0.1\n", "margin: -1\n")
     claim_path(book.claims_dir, "05-a").write_text(broken, encoding="utf-8")
-    with pytest.raises(HarnessError, match=r"05-a\.yml:26: margin -1 is negative"):
+    with pytest.raises(HarnessError, match=r"05-a\.yml:23: margin -1 is negative"):
         run_bless(book, write_run(book, job(0)))
-    assert text_of(book) == broken
+    assert references_path(book.claims_dir, "05-a").read_text(encoding="utf-8") == BEFORE
+
+
+def test_a_damaged_file_of_references_is_named_and_stays(book):
+    path = references_path(book.claims_dir, "05-a")
+    damaged = BEFORE.replace("0.8", "0.9")
+    path.write_text(damaged, encoding="utf-8")
+    with pytest.raises(HarnessError, match=r"05-a\.jsonl:3: not as `harness bless` wrote it"):
+        run_bless(book, write_run(book, job(0)), replace=True)
+    assert path.read_text(encoding="utf-8") == damaged
 
 
 def test_an_interrupted_write_leaves_the_old_file(book, monkeypatch):
@@ -280,8 +372,8 @@ def test_an_interrupted_write_leaves_the_old_file(book, monkeypatch):
     monkeypatch.setattr("pathlib.Path.replace", full_disk)
     with pytest.raises(InfrastructureError, match="disk is full"):
         run_bless(book, folder)
-    assert text_of(book) == CLAIMS
-    assert [p.name for p in book.claims_dir.iterdir()] == ["05-a.yml"]
+    assert text_of(book) == BEFORE
+    assert sorted(p.name for p in book.claims_dir.rglob("*")) == ["05-a.jsonl", "05-a.yml", "blessed"]
 
 
 def test_what_is_blessed_passes_when_judged_again(book):
@@ -305,6 +397,7 @@ def test_what_a_claim_is_not_made_for_is_never_blessed(book):
     made = job(parameters={"source": "hub"}, metrics=metrics(loss=1.0))
     files, said = run_bless(book, write_run(book, made))
     assert files == [] and path.read_text(encoding="utf-8") == text
+    assert references_path(book.claims_dir, "05-a").read_text(encoding="utf-8") == BEFORE
     assert (
         "05-a: claim accuracy: not applicable, measured with source = 'hub', claimed for source = 'packaged';"
         " left as it is"
