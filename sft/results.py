@@ -1,7 +1,8 @@
 """What the book measured: the references of its claims over several seeds, and one run of a reader's own.
 
-The references stand in ``chapters/claims/*.yml`` (:mod:`harness.book.claims` says how) and come with the book; a run of
-a reader's own is a folder that ``harness run`` left. Only values are read here: what a claim promises is the harness's.
+The references stand in ``chapters/claims/blessed/*.jsonl`` beside the claims (:mod:`harness.book.references` says how)
+and come with the book; a run of a reader's own is a folder that ``harness run`` left. Only values are read here: what a
+claim promises is the harness's.
 """
 
 from __future__ import annotations
@@ -178,32 +179,44 @@ class References:
 
 
 def read_references(folder: Path = CLAIMS, profile: str = "offline") -> References:
-    """The blessed values in the claim files of *folder*.
+    """The blessed values of the claims in *folder*.
 
     Raises:
         DataError: no claim file there, one that is not readable, or none with a blessed value.
     """
-    values: dict[Key, dict[int, float]] = {}
+    values: dict[Key, Mapping[int, float]] = {}
     directions: dict[Key, str] = {}
     margins: dict[Key, float] = {}
     files = sorted(folder.glob("*.yml"))
     if not files:
         raise DataError(f"{folder} 里没有声明文件（*.yml）：书没有取全，重新克隆一次")
-    for file in files:
+    for file in (path for claims in files for path in (claims, folder / "blessed" / f"{claims.stem}.jsonl")):
         try:
-            claims = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)["claims"]
-            for claim in claims:
-                key = (file.stem, claim["name"])
-                directions[key], margins[key] = claim["direction"], float(claim["margin"])
-                blessed = claim.get(profile, {}).get("blessed", ())
-                if blessed:
-                    values[key] = {int(run["seed"]): float(run["value"]) for run in blessed}
+            if file.suffix == ".yml":
+                for claim in yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)["claims"]:
+                    key = (file.stem, claim["name"])
+                    directions[key], margins[key] = claim["direction"], float(claim["margin"])
+            elif file.is_file():  # a chapter whose claims are bounds alone has none
+                for name, by_seed in _blessed(file, profile).items():
+                    if (file.stem, name) in directions:
+                        values[file.stem, name] = by_seed
         except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             told = " ".join(f"{type(error).__name__}: {error}".split())[:120]
             raise DataError(f"{file.name} 读不懂（{told}）：用 harness lint 看是哪一行") from None
     if not values:
         raise DataError(f"{folder} 里没有 {profile} 的参考值：先 harness bless 一次")
     return References(values, directions, margins)
+
+
+def _blessed(file: Path, profile: str) -> Mapping[str, Mapping[int, float]]:
+    """Values by claim and seed: a line of JSON is a run; lines without a profile say what runs share."""
+    found: dict[str, dict[int, float]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        run = json.loads(line)
+        if run.get("profile") == profile:
+            for name, value in run["values"].items():
+                found.setdefault(name, {})[int(run["seed"])] = float(value)
+    return found
 
 
 # --- a run of one's own --------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ import yaml
 from notebooks import RECORD
 from workflows import ROOT, Play, evaluate, read_workflow
 
+from harness.book.references import parse_references
+
 FIRST, SECOND = mini_book.CHAPTER, "06-more"
 METRICS = {FIRST: "test_accuracy", SECOND: "bits"}
 GPU = {"GPU_IMAGE": "registry.example/a-book-cuda@sha256:0", "GPU_RUNNER": '["self-hosted"]'}
@@ -153,11 +155,13 @@ def test_numbers_without_references_are_proposed_as_such_in_a_pull_request(play)
     made.stand_in("gh")
     assert made.run() == {"run": "success", "judge": "failure", "bless": "success"}, made.logs
     assert "no reference yet" in made.logs["judge"]
-    proposed = mini_book.git(made.origin, "show", f"bless-42:chapters/claims/{FIRST}.yml")
-    (claim,) = yaml.safe_load(proposed)["claims"]
-    assert [run["value"] for run in claim["full"]["blessed"]] == [0.5, 0.51]
+    proposed = mini_book.git(made.origin, "show", f"bless-42:chapters/claims/blessed/{FIRST}.jsonl")
+    references = parse_references(proposed, Path(FIRST))
+    assert [run.value for run in references[METRICS[FIRST]]["full"]] == [0.5, 0.51]
+    commits = {run.commit for run in references[METRICS[FIRST]]["full"]}
+    assert commits == {mini_book.git(made.origin, "rev-parse", "main").strip()[:10]}  # not -dirty
     changed = mini_book.git(made.origin, "diff", "--name-only", "main", "bless-42").split()
-    assert changed == [f"chapters/claims/{name}.yml" for name in METRICS]
+    assert changed == [f"chapters/claims/blessed/{name}.jsonl" for name in METRICS]
     assert made.calls == ["gh auth setup-git", "gh pr create --fill --head bless-42 --base main"]
 
 

@@ -116,21 +116,25 @@ def nvidia_gpus() -> tuple[dict[str, str], ...]:
 def git_state(folder: Path) -> tuple[str, bool]:
     """Commit of the work tree at *folder* and whether it has changes; ("", False) outside git."""
     try:
-        return _git(folder, "rev-parse", "HEAD"), _changed(folder)
+        return _git(folder, "rev-parse", "HEAD"), bool(_git(folder, *_STATUS))
     except (OSError, subprocess.SubprocessError):
         return "", False
 
 
-def has_changes(folder: Path, besides: Path) -> bool:
-    """Whether the work tree at *folder* has changes, other than in *besides* below it; False outside git."""
+def changes(folder: Path, besides: Path) -> list[str]:
+    """The files of the work tree at *folder* that no commit holds as they are; none outside git.
+
+    Those in the folder *besides* are left out.
+    """
+    left_out = f":(exclude,literal){besides.relative_to(folder).as_posix()}"
     try:
-        return _changed(folder, "--", f":(exclude,literal){besides.relative_to(folder).as_posix()}")
+        found = _git(folder, "-c", "core.quotePath=false", *_STATUS, "--", left_out)
     except (OSError, subprocess.SubprocessError):
-        return False
+        return []
+    return [line.split(maxsplit=1)[1] for line in found.splitlines()]
 
 
-def _changed(folder: Path, *paths: str) -> bool:
-    return bool(_git(folder, "status", "--porcelain", "--untracked-files=normal", *paths))
+_STATUS = ("status", "--porcelain", "--untracked-files=normal")
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.archive.environment import has_changes
+from harness.archive.environment import changes
 from harness.archive.folder import find_run
 from harness.archive.recorded import environment_of, read_manifest, read_run
 from harness.archive.shard import refuse_shard
@@ -193,7 +193,7 @@ def _committed(
     book: Book, run_dir: Path, origins: Mapping[str, Origin], *, allow_dirty: bool
 ) -> Mapping[str, Origin]:
     """Nobody can repeat what no commit holds: it is refused, or said."""
-    changed = has_changes(book.root, besides=book.claims_dir / FOLDER)  # which blessing itself writes
+    changed = changes(book.root, besides=book.claims_dir / FOLDER)  # which blessing itself writes
     if allow_dirty:
         mark = DIRTY if changed else ""
         return {
@@ -209,8 +209,10 @@ def _committed(
                 f" ({origin.commit}); commit them and run it again with --no-cache, or take it with --allow-dirty"
             )
     if changed:
+        more = f" and {len(changed) - 1} more" if changed[1:] else ""
         raise HarnessError(
-            f"{book.root} has changes that no commit holds; commit them first, or bless with --allow-dirty"
+            f"{book.root} has changes that no commit holds ({changed[0]}{more}); commit them first, or bless with"
+            " --allow-dirty"
         )
     return origins
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.model import SCHEMA
+from harness.book.references import references_path, references_text
+from harness.model import SCHEMA, ReferenceRun
 from sft import results
 from sft.packaged import DataError
 from sft.results import HEADLINES, Comparison, find_run, read_references, read_run
@@ -15,23 +16,28 @@ from sft.results import HEADLINES, Comparison, find_run, read_references, read_r
 CLAIMS = """
 chapter: 01-a
 claims:
-  - name: rule
-    direction: none
-    margin: 0.02
-    offline: {blessed: [{value: 0.5, seed: 0}, {value: 0.4, seed: 1}]}
-  - name: model
-    direction: higher
-    margin: 0.02
-    offline: {blessed: [{value: 0.8, seed: 1}, {value: 0.7, seed: 0}, {value: 0.9, seed: 2}]}
-  - name: loss
-    direction: lower
-    margin: 0.02
-    offline: {blessed: [{value: 0.1, seed: 0}]}
+  - {name: rule, title: 规则, direction: none, margin: 0.02}
+  - {name: model, title: 模型, direction: higher, margin: 0.02}
+  - {name: loss, title: 损失, direction: lower, margin: 0.02}
   - name: bounded
+    title: 有界
     direction: none
     margin: 0.02
     offline: {bounds: {low: 0, high: 1}}
 """
+BLESSED = {"rule": [(0.5, 0), (0.4, 1)], "model": [(0.8, 1), (0.7, 0), (0.9, 2)], "loss": [(0.1, 0)]}
+
+
+def bless(folder: Path, values: dict[str, list[tuple[float, int]]], profile: str = "offline") -> Path:
+    """As ``harness bless`` would write it."""
+    runs = {
+        name: {profile: [ReferenceRun(value, seed, "c", "2026-11-27", "cpu") for value, seed in pairs]}
+        for name, pairs in values.items()
+    }
+    path = references_path(folder, "01-a")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(references_text(runs), encoding="utf-8")
+    return path
 
 
 def test_it_reads_what_the_harness_writes():
@@ -41,6 +47,7 @@ def test_it_reads_what_the_harness_writes():
 @pytest.fixture
 def claims(tmp_path: Path) -> Path:
     (tmp_path / "01-a.yml").write_text(CLAIMS, encoding="utf-8")
+    bless(tmp_path, BLESSED)
     return tmp_path
 
 
@@ -82,8 +89,7 @@ def test_a_metric_without_reference_is_told(claims, name):
 
 
 def test_no_common_seed_is_told(claims):
-    text = CLAIMS.replace("{value: 0.1, seed: 0}", "{value: 0.1, seed: 7}")
-    (claims / "01-a.yml").write_text(text, encoding="utf-8")
+    bless(claims, {**BLESSED, "loss": [(0.1, 7)]})
     with pytest.raises(DataError, match="没有一个共同的种子"):
         read_references(claims).compare("01-a", "rule", "loss")
 
@@ -94,10 +100,7 @@ def test_no_common_seed_is_told(claims):
         ("claims: [", "读不懂"),
         ("- 1", "读不懂"),
         ("claims: [{name: a}]", "读不懂.*direction"),
-        (
-            "claims: [{name: a, direction: none, margin: 1, offline: {blessed: [{value: x, seed: 0}]}}]",
-            "读不懂",
-        ),
+        ("claims: [{name: a, direction: none, margin: x}]", "读不懂"),
         ("claims: []", "没有 offline 的参考值"),
     ],
 )
@@ -106,6 +109,29 @@ def test_a_broken_or_empty_claim_file_is_one_line(claims, text, told):
     with pytest.raises(DataError, match=told) as caught:
         read_references(claims)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda text: text + "<<<<<<< HEAD\n", "读不懂"),
+        (lambda text: text.replace("0.5", '"x"'), "读不懂.*could not convert"),
+        (lambda text: text.replace('"seed": 0', '"seed": null'), "读不懂"),
+        (lambda text: text.replace("offline", "full"), "没有 offline 的参考值"),
+    ],
+)
+def test_a_broken_or_empty_file_of_references_is_one_line(claims, change, told):
+    path = claims / "blessed" / "01-a.jsonl"
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(DataError, match=told) as caught:
+        read_references(claims)
+    assert "\n" not in str(caught.value)
+    assert "01-a.jsonl" in str(caught.value) or "参考值" in str(caught.value)
+
+
+def test_a_value_that_nobody_claims_is_no_reference(claims):
+    bless(claims, {**BLESSED, "gone": [(0.5, 0)]})
+    assert ("01-a", "gone") not in read_references(claims).values
 
 
 def test_a_folder_without_claims_is_told(tmp_path):

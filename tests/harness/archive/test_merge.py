@@ -17,10 +17,13 @@ from harness.archive.shard import parse_shard, take_shard
 from harness.book.claims import load_claims
 from harness.book.config import load_book
 from harness.book.plan import Request, plan
+from harness.book.references import references_path, references_text
 from harness.cli.app import main
 from harness.cli.reference import GENERATED
 from harness.errors import ExitCode, HarnessError
 from harness.files import read_json, write_json
+from harness.judge.bless import write_references
+from harness.model import ReferenceRun
 from harness.report.write import SCHEMA_PATH
 from harness.site.build import stage_tree
 
@@ -30,18 +33,15 @@ CLAIM = {"name": "acc", "title": "准确率", "unit": "fraction", "direction": "
 
 
 def blessed(values, hardware):
-    made = enumerate(values)
-    return [
-        {"value": v, "seed": s, "commit": "c", "date": "2026-11-24", "hardware": hardware} for s, v in made
-    ]
+    return [ReferenceRun(v, s, "c", "2026-11-24", hardware) for s, v in enumerate(values)]
 
 
-def write_claims(root: Path, *runs) -> None:
-    reference = (
-        {"smoke": {"blessed": list(runs)}} if runs else {"smoke": {"bounds": {"low": 0.4, "high": 0.6}}}
-    )
-    text = json.dumps({"chapter": "01-a", "claims": [{**CLAIM, **reference}]}, ensure_ascii=False)
-    (root / "chapters" / "claims" / "01-a.yml").write_text(text, encoding="utf-8")
+def write_claims(root: Path, *runs: ReferenceRun) -> None:
+    claim = CLAIM if runs else {**CLAIM, "smoke": {"bounds": {"low": 0.4, "high": 0.6}}}
+    text = json.dumps({"chapter": "01-a", "claims": [claim]}, ensure_ascii=False)
+    folder = root / "chapters" / "claims"
+    (folder / "01-a.yml").write_text(text, encoding="utf-8")
+    write_references(references_path(folder, "01-a"), references_text({"acc": {"smoke": runs}}))
 
 
 def make_book(root: Path) -> Path:

@@ -107,7 +107,7 @@ def test_another_profile_is_refused(book: Book):
     [
         ({"profile": "fast"}, "unknown profile 'fast'"),
         ({"models": []}, "models must be a list of names"),
-        ({"tasks": [{"name": "a"}]}, r"tasks 1 \(a\): lacks 'chapter'; add it"),
+        ({"tasks": [{"name": "a"}]}, r"tasks 1 \(a\) lacks 'chapter'; add it"),
         ({"speed": 1}, "unknown key 'speed'"),
         ({"tasks": [FILE["tasks"][1] | {"chapter": "09-z"}]}, "there is no '09-z'; there are 01-a, 02-b"),
         ({"tasks": [FILE["tasks"][1] | {"models": ["org/none"]}]}, "there is no 'org/none'"),

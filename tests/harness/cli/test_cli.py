@@ -18,6 +18,7 @@ import pytest
 from notebooks import RECORD, write_book, write_notebook
 
 from harness.archive.folder import find_run
+from harness.book.claims import load_claims
 from harness.cli.app import main
 from harness.errors import ExitCode
 from harness.files import read_json, write_json
@@ -654,16 +655,61 @@ def test_clean_keeps_the_newest_run_where_the_link_is_gone(book, capsys):
 
 
 def test_bless_writes_what_the_run_measured(book, capsys):
-    subprocess.run("git init -q && git add -A && git -c user.name=a -c user.email=a@b.c commit -qm x",
-                   shell=True, check=True, cwd=book)  # fmt: skip
     claim = {k: v for k, v in CLAIMS["claims"][0].items() if k != "offline"}
     path = book / "chapters" / "claims" / "01-a.yml"
     path.write_text(json.dumps({**CLAIMS, "claims": [claim]}, ensure_ascii=False), encoding="utf-8")
+    (book / ".gitignore").write_text("_build/\n__pycache__/\n", encoding="utf-8")
+    git = "git -c user.name=a -c user.email=a@b.c"
+    subprocess.run(f"git init -q && git add -A && {git} commit -qm x", shell=True, check=True, cwd=book)
+    before = path.read_bytes()
     assert main(["run", "--seeds", "2", "--quiet"]) == ExitCode.OK
+    (book / "notes.txt").touch()
+    assert main(["bless", "--chapters", "01"]) == ExitCode.USAGE
+    assert "no commit holds (notes.txt); commit them first" in one_error(capsys)
+    (book / "notes.txt").unlink()
     assert main(["bless", "--chapters", "01"]) == ExitCode.OK
-    assert "01-a.yml" in capsys.readouterr().out
-    assert "0.5" in path.read_text(encoding="utf-8")
+    references = path.parent / "blessed" / "01-a.jsonl"
+    assert capsys.readouterr().out.splitlines()[-1] == f"blessed {references}"
+    assert path.read_bytes() == before
+    runs = load_claims(path.parent, "01-a").claims[0].blessed["offline"]
+    assert [(run.seed, run.value, run.commit.endswith("-dirty")) for run in runs] == [
+        (0, 0.5, False),
+        (1, 0.5, False),
+    ]
     assert main(["run", "--seeds", "1", "--quiet", "--param", "accuracy=0.9"]) == ExitCode.CLAIM_FAILED
+    assert main(["bless", "--drop", "acc"]) == ExitCode.OK and not references.exists()
+
+
+def test_a_claim_file_of_the_old_layout_is_named_and_converted(book, capsys):
+    assert main(["run", "--quiet"]) == ExitCode.OK
+    path = book / "chapters" / "claims" / "01-a.yml"
+    old = {"value": 0.5, "seed": 0, "commit": "c", "date": "2026-11-24", "hardware": "h"}
+    claim = {**CLAIMS["claims"][0], "offline": {"blessed": [old]}}
+    path.write_text(json.dumps({**CLAIMS, "claims": [claim]}, ensure_ascii=False), encoding="utf-8")
+    capsys.readouterr()
+    for command in ("run", "check", "bless", "lint"):
+        assert main([command]) == ExitCode.USAGE
+        assert f"{path}:1: " in (error := one_error(capsys)) and "run `harness bless --migrate`" in error
+    assert main(["bless", "--migrate"]) == ExitCode.OK
+    assert f"{path}: 1 blessed values of 1 claims moved to 01-a.jsonl" in capsys.readouterr().out
+    assert load_claims(path.parent, "01-a").claims[0].blessed["offline"][0].value == 0.5
+    assert main(["bless", "--migrate"]) == ExitCode.OK
+    assert "nothing to migrate" in capsys.readouterr().out
+    assert main(["run", "--quiet"]) == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--migrate", "--allow-dirty"],
+        ["latest-1", "--migrate"],
+        ["--migrate", "--drop", "a"],
+        ["--drop", "a", "--replace"],
+    ],
+)
+def test_what_needs_no_run_takes_none(book, capsys, options):
+    assert main(["bless", *options]) == ExitCode.USAGE
+    assert "--migrate takes --chapters and --replace only" in one_error(capsys)
 
 
 def test_help_names_every_command(capsys):

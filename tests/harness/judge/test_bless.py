@@ -236,7 +236,9 @@ def test_a_tree_with_changes_is_refused_or_the_references_say_so(book, name):
     with (book.root / name).open("a", encoding="utf-8") as file:
         file.write("\n# changed\n")
     folder = write_run(book, job(0))
-    with pytest.raises(HarnessError, match="has changes that no commit holds; commit them first"):
+    with pytest.raises(
+        HarnessError, match=rf"has changes that no commit holds \({name}\); commit them first"
+    ):
         run_bless(book, folder)
     run_bless(book, folder, allow_dirty=True)
     assert load_claims(book.claims_dir, "05-a").claims[0].blessed["offline"][-1].commit == "0123456789-dirty"

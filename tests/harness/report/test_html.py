@@ -12,7 +12,19 @@ from types import SimpleNamespace
 import pytest
 from notebooks import write_notebook
 
-from harness.model import CellResult, CellState, JobResult, JobState, Metric, Outcome, Verdict, to_json
+from harness.book.references import references_path, references_text
+from harness.judge.bless import write_references
+from harness.model import (
+    CellResult,
+    CellState,
+    JobResult,
+    JobState,
+    Metric,
+    Outcome,
+    ReferenceRun,
+    Verdict,
+    to_json,
+)
 from harness.report.history import (
     Background,
     background,
@@ -250,28 +262,28 @@ def test_a_damaged_past_run_is_no_part_of_the_history(tmp_path, text):
     assert [one["run"] for one in past_runs(tmp_path, document())] == ["r1"]
 
 
-def blessed_file(path, *runs):
-    entry = {"name": "accuracy", "offline": {"blessed": list(runs)}}
-    path.write_text(json.dumps({"claims": [entry]}), encoding="utf-8")
+def blessed_file(folder, *runs):
+    path = references_path(folder, "05-a")
+    made = [ReferenceRun(value, seed, "c", "2026-11-24", where) for seed, (value, where) in enumerate(runs)]
+    write_references(path, references_text({"accuracy": {"offline": made}}))
     return path
 
 
 def test_blessed_values_of_this_hardware_are_preferred(tmp_path):
-    path = blessed_file(
-        tmp_path / "05-a.yml", {"value": 0.8, "hardware": CPU}, {"value": 0.9, "hardware": "gpu"}
-    )
+    path = blessed_file(tmp_path, (0.8, CPU), (0.9, "gpu"))
     assert blessed_values(path, "offline", CPU) == {"accuracy": (0.8,)}
     assert blessed_values(path, "offline", "other") == {"accuracy": (0.8, 0.9)}
     assert blessed_values(path, "full", CPU) == {"accuracy": ()}
 
 
 @pytest.mark.parametrize(
-    "text", ["[", "claims: 3", "claims: [3]", "- a", "", "claims: [{name: a, offline: {blessed: [3]}}]"]
+    "change", [lambda text: "", lambda text: "[", lambda text: text.replace("0.8", "0.7")]
 )
-def test_a_broken_claim_file_has_no_blessed_values(tmp_path, text):
-    (tmp_path / "05-a.yml").write_text(text, encoding="utf-8")
-    assert blessed_values(tmp_path / "05-a.yml", "offline", CPU) == {}
-    assert blessed_values(tmp_path / "none.yml", "offline", CPU) == {}
+def test_a_broken_file_of_references_has_no_blessed_values(tmp_path, change):
+    path = blessed_file(tmp_path, (0.8, CPU))
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+    assert blessed_values(path, "offline", CPU) == {}
+    assert blessed_values(tmp_path / "none.jsonl", "offline", CPU) == {}
 
 
 def test_values_blessed_after_the_run_are_not_shown_as_its_reference():
@@ -298,7 +310,7 @@ def test_the_page_is_written_with_what_the_book_knows(tmp_path):
     for one in (document(), past(20, PASSED)):
         (runs / one["run"]).mkdir(parents=True)
         (runs / one["run"] / "result.json").write_text(json.dumps(one), encoding="utf-8")
-    blessed_file(tmp_path / "05-a.yml", {"value": 0.8, "hardware": CPU}, {"value": 0.82, "hardware": CPU})
+    blessed_file(tmp_path, (0.8, CPU), (0.82, CPU))
     book = SimpleNamespace(root=tmp_path, claims_dir=tmp_path)
     known = background(document(), book)
     assert len(known.history) == 2 and known.blessed == {("05-a", "accuracy"): (0.8, 0.82)}
