@@ -93,7 +93,7 @@ def references_text(references: References) -> str:
                 key = _sum(run.versions) if run.versions else None
                 environments[key] = run.versions
                 seed = -1 if run.seed is None else run.seed
-                place = (profile, run.date, run.commit, run.hardware, key or "", seed)
+                place = (profile, run.date, run.commit, seed, run.hardware, key or "")
                 line = runs.setdefault(place, _entry(run, profile, key))
                 line["values"][name] = run.value
     ordered = [runs[place] for place in sorted(runs)]

@@ -36,7 +36,6 @@ OWN_PACKAGES = (
     "rich",
     "psutil",
     "PyYAML",
-    "ruamel.yaml",
 )
 BOOK_PACKAGES = (
     "torch",

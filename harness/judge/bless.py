@@ -36,8 +36,6 @@ _COMMIT_LENGTH = 10
 DIRTY = "-dirty"
 """The end of a commit with changes that were not committed."""
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Origin:
@@ -49,14 +47,6 @@ class Origin:
     versions: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What blessing a run would do: the new text of each file that changes, and what a person should know."""
-
-    texts: Mapping[Path, str]
-    notes: tuple[str, ...]
-
-
 def bless(
     book: Book,
     run_dir: Path,
@@ -64,7 +54,7 @@ def bless(
     chapters: Sequence[str] | None,
     replace: bool,
     allow_dirty: bool = False,
-    say: Say = print,
+    say: Callable[[str], None] = print,
 ) -> list[Path]:
     """Make the values of *run_dir* (all seeds) references of its chapters' claims; the files that changed.
 
@@ -80,12 +70,26 @@ def bless(
         HarnessError: a job did not complete, ran with other parameters than the book's, or is blessed
             already; changes are not committed; or a file cannot be read. Nothing is written then.
     """
-    plan = plan_blessing(book, run_dir, chapters=chapters, replace=replace, allow_dirty=allow_dirty)
-    for path, text in plan.texts.items():
+    manifest = read_manifest(run_dir)
+    refuse_shard(manifest, "blessing")
+    jobs = _chosen_jobs(book, run_dir, chapters)
+    for job in jobs:
+        _check_job(job, run_dir, book)
+    origins = {job.id: _origin(job, manifest, book.root) for job in jobs}
+    origins = _committed(book, run_dir, origins, allow_dirty=allow_dirty)
+    texts: dict[Path, str] = {}
+    notes: list[str] = []
+    for chapter in dict.fromkeys(job.chapter for job in jobs if job.chapter):
+        mine = [job for job in jobs if job.chapter == chapter]
+        text, said = _blessed_text(book, chapter, mine, origins, replace=replace)
+        notes += [f"{chapter}: {note}" for note in said]
+        if text is not None:
+            texts[references_path(book.claims_dir, chapter)] = text
+    for path, text in texts.items():
         write_references(path, text)
-    for note in plan.notes:
+    for note in notes:
         say(note)
-    return list(plan.texts)
+    return list(texts)
 
 
 def drop(book: Book, claims: Sequence[str], *, chapters: Sequence[str] | None) -> list[Path]:
@@ -113,28 +117,6 @@ def write_references(path: Path, text: str) -> None:
     except OSError as error:
         raise explain_os_error(error, f"cannot create {path.parent}") from None
     write_text(path, text)
-
-
-def plan_blessing(
-    book: Book, run_dir: Path, *, chapters: Sequence[str] | None, replace: bool, allow_dirty: bool = False
-) -> Plan:
-    """What :func:`bless` would write and say; changes nothing."""
-    manifest = read_manifest(run_dir)
-    refuse_shard(manifest, "blessing")
-    jobs = _chosen_jobs(book, run_dir, chapters)
-    for job in jobs:
-        _check_job(job, run_dir, book)
-    origins = {job.id: _origin(job, manifest, book.root) for job in jobs}
-    origins = _committed(book, run_dir, origins, allow_dirty=allow_dirty)
-    texts: dict[Path, str] = {}
-    notes: list[str] = []
-    for chapter in dict.fromkeys(job.chapter for job in jobs if job.chapter):
-        mine = [job for job in jobs if job.chapter == chapter]
-        text, said = _blessed_text(book, chapter, mine, origins, replace=replace)
-        notes += [f"{chapter}: {note}" for note in said]
-        if text is not None:
-            texts[references_path(book.claims_dir, chapter)] = text
-    return Plan(texts, tuple(notes))
 
 
 def _chosen_jobs(book: Book, run_dir: Path, chapters: Sequence[str] | None) -> list[JobResult]:
