@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from harness.book.claims import BLESSED, claim_path, parse_claims
 from harness.book.references import identity, read_references, references_path, references_text
@@ -19,9 +17,6 @@ from harness.model import ReferenceRun
 
 if TYPE_CHECKING:
     from harness.book.config import Book
-
-Found = dict[str, dict[str, tuple[ReferenceRun, ...]]]
-"""Blessed runs by claim and profile."""
 
 
 def migrate(
@@ -40,7 +35,7 @@ def migrate(
     said = []
     for chapter in chapters or [path.stem for path in book.chapters]:
         path, place = claim_path(book.claims_dir, chapter), references_path(book.claims_dir, chapter)
-        old = _old_runs(path) if path.exists() else {}
+        old, text = _split(path) if path.exists() else ({}, "")
         if not old:
             continue
         references = {name: dict(by_profile) for name, by_profile in read_references(place).items()}
@@ -49,8 +44,8 @@ def migrate(
                 kept = () if replace else references.get(name, {}).get(profile, ())
                 references.setdefault(name, {})[profile] = _together(path, name, kept, runs)
         texts[place] = references_text(references)  # first: the values must never be in neither file
-        texts[path] = _claims_alone(path)
-        parse_claims(read_node(path, texts[path]), tuple(book.profiles))
+        texts[path] = text
+        parse_claims(read_node(path, text), tuple(book.profiles))
         count = sum(len(runs) for by_profile in old.values() for runs in by_profile.values())
         said.append(f"{path}: {count} blessed values of {len(old)} claims moved to {place.name}")
     for path, text in texts.items():
@@ -73,14 +68,35 @@ def _together(
     return tuple(known.values())
 
 
-def _old_runs(path: Path) -> Found:
-    found: Found = {}
-    for claim in read_node(path).items("claims", may_be_empty=True):
+def _split(path: Path) -> tuple[dict[str, dict[str, tuple[ReferenceRun, ...]]], str]:
+    """The blessed runs in a claim file, and its text without them, otherwise the same to the letter."""
+    root = read_node(path)
+    found: dict[str, dict[str, tuple[ReferenceRun, ...]]] = {}
+    gone: set[int] = set()
+    for claim in root.items("claims", may_be_empty=True):
         for profile in claim.names():
-            if isinstance(claim.tree[profile], dict) and BLESSED in (entry := claim.child(profile)):
-                runs = tuple(map(_run, entry.items(BLESSED)))
-                found.setdefault(claim.text("name"), {})[profile] = runs
-    return found
+            if not isinstance(claim.tree[profile], dict) or BLESSED not in (entry := claim.child(profile)):
+                continue
+            runs = entry.items(BLESSED)
+            found.setdefault(claim.text("name"), {})[profile] = tuple(map(_run, runs))
+            first = entry.line(BLESSED)
+            del entry.tree[BLESSED]
+            if not entry.tree:
+                first = claim.line(profile)
+                del claim.tree[profile]
+            gone |= set(range(first, runs[-1].line(None) + 1))  # each run was written on a line of its own
+    lines = path.read_text(encoding="utf-8").split("\n")
+    kept = (line for n, line in enumerate(lines, 1) if n not in gone or line.lstrip().startswith("#"))
+    text = "\n".join(kept)
+    try:
+        same = read_node(path, text).tree == root.tree
+    except HarnessError:
+        same = False
+    if not same:
+        raise HarnessError(
+            f"{path}: `{BLESSED}` is not laid out as `harness bless` did; write each run on a line"
+        )
+    return found, text
 
 
 def _run(node: Node) -> ReferenceRun:
@@ -107,60 +123,3 @@ def _day(node: Node) -> str:
         return date.fromisoformat(value).isoformat()
     except (TypeError, ValueError):
         node.fail("date", f"date must be such as 2026-11-24, not {describe(value)}")
-
-
-# --- the text of a claim file without its blessed runs: all else stays to the letter --------------------
-
-
-def _claims_alone(path: Path) -> str:
-    text = path.read_text(encoding="utf-8")
-    kept, position = [], 0
-    for start, end in sorted(_cuts(text)):
-        kept.append(text[position : max(start, position)])
-        position = max(end, position)
-    new = "".join(kept) + text[position:]
-    expected = read_node(path).tree
-    for claim in expected["claims"]:
-        for profile, entry in list(claim.items()):
-            if isinstance(entry, dict) and entry.pop(BLESSED, None) is not None and not entry:
-                del claim[profile]
-    if read_node(path, new).tree != expected:
-        raise HarnessError(
-            f"{path}: its YAML is too intricate to be changed; write each `{BLESSED}` in lines"
-        )
-    return new
-
-
-def _cuts(text: str) -> Iterator[tuple[int, int]]:
-    """The places of *text* to leave out: `blessed` with its runs, and a profile that holds nothing else."""
-    for claim in _value(yaml.compose(text, Loader=yaml.SafeLoader), "claims").value:
-        for number, (_, entry) in enumerate(claim.value):
-            keys = [key.value for key, _ in entry.value] if isinstance(entry, yaml.MappingNode) else []
-            if keys == [BLESSED]:
-                yield from _cut(text, claim, number)
-            elif BLESSED in keys:
-                yield from _cut(text, entry, keys.index(BLESSED))
-
-
-def _value(mapping: Any, name: str) -> Any:
-    return next(value for key, value in mapping.value if key.value == name)
-
-
-def _cut(text: str, mapping: Any, number: int) -> Iterator[tuple[int, int]]:
-    """The places of one key and its value."""
-    key, value = mapping.value[number]
-    start, line = key.start_mark.index, text.rfind("\n", 0, key.start_mark.index) + 1
-    following = mapping.value[number + 1 : number + 2]
-    if mapping.flow_style or text[line:start].strip():  # in brackets, or behind the dash of a list
-        end = following[0][0].start_mark.index if following else value.end_mark.index
-        yield (mapping.value[number - 1][1].end_mark.index if number and not following else start), end
-        return
-    while (
-        isinstance(value, yaml.CollectionNode) and not value.flow_style
-    ):  # a block ends where its last part does
-        value = value.value[-1][1] if isinstance(value, yaml.MappingNode) else value.value[-1]
-    last = text.find("\n", value.end_mark.index)
-    for full in text[line : last + 1 or None].splitlines(keepends=True):
-        if not full.lstrip().startswith("#"):
-            yield line, line + len(full)
-        line += len(full)

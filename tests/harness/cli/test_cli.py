@@ -683,13 +683,16 @@ def test_bless_writes_what_the_run_measured(book, capsys):
 def test_a_claim_file_of_the_old_layout_is_named_and_converted(book, capsys):
     assert main(["run", "--quiet"]) == ExitCode.OK
     path = book / "chapters" / "claims" / "01-a.yml"
-    old = {"value": 0.5, "seed": 0, "commit": "c", "date": "2026-11-24", "hardware": "h"}
-    claim = {**CLAIMS["claims"][0], "offline": {"blessed": [old]}}
-    path.write_text(json.dumps({**CLAIMS, "claims": [claim]}, ensure_ascii=False), encoding="utf-8")
+    path.write_text(
+        "chapter: 01-a\nclaims:\n  - name: acc\n    title: 准确率\n    unit: fraction\n    direction: higher\n"
+        "    margin: 0.01\n    offline:\n      blessed:\n"
+        "        - {value: 0.5, seed: 0, commit: c, date: 2026-11-24, hardware: h}\n",
+        encoding="utf-8",
+    )
     capsys.readouterr()
     for command in ("run", "check", "bless", "lint"):
         assert main([command]) == ExitCode.USAGE
-        assert f"{path}:1: " in (error := one_error(capsys)) and "run `harness bless --migrate`" in error
+        assert f"{path}:9: " in (error := one_error(capsys)) and "run `harness bless --migrate`" in error
     assert main(["bless", "--migrate"]) == ExitCode.OK
     assert f"{path}: 1 blessed values of 1 claims moved to 01-a.jsonl" in capsys.readouterr().out
     assert load_claims(path.parent, "01-a").claims[0].blessed["offline"][0].value == 0.5

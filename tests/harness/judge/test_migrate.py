@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,19 +33,17 @@ claims:
     title: "加速"
     direction: none
     margin: 1e-1
-    offline: {blessed: [{value: 3, seed: 0, commit: abc1234, date: 2026-11-24, hardware: cpu, versions: {torch: 2.13.0}}]}
+    offline:
+      blessed:
+        - {value: 3, seed: 0, commit: abc1234, date: 2026-11-24, hardware: cpu, versions: {torch: 2.13.0}}
     full:
       blessed:
-        - value: 2.5
-          seed: 1
-          commit: abc1234
-          date: 2026-11-24
-          hardware: gpu
+        - {value: 2.5, seed: 1, commit: abc1234, date: 2026-11-24, hardware: gpu}
       published: {value: 3, citation: "somebody, a: b"}  # of a page
 
   - {name: loss, title: 损失, direction: lower, margin: 0.1, smoke: {bounds: {high: 2}}}
 # the end
-"""  # noqa: E501 - a blessed run was one line
+"""
 NEW = """\
 # what chapter 5 measures
 chapter: 05-a
@@ -176,32 +173,26 @@ def test_only_the_chapters_asked_for(book):
     assert claims_text(book) == OLD and moved(book) == {}
 
 
+def test_the_last_key_of_a_profile_and_two_profiles_in_a_row(book):
+    speed = '      published: {value: 3, citation: "somebody, a: b"}  # of a page\n'
+    turned = OLD.replace(speed, "").replace("    full:\n", f"    full:\n{speed}")
+    run_migrate(book, turned)
+    assert claims_text(book) == NEW and moved(book) == REFERENCES
+
+
 @pytest.mark.parametrize(
-    ("claim", "left"),
-    [
-        ("{REST, offline: {blessed: [RUN]}, unit: x}", "{REST, unit: x}"),
-        ("{REST, offline: {blessed: [RUN]}}", "{REST}"),
-        ("{offline: {blessed: [RUN]}, REST}", "{REST}"),
-        ("{REST, full: {blessed: [RUN]}, offline: {blessed: [RUN]}}", "{REST, }"),
-        ("{REST, offline: {blessed: [RUN], bounds: {low: 0}}}", "{REST, offline: {bounds: {low: 0}}}"),
-        ("{REST, offline: {bounds: {low: 0}, blessed: [RUN]}}", "{REST, offline: {bounds: {low: 0}}}"),
-        ("offline: {blessed: [RUN]}\n    LINES", "LINES"),
-        ("LINES\n    offline:\n      blessed: [\n        RUN,\n      ]\n    unit: x", "LINES\n    unit: x"),
-        (
-            "LINES\n    offline:\n      bounds: {low: 0}\n      blessed:\n      - RUN",
-            "LINES\n    offline:\n      bounds: {low: 0}",
-        ),
-    ],
-)
-def test_blessed_runs_are_taken_out_of_whatever_form(book, claim, left):
-    rest = ("name: a", "title: t", "direction: none", "margin: 0")
-    run = json.dumps({"value": 1.5, "seed": 0, "commit": "c", "date": "2026-11-24", "hardware": "h"})
-    claim, left = (
-        text.replace("REST", ", ".join(rest)).replace("LINES", "\n    ".join(rest)) for text in (claim, left)
-    )
-    files, _ = run_migrate(book, f"chapter: 05-a\nclaims:\n  - {claim.replace('RUN', run)}\n")
-    assert len(files) == 1 and claims_text(book) == f"chapter: 05-a\nclaims:\n  - {left}\n"
-    assert {run.value for runs in moved(book)["a"].values() for run in runs} == {1.5}
+    ("old", "new"),
+    [("      blessed:\n        - {value: 2.5", "      blessed:\n        - value: 2.5\n        - {value: 2"),
+     ("hardware: gpu}", "\n          hardware: gpu}"),
+     ("    full:\n      blessed:\n        - {", "    smoke: {bounds: {low: 1}, blessed: [{value: 1, seed: 0, commit: c,"
+      " date: 2026-11-24, hardware: h}]}\n    full:\n      blessed:\n        - {")],
+)  # fmt: skip
+def test_a_file_that_bless_did_not_write_so_is_told_and_stays(book, old, new):
+    assert old in OLD
+    with pytest.raises(HarnessError) as caught:
+        run_migrate(book, OLD.replace(old, new))
+    assert "05-a.yml:" in str(caught.value) and "\n" not in str(caught.value)
+    assert claims_text(book) == OLD.replace(old, new) and moved(book) == {}
 
 
 MISTAKES = {
