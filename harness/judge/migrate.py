@@ -71,6 +71,7 @@ def _together(
 def _split(path: Path) -> tuple[dict[str, dict[str, tuple[ReferenceRun, ...]]], str]:
     """The blessed runs in a claim file, and its text without them, otherwise the same to the letter."""
     root = read_node(path)
+    root.need(("claims",))
     found: dict[str, dict[str, tuple[ReferenceRun, ...]]] = {}
     gone: set[int] = set()
     for claim in root.items("claims", may_be_empty=True):

@@ -219,6 +219,11 @@ def test_a_mistake_is_named_with_file_and_line(book, mistake):
     assert moved(book) == {}
 
 
+def test_a_file_without_claims_is_told(book):
+    with pytest.raises(HarnessError, match=r"05-a\.yml:1: the file lacks 'claims'; add it"):
+        run_migrate(book, "chapter: 05-a\n")
+
+
 def test_a_file_that_is_wrong_elsewhere_is_told_before_anything_is_written(book):
     with pytest.raises(HarnessError, match=r"05-a\.yml:\d+: margin -1 is negative"):
         run_migrate(book, OLD.replace("margin: 1e-1", "margin: -1"))
