@@ -128,6 +128,7 @@ class Machine:
         )
         Path(own, "replica.pth").write_text(below + "\n", encoding="utf-8")
         machine.content.mkdir()
+        machine.temporary.mkdir()
         return machine
 
     @property
@@ -138,6 +139,11 @@ class Machine:
     def content(self) -> Path:
         """Where a notebook lies and runs."""
         return self.folder / "content"
+
+    @property
+    def temporary(self) -> Path:
+        """Where a notebook saves what it needs for the moment; it goes with the machine."""
+        return self.folder / "tmp"
 
     @property
     def book(self) -> Path:
@@ -152,6 +158,7 @@ class Machine:
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "OMP_NUM_THREADS") if name in os.environ}
         return kept | {
             "HOME": str(self.folder),
+            "TMPDIR": str(self.temporary),
             "PYTHONPATH": str(HERE / "stub"),
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_COUNT": "1",

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from importlib.util import find_spec
@@ -843,6 +844,17 @@ def test_a_notebook_that_removes_its_folder_still_has_a_result(run, tmp_path):
     result = run(write_notebook(tmp_path / "a.ipynb", source))
     assert result.state is JobState.COMPLETED and len(saved(tmp_path).cells) == 1
     assert job_result_from_json(read_json(tmp_path / "job" / "result.json")) == result
+
+
+@pytest.mark.parametrize("last", ["'done'", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"])
+def test_temporary_files_go_with_the_job(run, tmp_path, last):
+    """Every chapter saves a model in a temporary folder; on a machine that runs the book daily the disk filled up."""
+    save = "import tempfile, pathlib\nfolder = pathlib.Path(tempfile.mkdtemp())\n(folder / 'model').write_text('1')"
+    cells = (f"{save}\nprint(folder)", "assert (folder / 'model').exists()", last)
+    result = run(write_notebook(tmp_path / "a.ipynb", *cells))
+    assert result.cells[1].state is CellState.COMPLETED, result.reason
+    folder = Path(outputs_of(tmp_path / "job" / "out.ipynb")[0].strip())
+    assert folder.is_relative_to(tempfile.gettempdir()) and not folder.exists()
 
 
 def test_an_unrun_job_leaves_the_same_files(tmp_path):
