@@ -1,9 +1,9 @@
 """What a chapter needs to be opened in Colab: a link at its top, and a first cell that brings the book.
 
-Both are made from ``_config.yml`` (the repository's address and branch, or tag) and ``colab`` in ``harness.yml`` (the
-book's own module that adds what Colab lacks); the template below is the only one. The link is a cell tagged ``colab``,
-which the site leaves out: its theme has a button of its own. The set-up cell is tagged ``setup``. Where the book is at
-hand, as in a checkout, it only finds it.
+`harness lint` holds both to ``_config.yml`` (the repository's address and branch, or tag) and ``colab`` in
+``harness.yml`` (the book's own module that adds what Colab lacks, or true); the template below is the only one. The
+link is a cell tagged ``colab``, which the site leaves out: its theme has a button of its own. The set-up cell is tagged
+``setup``. Where the book is at hand, as in a checkout, it only finds it.
 """
 
 from __future__ import annotations
