@@ -405,7 +405,7 @@ def test_a_broken_claim_file_is_told_before_anything_runs(book, capsys):
 
 def test_no_book_and_no_notebook(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for arguments in (["run"], ["list"], ["check"], ["bless"], ["book"], ["clean"]):
+    for arguments in (["run"], ["list"], ["check"], ["bless"], ["book"], ["lint"]):
         assert main(arguments) == ExitCode.USAGE
         assert "no harness.yml" in one_error(capsys)
 
@@ -631,28 +631,6 @@ def test_help_tells_the_exit_codes(capsys):
         assert "Exit codes: 0 all claims hold" in out and "with 1 if a metric has no claim" in out
 
 
-def test_clean_keeps_the_latest_run(book, capsys):
-    for _ in range(2):
-        assert main(["run", "--quiet"]) == ExitCode.OK
-    latest = find_run(book)
-    assert main(["clean"]) == ExitCode.OK
-    assert "removed 1 run(s) and the cache" in capsys.readouterr().out
-    assert find_run(book) == latest and not (book / "_build" / "cache").exists()
-    assert main(["clean", "--all"]) == ExitCode.OK
-    assert list((book / "_build" / "runs").iterdir()) == []
-    assert main(["clean"]) == ExitCode.OK
-
-
-def test_clean_keeps_the_newest_run_where_the_link_is_gone(book, capsys):
-    for _ in range(2):
-        assert main(["run", "--quiet"]) == ExitCode.OK
-    runs = book / "_build" / "runs"
-    newest = find_run(book).name
-    (runs / "latest").unlink()
-    assert main(["clean"]) == ExitCode.OK
-    assert [p.name for p in runs.iterdir()] == [newest]
-
-
 def test_bless_writes_what_the_run_measured(book, capsys):
     subprocess.run("git init -q && git add -A && git -c user.name=a -c user.email=a@b.c commit -qm x",
                    shell=True, check=True, cwd=book)  # fmt: skip
@@ -669,7 +647,7 @@ def test_bless_writes_what_the_run_measured(book, capsys):
 def test_help_names_every_command(capsys):
     assert main(["--help"]) == ExitCode.OK
     out = capsys.readouterr().out
-    for name in ("init", "list", "run", "check", "report", "bless", "book", "doctor", "clean"):
+    for name in ("init", "list", "run", "check", "report", "diff", "bless", "book", "lint", "doctor"):
         assert f"\n  {name} " in out
 
 

@@ -305,6 +305,10 @@ def test_the_formats_page_has_every_key():
         assert not missing("formats", wanted)
 
 
+def test_the_formats_page_says_where_the_schema_lies():
+    assert f"`{SCHEMA_PATH.relative_to(ROOT).as_posix()}`" in page("formats")
+
+
 def test_the_formats_page_has_every_file_of_a_run():
     assert not missing("formats", [*store.OWN_FILES, *JOB_FILES, "jobs/"])
 
