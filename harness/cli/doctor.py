@@ -29,6 +29,7 @@ OWN_PACKAGES = (
     "fsspec",
     "ipykernel",
     "ipython",
+    "jinja2",
     "jupyter-client",
     "jupyter-core",
     "nbclient",
@@ -74,7 +75,7 @@ def examine(root: Path) -> Iterator[Check]:
     yield check_memory()
     yield check_gpu()
     yield check_bf16()
-    yield from check_network(root, book)
+    yield from check_network(book)
 
 
 def _book(root: Path) -> Book | None:
@@ -247,9 +248,9 @@ def check_bf16() -> Check:
     return Check("bfloat16", WARN, "not in hardware", "training uses float32 and is slower; nothing to do")
 
 
-def check_network(root: Path, book: Book | None) -> Iterator[Check]:
+def check_network(book: Book | None) -> Iterator[Check]:
     """What can be reached, and which profiles that allows; what is missing is a warning, never a failure."""
-    answers = reach.ask_all(root, book.hub if book else None)
+    answers = reach.ask_all(book)
     if book:
         answers += reach.profiles_that_run(book, {answer.place: answer for answer in answers})
     for answer in answers:

@@ -1,8 +1,9 @@
 """What this machine can reach, and what that allows: the package index, the hub, ModelScope, the book's repository.
 
-A network that is missing is no error: the answers say what can be done without it. ModelScope is asked where the book
-names a variable under ``hub`` in harness.yml, which says where its own loader takes models and data: huggingface,
-modelscope, or a folder; the hub, where that or its client is there.
+A network that is missing is no error: the answers say what can be done without it. Nothing is asked that the book does
+not want: ModelScope where harness.yml names a variable under ``hub``, which says where the book's own loader takes models
+and data (huggingface, modelscope, or a folder); the hub where there is that or its client; the repository where chapters
+have a set-up cell.
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ class Answer:
     remedy: str = ""
 
 
-def ask_all(root: Path, switch: str | None) -> list[Answer]:
-    """All places that a book with this variable under ``hub`` may want, at the same time."""
+def ask_all(book: Book | None) -> list[Answer]:
+    """All places that the book may want, at the same time."""
+    switch = book.hub if book else None
     questions: list[Callable[[], Answer | None]] = [
         ask_index,
         lambda: ask_hub(switch),
         lambda: ask_modelscope(switch),
-        lambda: ask_repository(root),
+        lambda: ask_repository(book.root) if book and book.colab else None,
     ]
     with ThreadPoolExecutor(len(questions)) as pool:
         return [answer for answer in pool.map(lambda ask: ask(), questions) if answer is not None]

@@ -50,7 +50,7 @@ def test_what_the_harness_needs_is_what_it_installs():
 
 def test_what_a_book_requires_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "check_kernel", lambda: doctor.Check("kernel", "ok", "started"))
-    monkeypatch.setattr(doctor, "check_network", lambda root, book: iter(()))
+    monkeypatch.setattr(doctor, "check_network", lambda book: iter(()))
     write_book(tmp_path, {"01-a": ["1"]}, requires=["no-such-package"])
     lacking = [c.message for c in doctor.examine(tmp_path) if c.status == "fail"]
     assert lacking == ["no-such-package is not installed"]
@@ -70,13 +70,13 @@ def test_the_kernel_really_starts():
 
 def test_a_network_that_is_missing_is_a_warning(monkeypatch, tmp_path):
     places = [reach.Answer("hub", False, "no", "do"), reach.Answer("ModelScope", True, "yes")]
-    monkeypatch.setattr(reach, "ask_all", lambda root, switch: list(places))
-    assert [(c.name, c.status) for c in doctor.check_network(tmp_path, None)] == [
+    monkeypatch.setattr(reach, "ask_all", lambda book: list(places))
+    assert [(c.name, c.status) for c in doctor.check_network(None)] == [
         ("hub", "warn"),
         ("ModelScope", "ok"),
     ]
     write_book(tmp_path, {"01-a": ["1"]}, profiles={"offline": {"network": False}, "full": {}})
-    checks = doctor.check_network(tmp_path, load_book(tmp_path))
+    checks = doctor.check_network(load_book(tmp_path))
     found = [(c.status, c.message) for c in checks if c.name == "profiles"]
     assert found == [("ok", "offline: need no network"), ("warn", "full: no hub")]
 

@@ -116,16 +116,21 @@ def test_every_place_is_asked_and_none_raises(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_INDEX_URL", NOBODY)
     monkeypatch.setenv("HF_ENDPOINT", NOBODY)
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", NOBODY)
-    assert [(a.place, a.reached) for a in reach.ask_all(tmp_path, "BOOK_HUB")] == [
-        ("package index", False), ("hub", False), ("ModelScope", False)
+    (tmp_path / "_config.yml").write_text(f"repository: {{url: {tmp_path / 'nothing.git'}}}\n")
+    book = load_book(write_book(tmp_path, {"01-a": ["1"]}, hub="BOOK_HUB", colab=True))
+    assert [(a.place, a.reached) for a in reach.ask_all(book)] == [
+        ("package index", False), ("hub", False), ("ModelScope", False), ("repository", False)
     ]  # fmt: skip
 
 
-def test_a_book_that_loads_from_nowhere_asks_neither_hub_nor_modelscope(monkeypatch, tmp_path):
+def test_what_a_book_does_not_want_is_not_asked(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_INDEX_URL", NOBODY)
     monkeypatch.setattr(reach, "default_hub", lambda: "")
-    assert [a.place for a in reach.ask_all(tmp_path, None)] == ["package index"]
+    (tmp_path / "_config.yml").write_text(f"repository: {{url: {tmp_path / 'nothing.git'}}}\n")
     book = load_book(write_book(tmp_path, {"01-a": ["1"]}, profiles={"full": {}}))
+    assert (
+        [a.place for a in reach.ask_all(book)] == [a.place for a in reach.ask_all(None)] == ["package index"]
+    )
     assert list(reach.profiles_that_run(book, {})) == [Answer("profiles", True, "full: may use the network")]
 
 
