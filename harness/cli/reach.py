@@ -1,9 +1,9 @@
 """What this machine can reach, and what that allows: the package index, the hub, ModelScope, the book's repository.
 
 A network that is missing is no error: the answers say what can be done without it. Nothing is asked that the book does
-not want: ModelScope where harness.yml names a variable under ``hub``, which says where the book's own loader takes models
-and data (huggingface, modelscope, or a folder); the hub where there is that or its client; the repository where chapters
-have a set-up cell.
+not want: ModelScope where harness.yml names a variable under ``hub``, which says where the book's own loader takes
+models and data (huggingface, modelscope, or a folder); the hub where there is that or its client; the repository where
+chapters have a set-up cell.
 """
 
 from __future__ import annotations
