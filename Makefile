@@ -69,6 +69,10 @@ $(VENV)/bin/python:
 	  || { echo "error: $(PYTHON) is older than 3.11; say make PYTHON=/path/to/python3.11" >&2; exit 3; }
 	@"$(PYTHON)" -m venv $(VENV)
 
+$(VENV)/.harness: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@$(PIP) --editable .
+	@touch $@
+
 $(VENV)/.site: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing the book into $(VENV) (the first time takes some minutes) …"
 	@$(PIP) --editable '.[book,site]'
