@@ -15,7 +15,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT, DATA = SETTINGS["project"], SETTINGS["tool"]["setuptools"]["package-data"]
 EXTRAS = PROJECT["optional-dependencies"]
 PARTS = {"site": ("site", "copies"), "execute/ray": ("ray",), "cli/pytest": ("test",)}
 """Beginnings of paths in harness/, and the extras that what is there may import."""
@@ -104,3 +105,12 @@ def test_every_module_is_imported_where_nothing_else_is_installed():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Usage: harness" in done.stdout
+
+
+def test_the_files_that_the_harness_reads_come_along():
+    """In a checkout they are there in any case; a template that only lies there is missed by every other book."""
+    patterns = DATA["harness"]
+    for file in (ROOT / "harness").rglob("*"):
+        if file.is_file() and file.suffix not in (".py", ".pyc"):
+            place = file.relative_to(ROOT / "harness")
+            assert any(place.match(pattern) for pattern in patterns), f"{place} is not under package-data"
