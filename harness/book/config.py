@@ -37,7 +37,8 @@ KEYS = (
 )
 PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
 SLOWEST = 0.01  # that a speed may be said to be
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLES = re.compile(rf"{_VARIABLE.pattern}\*?")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?")
 _MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _PAGES = (".ipynb", ".md", ".rst", ".txt")  # suffixes, the first that there is wins
@@ -174,8 +175,9 @@ def load_book(start: Path | None = None) -> Book:
             raise HarnessError(f"{where}: unknown key {key!r}; keys: {', '.join(KEYS)}")
     profiles = _read_profiles(where, data.get("profiles"))
     chapters_dir, chapters = _chapters(where, data)
-    hub, colab = _hub(where, data.get("hub")), data.get("colab")
-    variables = _names(where, "environment", data, _VARIABLE, "MY_DATA or MY_*")
+    variables = _names(where, "environment", data, _VARIABLES, "MY_DATA or MY_*")
+    hub = _name(where, "hub", data.get("hub"), _VARIABLE, "one environment variable such as MY_HUB")
+    colab, module = data.get("colab"), "a module of the book such as my_book.setup, or be true"
     return Book(
         root=root,
         title=_title(where, data.get("book", root.name)),
@@ -189,7 +191,7 @@ def load_book(start: Path | None = None) -> Book:
         hub=hub,
         requires=_names(where, "requires", data, _DISTRIBUTION, "numpy or scikit-learn"),
         colab=colab not in (None, False),
-        colab_helper=None if isinstance(colab, bool) else _module(where, colab),
+        colab_helper=None if isinstance(colab, bool) else _name(where, "colab", colab, _MODULE, module),
         language=_language(root / "_config.yml"),
         speed=_speed(where, data.get("speed")),
         data=_data(where, data.get("data"), chapters),
@@ -199,14 +201,19 @@ def load_book(start: Path | None = None) -> Book:
 def _language(path: Path) -> str:
     """The book's language as the site's configuration names it; its other faults are told when the site is built."""
     try:
-        config: Any = read_yaml(path)
+        language = value_at(read_yaml(path), "sphinx", "config", "language")
     except HarnessError:
         return ""
-    for key in ("sphinx", "config", "language"):
-        config = config.get(key) if isinstance(config, dict) else None
-    if not isinstance(config, str):
+    if not isinstance(language, str):
         return ""
-    return "zh" if config.lower().startswith("zh") else "en"
+    return "zh" if language.lower().startswith("zh") else "en"
+
+
+def value_at(config: Any, *keys: str) -> Any:
+    """What stands in a mapping of mappings under *keys*; None where there is nothing."""
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
 
 
 def read_yaml(path: Path) -> Any:
@@ -285,17 +292,9 @@ def _names(
     return tuple(value)
 
 
-def _hub(where: Path, name: Any) -> str | None:
-    if name is not None and not (isinstance(name, str) and _VARIABLE.fullmatch(name) and name[-1] != "*"):
-        raise HarnessError(f"{where}: hub must name one environment variable such as MY_HUB, not {name!r}")
-    return name
-
-
-def _module(where: Path, name: Any) -> str | None:
-    if name is not None and not (isinstance(name, str) and _MODULE.fullmatch(name)):
-        raise HarnessError(
-            f"{where}: colab must name a module of the book such as my_book.setup, or be true, not {name!r}"
-        )
+def _name(where: Path, key: str, name: Any, form: re.Pattern[str], such: str) -> str | None:
+    if name is not None and not (isinstance(name, str) and form.fullmatch(name)):
+        raise HarnessError(f"{where}: {key} must name {such}, not {name!r}")
     return name
 
 

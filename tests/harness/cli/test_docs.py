@@ -184,7 +184,8 @@ def test_yaml_examples_are_read_by_the_readers(tmp_path):
                     book / "chapters" / "01-first-measurement.ipynb", "1", parameters="num_points = 9"
                 )
                 (book / "harness.yml").write_text(body, encoding="utf-8")
-                assert config.load_book(book).environment == ("MY_DATA", "MY_SERVICE_*")
+                read = config.load_book(book)
+                assert read.environment == ("MY_DATA", "MY_SERVICE_*", *([read.hub] if read.hub else ()))
             elif example.startswith("claims/"):
                 path = tmp_path / Path(example).name
                 path.write_text(body, encoding="utf-8")
