@@ -32,7 +32,8 @@ def overrides(source: Path) -> dict[str, Any]:
         "external_toc_path": Path(source, "_toc.yml").as_posix(),
         "latex_individualpages": False,
     }
-    config, _ = get_final_config(user_yaml=source / "_config.yml", sourcedir=source, cli_config=set_here)
+    given = dict(set_here)  # of which it takes things out
+    config, _ = get_final_config(user_yaml=source / "_config.yml", sourcedir=source, cli_config=given)
     extensions = dict.fromkeys((*config.get("myst_enable_extensions", ()), "attrs_inline"))
     return {**set_here, "myst_enable_extensions": list(extensions)}
 
