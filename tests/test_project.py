@@ -70,7 +70,7 @@ def test_the_quick_tests_start_no_browser_no_cluster_no_chapter_and_no_site():
         "test_the_front_page_offers_all_and_they_are_there",
     ):
         assert test in every and test not in quick
-    assert "test_staging.py::" in quick and "test_notebooks.py::" in quick
+    assert "test_pages.py::" in quick and "test_notebooks.py::" in quick
 
 
 def test_modules_keep_their_arrows():
