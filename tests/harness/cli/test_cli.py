@@ -19,6 +19,7 @@ from notebooks import RECORD, write_book, write_notebook
 
 from harness.archive.folder import find_run
 from harness.cli.app import main
+from harness.cli.reference import GENERATED
 from harness.errors import ExitCode
 from harness.files import read_json, write_json
 
@@ -592,8 +593,8 @@ def test_the_site_is_built_from_the_named_run(book, monkeypatch, capsys):
     )
     assert main(["book", "--allow-warnings"]) == ExitCode.OK
     assert capsys.readouterr().out == "open site/index.html\n"
-    ((the_book, run_dir), options) = calls[0]
-    assert the_book.root == book and run_dir == find_run(book)
+    ((the_book, run_dir, generated), options) = calls[0]
+    assert the_book.root == book and run_dir == find_run(book) and generated is GENERATED
     assert options == {"warnings_are_errors": False, "copies": False}
 
 
