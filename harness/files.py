@@ -24,7 +24,7 @@ def explain_os_error(
     """One clear line for what the operating system refused; *remedy* helps where a right to write lacks."""
     if error.errno in _FULL:
         return InfrastructureError(
-            f"{doing}: the disk is full; free some space (`harness clean` removes old runs)"
+            f"{doing}: the disk is full; free some space, in _build/runs for one: any run there may be deleted"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InfrastructureError(f"{doing}: no permission there; {remedy}")

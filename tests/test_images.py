@@ -47,7 +47,7 @@ def test_it_installs_what_the_makefile_installs(path: Path):
     commands = [rest for word, rest in instructions(path) if word == "RUN" and "pip install" in rest]
     installs = [shlex.split(c) for c in " ".join(commands).split("&&") if "pip install" in c]
     assert installs[0][-1] == (
-        ".[site,qlora]" if path.stem == "cuda" else ".[site]"
+        ".[book,site,qlora]" if path.stem == "cuda" else ".[book,site]"
     )  # a card holds four bits
     assert tuple(installs[1][installs[1].index("--no-deps") + 1 :]) == DATA
     for words in installs:

@@ -368,5 +368,5 @@ def link_environment(checkout: Path) -> None:
     for entry in ENVIRONMENT.iterdir():
         if not entry.name.startswith("."):
             (venv / entry.name).symlink_to(entry)
-    for stamp in (".site", ".copies", ".test"):
+    for stamp in (".harness", ".site", ".copies", ".test"):
         (venv / stamp).touch()

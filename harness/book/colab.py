@@ -1,9 +1,9 @@
 """What a chapter needs to be opened in Colab: a link at its top, and a first cell that brings the book.
 
-Both are made from ``_config.yml`` (the repository's address and branch, or tag) and ``colab`` in ``harness.yml`` (the
-book's own module that adds what Colab lacks); the template below is the only one. The link is a cell tagged ``colab``,
-which the site leaves out: its theme has a button of its own. The set-up cell is tagged ``setup``. Where the book is at
-hand, as in a checkout, it only finds it.
+`harness lint` holds both to ``_config.yml`` (the repository's address and branch, or tag) and ``colab`` in
+``harness.yml`` (the book's own module that adds what Colab lacks, or true); the template below is the only one. The
+link is a cell tagged ``colab``, which the site leaves out: its theme has a button of its own. The set-up cell is tagged
+``setup``. Where the book is at hand, as in a checkout, it only finds it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
-from harness.book.config import CONFIG_NAME, Book, site_config
+from harness.book.config import CONFIG_NAME, Book, site_config, value_at
 from harness.book.notebook import COLAB_TAG, read_document, text_of
 from harness.errors import HarnessError
 from harness.files import write_text
@@ -80,16 +80,9 @@ def read_place(root: Path) -> Place:
         name=match["name"],
         revision=revision,
         folder=repository.get("path_to_book", "").strip("/"),
-        host=str(_value(config, "launch_buttons", "colab_url") or _HOST).rstrip("/"),
-        chinese=str(_value(config, "sphinx", "config", "language")).startswith("zh"),
+        host=str(value_at(config, "launch_buttons", "colab_url") or _HOST).rstrip("/"),
+        chinese=str(value_at(config, "sphinx", "config", "language")).startswith("zh"),
     )
-
-
-def _value(config: Any, *keys: str) -> Any:
-    """What stands in a mapping of mappings under *keys*; None where there is nothing."""
-    for key in keys:
-        config = config.get(key) if isinstance(config, dict) else None
-    return config
 
 
 def badge(place: Place, chapter: str) -> str:

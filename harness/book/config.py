@@ -28,13 +28,17 @@ KEYS = (
     "profiles",
     "parameters",
     "environment",
+    "hub",
+    "requires",
     "data",
     "colab",
     "speed",
 )
 PROFILE_KEYS = frozenset({"cell_timeout", "notebook_timeout", "default", "network"})
 SLOWEST = 0.01  # that a speed may be said to be
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLES = re.compile(rf"{_VARIABLE.pattern}\*?")
+_DISTRIBUTION = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?")
 _MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _PAGES = (".ipynb", ".md", ".rst", ".txt")  # suffixes, the first that there is wins
 _ROOT = (".", "./")  # as a folder of chapters: the book's own
@@ -66,6 +70,9 @@ class Book:
     environment: tuple[
         str, ...
     ] = ()  # variables that kernels get beside the usual ones; * at the end for any rest
+    hub: str | None = None  # that of them which says where the book's own loader takes models and data
+    requires: tuple[str, ...] = ()  # installed packages that its chapters cannot do without
+    colab: bool = False  # whether its chapters have a link to Colab and a set-up cell
     colab_helper: str | None = None  # module of the book that a set-up cell imports to add what is missing
     language: str = ""  # of its text, "en" or "zh"; empty where _config.yml does not say
     speed: float | None = None  # of this machine against the reference; None: measure it
@@ -167,6 +174,9 @@ def load_book(start: Path | None = None) -> Book:
             raise HarnessError(f"{where}: unknown key {key!r}; keys: {', '.join(KEYS)}")
     profiles = _read_profiles(where, data.get("profiles"))
     chapters_dir, chapters = _chapters(where, data)
+    variables = _names(where, "environment", data, _VARIABLES, "MY_DATA or MY_*")
+    hub = _name(where, "hub", data.get("hub"), _VARIABLE, "one environment variable such as MY_HUB")
+    colab, module = data.get("colab"), "a module of the book such as my_book.setup, or be true"
     return Book(
         root=root,
         title=_title(where, data.get("book", root.name)),
@@ -176,8 +186,11 @@ def load_book(start: Path | None = None) -> Book:
         chapters=chapters,
         profiles=profiles,
         parameters=_read_parameters(where, data.get("parameters"), chapters, profiles),
-        environment=_names(where, "environment", data, _VARIABLE, "MY_DATA or MY_*", ()),
-        colab_helper=_module(where, data.get("colab")),
+        environment=variables if hub is None else tuple(dict.fromkeys((*variables, hub))),
+        hub=hub,
+        requires=_names(where, "requires", data, _DISTRIBUTION, "numpy or scikit-learn"),
+        colab=colab not in (None, False),
+        colab_helper=None if isinstance(colab, bool) else _name(where, "colab", colab, _MODULE, module),
         language=_language(root / "_config.yml"),
         speed=_speed(where, data.get("speed")),
         data=_data(where, data.get("data"), chapters),
@@ -187,14 +200,19 @@ def load_book(start: Path | None = None) -> Book:
 def _language(path: Path) -> str:
     """The book's language as the site's configuration names it; its other faults are told when the site is built."""
     try:
-        config: Any = read_yaml(path)
+        language = value_at(read_yaml(path), "sphinx", "config", "language")
     except HarnessError:
         return ""
-    for key in ("sphinx", "config", "language"):
-        config = config.get(key) if isinstance(config, dict) else None
-    if not isinstance(config, str):
+    if not isinstance(language, str):
         return ""
-    return "zh" if config.lower().startswith("zh") else "en"
+    return "zh" if language.lower().startswith("zh") else "en"
+
+
+def value_at(config: Any, *keys: str) -> Any:
+    """What stands in a mapping of mappings under *keys*; None where there is nothing."""
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
 
 
 def _title(where: Path, value: Any) -> str:
@@ -232,19 +250,19 @@ def _packages(where: Path, value: Any) -> list[str]:
 
 
 def _names(
-    where: Path, key: str, data: Mapping[str, Any], form: re.Pattern[str], such: str, default: tuple[str, ...]
+    where: Path, key: str, data: Mapping[str, Any], form: re.Pattern[str], such: str
 ) -> tuple[str, ...]:
     value = data.get(key)
     if value is None:
-        return default
+        return ()
     if not isinstance(value, list) or not all(isinstance(n, str) and form.fullmatch(n) for n in value):
         raise HarnessError(f"{where}: {key} must be a list of names such as {such}, not {value!r}")
     return tuple(value)
 
 
-def _module(where: Path, name: Any) -> str | None:
-    if name is not None and not (isinstance(name, str) and _MODULE.fullmatch(name)):
-        raise HarnessError(f"{where}: colab must name a module of the book such as sft.setup, not {name!r}")
+def _name(where: Path, key: str, name: Any, form: re.Pattern[str], such: str) -> str | None:
+    if name is not None and not (isinstance(name, str) and form.fullmatch(name)):
+        raise HarnessError(f"{where}: {key} must name {such}, not {name!r}")
     return name
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.book.colab import SETUP_TAG
 from harness.book.config import toc_pages
 from harness.book.notebook import cell_ids, read_document, tags_of, text_of
 from harness.book.parameters import PARAMETERS_TAG
@@ -136,7 +137,8 @@ def _problems(notebook: Mapping[str, Any], path: Path) -> Iterator[Problem]:
         if cell["cell_type"] == "code":
             if cell.get("outputs") or cell.get("execution_count") is not None:
                 yield name, "carries outputs or an execution count; run `python -m harness lint --fix`"
-            yield from ((name, message) for message in _wide(source))
+            if SETUP_TAG not in tags_of(cell):  # that one the harness has written
+                yield from ((name, message) for message in _wide(source))
         if cell["cell_type"] == "markdown":
             yield from ((name, message) for message in _prose(source))
             if QUIZ_TAG in tags_of(cell):

@@ -1,4 +1,4 @@
-"""The command line: ``python -m harness init|list|run|check|report|diff|bless|book|lint|colab|doctor|clean``.
+"""The command line: ``python -m harness init|list|run|check|report|diff|bless|book|lint|doctor``.
 
 Heavy modules are imported inside the commands, so that each starts at once. A mistake of the user ends in
 one line on stderr and the exit code of :class:`harness.errors.ExitCode`, never in a traceback.
@@ -37,9 +37,7 @@ for _command, _options in (
     (results.bless, {}),
     (book.book, {}),
     (book.lint, {}),
-    (book.colab, {}),
     (book.doctor, {}),
-    (book.clean, {}),
 ):
     app.command(**_options)(_command)
 

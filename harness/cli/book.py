@@ -1,24 +1,16 @@
-"""The commands for the book itself: init, list, book, lint, colab, doctor, clean."""
+"""The commands for the book itself: init, list, book, lint, doctor."""
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.archive.folder import build_dir, latest_name, runs_dir
-from harness.book.config import find_root, load_book
-from harness.cli.options import (
-    RunArgument,
-    check_claim_files,
-    console,
-    fail,
-    newest_run,
-    run_folder,
-)
-from harness.errors import ExitCode, InfrastructureError
+from harness.book.config import Book, find_root, load_book
+from harness.cli.options import RunArgument, check_claim_files, console, fail, run_folder
+from harness.errors import ExitCode
 
 
 def init(
@@ -96,52 +88,46 @@ def lint(
         list[Path] | None, typer.Argument(metavar="NOTEBOOK", help="The book's chapters if none.")
     ] = None,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Write the normal form: no outputs, sorted keys.")
+        bool, typer.Option("--fix", help="Write the normal form (no outputs, sorted keys) and Colab's cells.")
     ] = False,
 ) -> int:
     """Check notebooks: no outputs, plain Markdown, no measured number in prose, quizzes, numbers, pictures.
 
-    Without notebooks those of the book are checked, and its claim files and its glossary.
+    Without notebooks those of the book are checked, its claim files, its glossary and, where harness.yml has the key
+    colab, each chapter's link to Colab and set-up cell.
     """
+    from harness.book import colab
     from harness.book.lint import fix as rewrite
-    from harness.book.lint import lint as examine
-    from harness.book.lint import lint_glossary
 
-    found = 0
     the_book = None if notebooks else load_book()
-    for path in notebooks or (the_book.chapters if the_book else ()):
-        if fix and rewrite(path):
+    chapters = the_book.chapters if the_book else notebooks or ()
+    if fix:
+        changed = set(colab.write(the_book)) if the_book and the_book.colab else set()
+        changed |= {path for path in chapters if rewrite(path)}
+        for path in sorted(changed):
             print(f"{path}: rewritten")
-        for finding in examine(path):
-            print(finding)
-            found += 1
+    found = 0
+    for finding in _findings(the_book, chapters):
+        print(finding)
+        found += 1
     if the_book:
-        for finding in lint_glossary(the_book.chapters_dir / "glossary.md"):
-            print(finding)
-            found += 1
         check_claim_files(the_book)
     return int(ExitCode.USAGE if found else ExitCode.OK)
 
 
-def colab(
-    write: Annotated[
-        bool, typer.Option("--write/--check", help="Write them, or only say what differs (the default).")
-    ] = False,
-) -> int:
-    """Hold each chapter's link to Colab and its set-up cell to _config.yml and harness.yml."""
-    from harness.book import colab as cells
+def _findings(the_book: Book | None, chapters: Iterable[Path]) -> Iterator[object]:
+    """What is to be mended, one line each."""
+    from harness.book import colab
+    from harness.book.lint import lint as examine
+    from harness.book.lint import lint_glossary
 
-    the_book = load_book()
-    if write:
-        for path in cells.write(the_book):
-            print(f"{path.relative_to(the_book.root)}: rewritten")
-        return int(ExitCode.OK)
-    found = cells.differences(the_book)
-    for problem in found:
-        print(problem)
-    if found:
-        print("run `harness colab --write`")
-    return int(ExitCode.USAGE if found else ExitCode.OK)
+    for path in chapters:
+        yield from examine(path)
+    if the_book:
+        yield from lint_glossary(the_book.chapters_dir / "glossary.md")
+    if the_book and the_book.colab:
+        for problem in colab.differences(the_book):
+            yield f"{problem}; `harness lint --fix` writes it"
 
 
 def doctor() -> int:
@@ -156,28 +142,3 @@ def doctor() -> int:
             + (f" → {found.remedy}" if found.remedy else "")
         )
     return int(ExitCode.INFRASTRUCTURE if failed else ExitCode.OK)
-
-
-def clean(
-    everything: Annotated[bool, typer.Option("--all", help="Remove the latest run, too.")] = False,
-) -> None:
-    """Remove earlier runs and the cache; the latest run stays."""
-    from harness.execute.cache import cache_dir
-
-    root = load_book().root
-    runs = runs_dir(root)
-    latest = None if everything else latest_name(runs) or newest_run(runs)
-    doomed = [p for p in sorted(runs.glob("*")) if p.name not in (latest, "latest")]
-    count = sum(path.is_dir() for path in doomed)
-    if everything and (runs / "latest").is_symlink():
-        (runs / "latest").unlink()
-    if cache_dir(root).is_dir():
-        doomed.append(cache_dir(root))
-    for path in doomed:
-        try:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except OSError as error:
-            raise InfrastructureError(f"cannot remove {path}: {error.strerror or error}") from None
-    kept = f"; kept {latest}" if latest else ""
-    cached = " and the cache" if cache_dir(root) in doomed else ""
-    print(f"removed {count} run(s){cached} under {build_dir(root)}{kept}")

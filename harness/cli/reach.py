@@ -1,6 +1,9 @@
 """What this machine can reach, and what that allows: the package index, the hub, ModelScope, the book's repository.
 
-A network that is missing is no error: the answers say what can be done without it.
+A network that is missing is no error: the answers say what can be done without it. Nothing is asked that the book does
+not want: ModelScope where harness.yml names a variable under ``hub``, which says where the book's own loader takes
+models and data (huggingface, modelscope, or a folder); the hub where there is that or its client; the repository where
+chapters have a set-up cell.
 """
 
 from __future__ import annotations
@@ -25,9 +28,6 @@ TIMEOUT = 3.0  # seconds that an address has to answer
 PATIENCE = 10.0  # seconds for a program that asks several
 PROBE = "papermill"  # a package that any index has which can serve this book
 MODELSCOPE = "https://modelscope.cn"
-SWITCH = "BOOK_HUB"
-"""Says where a book's own loader takes what is not in the repository: huggingface, modelscope, or a folder."""
-
 _PLACES = {"huggingface": "hub", "modelscope": "ModelScope"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -42,13 +42,14 @@ class Answer:
     remedy: str = ""
 
 
-def ask_all(root: Path) -> list[Answer]:
-    """All places, at the same time."""
+def ask_all(book: Book | None) -> list[Answer]:
+    """All places that the book may want, at the same time."""
+    switch = book.hub if book else None
     questions: list[Callable[[], Answer | None]] = [
         ask_index,
-        ask_hub,
-        ask_modelscope,
-        lambda: ask_repository(root),
+        lambda: ask_hub(switch),
+        lambda: ask_modelscope(switch),
+        lambda: ask_repository(book.root) if book and book.colab else None,
     ]
     with ThreadPoolExecutor(len(questions)) as pool:
         return [answer for answer in pool.map(lambda ask: ask(), questions) if answer is not None]
@@ -71,12 +72,14 @@ def ask_index() -> Answer:
     )
 
 
-def ask_hub() -> Answer:
-    """The Hugging Face hub, or the mirror that HF_ENDPOINT names."""
-    remedy = f"set HF_ENDPOINT to a mirror, or {SWITCH} to modelscope or a folder"
+def ask_hub(switch: str | None) -> Answer | None:
+    """The Hugging Face hub, or the mirror that HF_ENDPOINT names; None where nothing here would load from it."""
+    remedy = "set HF_ENDPOINT to a mirror" + (f", or {switch} to modelscope or a folder" if switch else "")
+    address = os.environ.get("HF_ENDPOINT") or default_hub()
+    if not address and not switch:
+        return None
     if _is_offline():
         return Answer("hub", False, "HF_HUB_OFFLINE is set", "unset it to load from the hub")
-    address = os.environ.get("HF_ENDPOINT") or default_hub()
     if not address:
         return Answer("hub", False, "huggingface_hub is not installed", remedy)
     if not address.startswith(("http://", "https://")):
@@ -84,13 +87,15 @@ def ask_hub() -> Answer:
     return _answer("hub", address, remedy)
 
 
-def ask_modelscope() -> Answer:
-    """ModelScope, or where MODELSCOPE_ENDPOINT points."""
+def ask_modelscope(switch: str | None) -> Answer | None:
+    """ModelScope, or where MODELSCOPE_ENDPOINT points; None where the book cannot be told to load from it."""
+    if not switch:
+        return None
     address = os.environ.get("MODELSCOPE_ENDPOINT") or MODELSCOPE
-    answer = _answer("ModelScope", address, f"only {SWITCH}=modelscope needs it")
+    answer = _answer("ModelScope", address, f"only {switch}=modelscope needs it")
     if not answer.reached or _has_modelscope():
         return answer
-    remedy = f"{SWITCH}=modelscope needs its package: pip install modelscope-hub"
+    remedy = f"{switch}=modelscope needs its package: pip install modelscope-hub"
     return Answer(answer.place, True, answer.message, remedy)
 
 
@@ -131,20 +136,22 @@ def profiles_that_run(book: Book, answers: Mapping[str, Answer]) -> Iterator[Ans
                 for value in by_profile.get(profile.name, {}).values()
                 if isinstance(value, str) and _HUB_ID.fullmatch(value) and not (book.root / value).exists()
             })  # fmt: skip
-            yield _profile(profile.name, wanted, answers)
+            yield _profile(profile.name, wanted, answers, book.hub)
 
 
-def _profile(name: str, wanted: list[str], answers: Mapping[str, Answer]) -> Answer:
-    source = os.environ.get(SWITCH, "").strip() or "huggingface"
+def _profile(name: str, wanted: list[str], answers: Mapping[str, Answer], switch: str | None) -> Answer:
+    source = (os.environ.get(switch, "").strip() if switch else "") or "huggingface"
     if source not in _PLACES:
         absent = [one for one in wanted if not Path(source, one).is_dir()]
         if absent:
             remedy = f"download each into a folder of its name, {source}/{absent[0]} for one"
             return Answer(
-                "profiles", False, f"{name}: {', '.join(absent)} not in {source} ({SWITCH})", remedy
+                "profiles", False, f"{name}: {', '.join(absent)} not in {source} ({switch})", remedy
             )
-        return Answer("profiles", True, f"{name}: loads from the folder {source} ({SWITCH})")
+        return Answer("profiles", True, f"{name}: loads from the folder {source} ({switch})")
     place = _PLACES[source]
+    if place not in answers:
+        return Answer("profiles", True, f"{name}: may use the network")
     lacks_package = source == "modelscope" and not _has_modelscope()
     if answers[place].reached and not lacks_package:
         return Answer(
@@ -156,7 +163,8 @@ def _profile(name: str, wanted: list[str], answers: Mapping[str, Answer]) -> Ans
         return Answer("profiles", False, message, "HF_HUB_OFFLINE=1 runs it if its data sets are there, too")
     reason = "modelscope-hub is not installed" if lacks_package else f"no {place}"
     lacking = f", and {', '.join(uncached)} not in the cache" if uncached and source == "huggingface" else ""
-    return Answer("profiles", False, f"{name}: {reason}{lacking}", f"use a mirror, or a folder ({SWITCH})")
+    remedy = f"use a mirror, or a folder ({switch})" if switch else "use a mirror"
+    return Answer("profiles", False, f"{name}: {reason}{lacking}", remedy)
 
 
 def is_cached(model: str) -> bool:

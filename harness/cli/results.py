@@ -85,15 +85,11 @@ def report(
         typer.Option(metavar="FOLDER|URL", help="Folder of the merged run; _build/runs/<id> if none."),
     ] = None,
     strict: StrictOption = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of result.json.")] = False,
 ) -> int:
     """Write the reports of a run again and print them; nothing is judged anew unless shards are merged."""
     from harness.archive.recorded import document_verdicts, read_document, read_run
-    from harness.report.write import SCHEMA_PATH, print_summary, write_reports
+    from harness.report.write import print_summary, write_reports
 
-    if schema:
-        print(SCHEMA_PATH.read_text(encoding="utf-8"), end="")
-        return int(ExitCode.OK)
     root = find_root()
     if merge:
         return _merge(root, runs or [], out, allow_missing=allow_missing, strict=strict)

@@ -76,10 +76,6 @@ def run(
     env: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Let kernels see this variable; repeatable.")
     ] = None,
-    no_warm: Annotated[
-        bool,
-        typer.Option("--no-warm", help="Does nothing: every kernel is a fresh process."),
-    ] = False,
     out: Annotated[
         str | None, typer.Option(metavar="FOLDER|URL", help="Run folder; _build/runs/<id> by default.")
     ] = None,

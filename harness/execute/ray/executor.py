@@ -48,7 +48,7 @@ def connected(address: str | None, device: str, *, shared: bool, jobs: int | Non
     try:
         import ray
     except ImportError:
-        raise HarnessError("--executor ray needs Ray: pip install 'llm-sft-book[ray]'") from None
+        raise HarnessError("--executor ray needs Ray: pip install ray") from None
     if device.startswith("cuda:"):
         raise HarnessError(f"--device {device} names a GPU of this machine; say cuda with --executor ray")
     address = address or os.environ.get("RAY_ADDRESS") or "auto"

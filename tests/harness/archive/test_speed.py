@@ -101,7 +101,7 @@ def test_a_speed_that_cannot_be_measured_leaves_the_limits(monkeypatch, tmp_path
 
     monkeypatch.setattr(hashlib, "blake2b", refuse)
     assert find_speed(None) == Speed(None, 1.0)
-    check = check_speed(tmp_path)
+    check = check_speed(None)
     assert check.status == WARN and check.message == "speed could not be measured; limits as they are written"
     assert "harness.yml" in check.remedy
 
@@ -111,7 +111,7 @@ def test_harness_yml_may_say_the_speed(tmp_path, monkeypatch, text, factor):
     (tmp_path / "harness.yml").write_text(f"speed: {text}\n")
     monkeypatch.setattr(speed_module, "_measure", lambda threads: pytest.fail("measured all the same"))
     assert find_speed(load_book(tmp_path).speed).factor == factor
-    assert "harness.yml says so" in check_speed(tmp_path).message
+    assert "harness.yml says so" in check_speed(load_book(tmp_path)).message
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "on", ".nan", ".inf", "fast", "[1]", "0.001"])

@@ -53,16 +53,18 @@ def sources(path):
 def test_writes_link_and_set_up_cell_once(book, capsys):
     chapter = book / "chapters" / "01-a.ipynb"
     before = sources(chapter)
-    assert main(["colab"]) == ExitCode.USAGE
-    assert "chapters/02-b.ipynb: no set-up cell" in capsys.readouterr().out
-    assert main(["colab", "--write"]) == ExitCode.OK
+    assert main(["lint"]) == ExitCode.USAGE
+    assert "chapters/02-b.ipynb: no set-up cell; `harness lint --fix` writes it" in capsys.readouterr().out
+    assert main(["lint", "--fix"]) == ExitCode.OK
+    told = capsys.readouterr().out.splitlines()
+    assert told == [f"{book / 'chapters' / name}.ipynb: rewritten" for name in ("01-a", "02-b")]
     after = sources(chapter)
     assert (after[0], after[2:]) == (LINK, before)
     assert after[1] == CELL
     assert sources(book / "chapters" / "02-b.ipynb")[1] == CELL
     assert [cell["cell_type"] for cell in cells(chapter)[:2]] == ["markdown", "code"]
     assert len({cell["id"] for cell in cells(chapter)}) == len(after)
-    assert main(["colab", "--check"]) == ExitCode.OK
+    assert main(["lint"]) == ExitCode.OK
     assert write(load_book(book)) == []
 
 
@@ -195,9 +197,18 @@ def test_a_book_without_a_helper_is_only_found(book):
     assert '["harness.yml", "their-book/book"]' in cell
 
 
+@pytest.mark.parametrize(("key", "wanted"), [(True, True), (False, False), (None, False)])
+def test_only_a_book_that_asks_for_it_has_the_cells(book, capsys, key, wanted):
+    write_book(book, {"01-a": ["x = 1"], "02-b": ["y = 2"]}, colab=key)
+    assert load_book(book).colab_helper is None
+    assert main(["lint", "--fix"]) == ExitCode.OK
+    assert main(["lint"]) == ExitCode.OK
+    assert (LINK in sources(book / "chapters" / "01-a.ipynb")) == wanted
+
+
 def test_a_helper_that_is_not_there_is_one_line(book, capsys):
     (book / "their" / "helper.py").unlink()
-    assert main(["colab"]) == ExitCode.USAGE
+    assert main(["lint"]) == ExitCode.USAGE
     assert "harness.yml: colab: their/helper.py does not exist" in capsys.readouterr().err
 
 
@@ -221,7 +232,7 @@ def test_a_path_is_quoted(book):
 )
 def test_an_address_that_colab_cannot_open_is_one_line(book, capsys, text, words):
     (book / "_config.yml").write_text(text)
-    assert main(["colab"]) == ExitCode.USAGE
+    assert main(["lint"]) == ExitCode.USAGE
     assert words in capsys.readouterr().err
 
 

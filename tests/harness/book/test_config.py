@@ -73,6 +73,12 @@ def test_chapters_are_chosen_by_unique_beginnings(tmp_path):
         book.select(["07"])
 
 
+def test_the_variable_that_a_books_own_loader_follows_is_one_that_kernels_see(tmp_path):
+    write_book(tmp_path, {"01-a": ["1"]}, environment=["MY_DATA"], hub="MY_HUB", requires=["scikit-learn"])
+    book = load_book(tmp_path)
+    assert (book.hub, book.environment, book.requires) == ("MY_HUB", ("MY_DATA", "MY_HUB"), ("scikit-learn",))
+
+
 def test_no_book(tmp_path):
     with pytest.raises(HarnessError, match=r"no harness\.yml at or above"):
         load_book(tmp_path)
@@ -109,6 +115,10 @@ def test_no_book(tmp_path):
         ("[" * 3000, "not valid YAML: .*recursion"),
         ("book:", "book must be the title, not None"),
         ("book: [a]", "book must be the title, not"),
+        ("hub: [A, B]", "hub must name one environment variable such as MY_HUB, not"),
+        ("hub: MY_*", "hub must name one environment variable such as MY_HUB, not"),
+        ("requires: numpy", "requires must be a list of names such as numpy or scikit-learn, not 'numpy'"),
+        ("requires: [numpy>=2]", "requires must be a list of names such as numpy or scikit-learn, not"),
     ],
 )
 def test_mistakes_are_one_line_with_the_file(tmp_path, text, complaint):

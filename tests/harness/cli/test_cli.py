@@ -20,6 +20,7 @@ from notebooks import RECORD, write_book, write_notebook
 from harness.archive.folder import find_run
 from harness.book.claims import load_claims
 from harness.cli.app import main
+from harness.cli.reference import GENERATED
 from harness.errors import ExitCode
 from harness.files import read_json, write_json
 
@@ -406,7 +407,7 @@ def test_a_broken_claim_file_is_told_before_anything_runs(book, capsys):
 
 def test_no_book_and_no_notebook(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for arguments in (["run"], ["list"], ["check"], ["bless"], ["book"], ["clean"]):
+    for arguments in (["run"], ["list"], ["check"], ["bless"], ["book"], ["lint"]):
         assert main(arguments) == ExitCode.USAGE
         assert "no harness.yml" in one_error(capsys)
 
@@ -593,8 +594,8 @@ def test_the_site_is_built_from_the_named_run(book, monkeypatch, capsys):
     )
     assert main(["book", "--allow-warnings"]) == ExitCode.OK
     assert capsys.readouterr().out == "open site/index.html\n"
-    ((the_book, run_dir), options) = calls[0]
-    assert the_book.root == book and run_dir == find_run(book)
+    ((the_book, run_dir, generated), options) = calls[0]
+    assert the_book.root == book and run_dir == find_run(book) and generated is GENERATED
     assert options == {"warnings_are_errors": False, "copies": False}
 
 
@@ -630,28 +631,6 @@ def test_help_tells_the_exit_codes(capsys):
         assert main([command, "--help"]) == ExitCode.OK
         out = " ".join(capsys.readouterr().out.split())
         assert "Exit codes: 0 all claims hold" in out and "with 1 if a metric has no claim" in out
-
-
-def test_clean_keeps_the_latest_run(book, capsys):
-    for _ in range(2):
-        assert main(["run", "--quiet"]) == ExitCode.OK
-    latest = find_run(book)
-    assert main(["clean"]) == ExitCode.OK
-    assert "removed 1 run(s) and the cache" in capsys.readouterr().out
-    assert find_run(book) == latest and not (book / "_build" / "cache").exists()
-    assert main(["clean", "--all"]) == ExitCode.OK
-    assert list((book / "_build" / "runs").iterdir()) == []
-    assert main(["clean"]) == ExitCode.OK
-
-
-def test_clean_keeps_the_newest_run_where_the_link_is_gone(book, capsys):
-    for _ in range(2):
-        assert main(["run", "--quiet"]) == ExitCode.OK
-    runs = book / "_build" / "runs"
-    newest = find_run(book).name
-    (runs / "latest").unlink()
-    assert main(["clean"]) == ExitCode.OK
-    assert [p.name for p in runs.iterdir()] == [newest]
 
 
 def test_bless_writes_what_the_run_measured(book, capsys):
@@ -718,7 +697,7 @@ def test_what_needs_no_run_takes_none(book, capsys, options):
 def test_help_names_every_command(capsys):
     assert main(["--help"]) == ExitCode.OK
     out = capsys.readouterr().out
-    for name in ("init", "list", "run", "check", "report", "bless", "book", "doctor", "clean"):
+    for name in ("init", "list", "run", "check", "report", "diff", "bless", "book", "lint", "doctor"):
         assert f"\n  {name} " in out
 
 

@@ -184,7 +184,8 @@ def test_yaml_examples_are_read_by_the_readers(tmp_path):
                     book / "chapters" / "01-first-measurement.ipynb", "1", parameters="num_points = 9"
                 )
                 (book / "harness.yml").write_text(body, encoding="utf-8")
-                assert config.load_book(book).environment == ("MY_DATA", "MY_SERVICE_*")
+                read = config.load_book(book)
+                assert read.environment == ("MY_DATA", "MY_SERVICE_*", *([read.hub] if read.hub else ()))
             elif example.startswith("claims/"):
                 path = tmp_path / Path(example).name
                 path.write_text(body, encoding="utf-8")
@@ -319,6 +320,10 @@ def test_the_formats_page_has_every_key():
         event_names(),
     ):
         assert not missing("formats", wanted)
+
+
+def test_the_formats_page_says_where_the_schema_lies():
+    assert f"`{SCHEMA_PATH.relative_to(ROOT).as_posix()}`" in page("formats")
 
 
 def test_the_formats_page_has_every_file_of_a_run():

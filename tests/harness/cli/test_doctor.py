@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from notebooks import write_book
 
 from harness.archive import environment
+from harness.book.config import load_book
 from harness.cli import doctor, reach
 from harness.cli.app import main
 from harness.errors import ExitCode
@@ -19,22 +21,39 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_packages_against_their_pins(tmp_path, monkeypatch):
-    installed = dict.fromkeys(doctor.OWN_PACKAGES + doctor.BOOK_PACKAGES, "1.0") | {"torch": "2.13.0+cpu"}
+    installed = dict.fromkeys((*doctor.OWN_PACKAGES, "evaluate"), "1.0") | {"torch": "2.13.0+cpu"}
     monkeypatch.setattr(doctor, "installed_version", installed.get)
     pins = tmp_path / "constraints.txt"
     pins.write_text(
         "# 注释\ntorch==2.13.0\nnumpy==2.0  # x\nnothing==1\nwin==1; sys_platform == 'win32'\nrich==1.0\n"
         "?bad\n"
     )
-    found = [(c.status, c.message) for c in doctor.check_packages(pins)]
+    found = [(c.status, c.message) for c in doctor.check_packages(pins, ["torch", "evaluate"])]
     assert found == [
         ("warn", "numpy is 1.0, pinned ==2.0"),
         ("warn", "cannot read '?bad' in constraints.txt"),
         ("ok", "2 as pinned in constraints.txt, 1 not installed here"),
     ]
     del installed["papermill"], installed["evaluate"]
-    found = {c.message: c.status for c in doctor.check_packages(tmp_path / "none.txt")}
-    assert found["papermill is not installed"] == "fail" and found["evaluate is not installed"] == "warn"
+    found = {
+        c.message: (c.status, c.remedy) for c in doctor.check_packages(tmp_path / "none.txt", ["evaluate"])
+    }
+    assert found["papermill is not installed"] == ("fail", "pip install papermill")
+    assert found["evaluate is not installed"] == ("fail", "pip install evaluate")
+    assert "evaluate is not installed" not in [c.message for c in doctor.check_packages(pins)]
+
+
+def test_what_the_harness_needs_is_what_it_installs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert tuple(project["dependencies"]) == doctor.OWN_PACKAGES
+
+
+def test_what_a_book_requires_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "check_kernel", lambda: doctor.Check("kernel", "ok", "started"))
+    monkeypatch.setattr(doctor, "check_network", lambda book: iter(()))
+    write_book(tmp_path, {"01-a": ["1"]}, requires=["no-such-package"])
+    lacking = [c.message for c in doctor.examine(tmp_path) if c.status == "fail"]
+    assert lacking == ["no-such-package is not installed"]
 
 
 def test_pins_that_are_no_text(tmp_path):
@@ -51,13 +70,14 @@ def test_the_kernel_really_starts():
 
 def test_a_network_that_is_missing_is_a_warning(monkeypatch, tmp_path):
     places = [reach.Answer("hub", False, "no", "do"), reach.Answer("ModelScope", True, "yes")]
-    monkeypatch.setattr(reach, "ask_all", lambda root: list(places))
-    assert [(c.name, c.status) for c in doctor.check_network(tmp_path)] == [
+    monkeypatch.setattr(reach, "ask_all", lambda book: list(places))
+    assert [(c.name, c.status) for c in doctor.check_network(None)] == [
         ("hub", "warn"),
         ("ModelScope", "ok"),
     ]
     write_book(tmp_path, {"01-a": ["1"]}, profiles={"offline": {"network": False}, "full": {}})
-    found = [(c.status, c.message) for c in doctor.check_network(tmp_path) if c.name == "profiles"]
+    checks = doctor.check_network(load_book(tmp_path))
+    found = [(c.status, c.message) for c in checks if c.name == "profiles"]
     assert found == [("ok", "offline: need no network"), ("warn", "full: no hub")]
 
 

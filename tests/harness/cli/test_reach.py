@@ -68,7 +68,7 @@ def test_the_package_index_is_the_one_that_pip_is_told(index, monkeypatch):
 )
 def test_a_hub_that_does_not_answer_is_told_with_the_remedy(monkeypatch, address, words):
     monkeypatch.setenv("HF_ENDPOINT", address)
-    answer = reach.ask_hub()
+    answer = reach.ask_hub(None)
     assert not answer.reached and words in answer.message and answer.remedy
 
 
@@ -80,13 +80,13 @@ def test_hub_and_modelscope_are_asked_where_the_variables_point(monkeypatch, tmp
     with HubServer(tmp_path, behaviour) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
         monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.endpoint)
-        for answer in (reach.ask_hub(), reach.ask_modelscope()):
+        for answer in (reach.ask_hub(None), reach.ask_modelscope("BOOK_HUB")):
             assert answer.reached is reached and server.endpoint in answer.message
 
 
 def test_a_hub_that_was_switched_off_is_not_asked(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert reach.ask_hub().message == "HF_HUB_OFFLINE is set"
+    assert reach.ask_hub("BOOK_HUB").message == "HF_HUB_OFFLINE is set"
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,22 @@ def test_every_place_is_asked_and_none_raises(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_INDEX_URL", NOBODY)
     monkeypatch.setenv("HF_ENDPOINT", NOBODY)
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", NOBODY)
-    assert [(a.place, a.reached) for a in reach.ask_all(tmp_path)] == [
-        ("package index", False), ("hub", False), ("ModelScope", False)
+    (tmp_path / "_config.yml").write_text(f"repository: {{url: {tmp_path / 'nothing.git'}}}\n")
+    book = load_book(write_book(tmp_path, {"01-a": ["1"]}, hub="BOOK_HUB", colab=True))
+    assert [(a.place, a.reached) for a in reach.ask_all(book)] == [
+        ("package index", False), ("hub", False), ("ModelScope", False), ("repository", False)
     ]  # fmt: skip
+
+
+def test_what_a_book_does_not_want_is_not_asked(monkeypatch, tmp_path):
+    monkeypatch.setenv("PIP_INDEX_URL", NOBODY)
+    monkeypatch.setattr(reach, "default_hub", lambda: "")
+    (tmp_path / "_config.yml").write_text(f"repository: {{url: {tmp_path / 'nothing.git'}}}\n")
+    book = load_book(write_book(tmp_path, {"01-a": ["1"]}, profiles={"full": {}}))
+    assert (
+        [a.place for a in reach.ask_all(book)] == [a.place for a in reach.ask_all(None)] == ["package index"]
+    )
+    assert list(reach.profiles_that_run(book, {})) == [Answer("profiles", True, "full: may use the network")]
 
 
 # -- which profiles that allows ----------------------------------------------------------------------
@@ -129,7 +142,9 @@ def full(tmp_path, monkeypatch):
     """What is said of the profile that loads a model, given what answers."""
     profiles = {"offline": {"network": False, "default": True}, "full": {}}
     parameters = {"01-a": {"full": {"model_name": "org/model", "lr": 0.1, "data_path": "data/none"}}}
-    book = write_book(tmp_path / "book", {"01-a": ["1"]}, profiles=profiles, parameters=parameters)
+    book = write_book(
+        tmp_path / "book", {"01-a": ["1"]}, profiles=profiles, parameters=parameters, hub="BOOK_HUB"
+    )
     (book / "data" / "none").mkdir(parents=True)
     monkeypatch.setattr(reach, "is_cached", lambda name: False)
 

@@ -14,7 +14,6 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from harness.archive.environment import environment
-from harness.cli.app import main
 from harness.errors import ExitCode
 from harness.judge.rules import judge_claim
 from harness.model import (
@@ -188,13 +187,6 @@ def test_all_files_are_written(tmp_path):
     assert stored["exit_code"] == 2 and stored["dirty"] is True and stored["seconds"] == 240.123
     assert "从零训练" in (tmp_path / "result.json").read_text(encoding="utf-8")
     write_reports(tmp_path, stored)  # `harness report` writes them again from the file
-
-
-def test_the_schema_is_printed_without_a_run(tmp_path, monkeypatch, capsys, schema):
-    monkeypatch.chdir(tmp_path)
-    assert main(["report", "--schema"]) == ExitCode.OK
-    assert json.loads(capsys.readouterr().out) == schema
-    assert not list(tmp_path.iterdir())
 
 
 # -- JUnit ------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from harness.cli.reference import GENERATED
 from harness.errors import ExitCode, HarnessError
 from harness.site import build as book_module
 from harness.site.build import build, stage_tree
+from harness.site.sphinx import overrides
 
 LIMIT_MB = 8
 
@@ -328,3 +329,12 @@ def test_staged_notebooks_are_valid(built_book):
     nbformat = pytest.importorskip("nbformat")
     text = (built_book / "_build" / "site-src" / "chapters" / "05-mini.ipynb").read_text(encoding="utf-8")
     nbformat.validate(json.loads(text))
+
+
+def test_pages_have_their_verdicts_as_spans_whatever_the_book_enables(tmp_path):
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+    for parse, kept in (("{}", "colon_fence"), ("{myst_enable_extensions: [amsmath]}", "amsmath")):
+        (tmp_path / "_config.yml").write_text(f"title: A\nparse: {parse}\n")
+        found = overrides(tmp_path)
+        assert {kept, "attrs_inline"} <= set(found.pop("myst_enable_extensions"))
+        assert set(found) == {"external_toc_path", "latex_individualpages"}  # Jupyter Book wants both
