@@ -30,9 +30,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from recipes.settings import parse_settings
 from sft import data
+from sft.machine import machine
 from sft.metrics.significance import mcnemar
-from sft.pretrain import parse_settings
 from sft.recipes import (
     Recipe,
     choose_recipe,
@@ -43,7 +44,6 @@ from sft.recipes import (
     tune,
 )
 from sft.repeats import near_duplicate_groups, normalise
-from sft.runs import machine
 
 TEST_ROWS = 1000
 BASELINES = ("tfidf", "frozen")

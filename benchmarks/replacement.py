@@ -46,14 +46,14 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from benchmarks import mini_bert, recipes
 from benchmarks.mini_bert import MODEL, Recipe, Workbench
 from benchmarks.recipes import Draw, File
+from recipes.distill import cut_texts
+from recipes.teacher import PREFIX, Teacher, load_teacher
 from sft import data
-from sft.distill import cut_texts, mean_pool
+from sft.machine import machine
 from sft.metrics.significance import compare_f1, compare_runs
 from sft.names import spans
-from sft.runs import machine
-from sft.teacher import PREFIX, Teacher, load_teacher
 from sft.tokenization import encode
-from sft.training import Encoded, autocast, collate, predict_logits, set_seed
+from sft.training import Encoded, autocast, collate, mean_pool, predict_logits, set_seed
 
 CANDIDATES = {"mini-bert": (), "twelve": tuple(range(1, 13)), "six": (1, 3, 5, 8, 10, 12)}
 BITS = 4 + 16 / 32  # of a weight in a matrix: 32 share a float16 scale

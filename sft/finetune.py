@@ -36,6 +36,7 @@ from sft.chat import encode_conversation, set_training_template, tune_chat
 from sft.columns import shown
 from sft.data import fingerprint
 from sft.hub import locate_model
+from sft.machine import machine
 from sft.metrics.significance import PairedComparison
 from sft.model_folder import (
     ChatFindings,
@@ -61,7 +62,6 @@ from sft.recipes import (
     predict_probabilities,
     tune,
 )
-from sft.runs import machine
 from sft.scores import Score, score, score_labels
 
 CHAT_ROWS, CHAT_LR, CHAT_PLAIN = 1600, 1e-3, 0.3

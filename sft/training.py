@@ -158,6 +158,12 @@ class Classifier(nn.Module):
         return self.head(self.dropout(pooled))
 
 
+def mean_pool(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the tokens that are no padding: (batch, n, H), (batch, n) -> (batch, H)."""
+    kept = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (batch, n, 1)
+    return (hidden * kept).sum(1) / kept.sum(1)
+
+
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """(trainable, all) parameters."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]

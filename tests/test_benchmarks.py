@@ -15,8 +15,8 @@ from datasets import Dataset
 
 from benchmarks import mini_bert, recipes, replacement, soak, verdict_tables, verdicts
 from harness.judge.statistics import paired_bootstrap
-from sft.teacher import PREFIX, load_teacher
-from tests.sft import tiny_teacher
+from recipes.teacher import PREFIX, load_teacher
+from tests.recipes import tiny_teacher
 
 
 def test_nearer_counts_a_tie_as_half():

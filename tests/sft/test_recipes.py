@@ -19,9 +19,9 @@ from transformers import (
     pipeline,
 )
 
+from recipes.tokenizer import build_char_tokenizer
 from sft import recipes
 from sft.recipes import Recipe, choose_recipe, compare, fit_frozen, fit_tfidf, predict_probabilities, tune
-from sft.tokenization import build_char_tokenizer
 
 NAMES = ["差", "好", "中"]
 WORDS = ["坏又脏", "好房间", "还可以"]

@@ -226,6 +226,12 @@ def test_pooling_falls_back_to_the_first_token():
     assert torch.allclose(model(ids, torch.ones_like(ids)), expected)
 
 
+def test_padding_has_no_part_in_the_mean():
+    hidden = torch.tensor([[[1.0, 0.0], [3.0, 4.0], [9.0, 9.0]], [[5.0, 5.0], [9.0, 9.0], [9.0, 9.0]]])
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    assert training.mean_pool(hidden, mask).tolist() == [[2.0, 2.0], [5.0, 5.0]]
+
+
 def test_unknown_device_and_precision():
     with pytest.raises(ValueError, match="precision"):
         training.autocast(CPU, "fp8")
