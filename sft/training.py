@@ -253,12 +253,6 @@ class History:
     best_epoch: int = -1  # from 0; -1 without validation
     seconds: float = 0.0  # training alone
     epoch_seconds: list[float] = field(default_factory=list)
-    examples: int = 0
-
-    @property
-    def examples_per_second(self) -> float:
-        """Training throughput."""
-        return self.examples / self.seconds if self.seconds else float("nan")
 
 
 def fit(
@@ -329,7 +323,6 @@ def fit(
                 _bar(epoch, config.num_epochs, step + 1, len(batches), loss)
         history.epoch_seconds.append(time.perf_counter() - began)
         history.seconds += history.epoch_seconds[-1]
-        history.examples += len(train)
         history.train_loss.append(sum(x * n for x, n in losses) / len(train))
         if validation is not None:
             judge = partial(evaluate, data=validation, loss_function=loss_function)
