@@ -70,12 +70,16 @@ def test_the_quick_tests_start_no_browser_no_cluster_no_chapter_and_no_site():
         "test_the_front_page_offers_all_and_they_are_there",
     ):
         assert test in every and test not in quick
-    assert "test_staging.py::" in quick and "test_notebooks.py::" in quick
+    assert "test_pages.py::" in quick and "test_notebooks.py::" in quick
 
 
 def test_modules_keep_their_arrows():
     """As pyproject.toml says: the harness's wings, recipes on sft, and that the harness knows neither."""
-    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command; lint_imports_command()",
+    ]
     done = subprocess.run([*command, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
