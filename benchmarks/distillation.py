@@ -3,7 +3,7 @@
 Run as ``python -m benchmarks.distillation --teacher PATH [--variants six_narrow,…] [--out FILE]``.
 
 Each variant is distilled on 6,000 training lines of the reviews, read once, everything else as in
-:class:`sft.distill.DistillConfig`, and judged on the validation lines (never on test):
+:class:`recipes.distill.DistillConfig`, and judged on the validation lines (never on test):
 
 * ``hidden``, ``sentence``: distance to the teacher's vectors in standard scores, on held-out text;
 * ``masked_lm``: loss in nats on held-out text;
@@ -29,11 +29,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.mini_bert import Workbench
-from sft import data, distill
-from sft.distill import Corpus, DistillConfig, Scales, build_student, compute_targets, cut_texts, export
-from sft.runs import RunFolder, machine
-from sft.teacher import Teacher, load_teacher
-from sft.tokenization import build_char_tokenizer, common_characters
+from recipes import distill
+from recipes.distill import Corpus, DistillConfig, Scales, build_student, compute_targets, cut_texts, export
+from recipes.runs import RunFolder
+from recipes.teacher import Teacher, load_teacher
+from recipes.texts import group_by_corpus, load_pretraining_texts
+from recipes.tokenizer import build_char_tokenizer, common_characters
+from sft import data
+from sft.machine import machine
 from sft.training import set_seed
 
 LINES = 6000
@@ -56,9 +59,9 @@ class Trial:
 
     def __init__(self, teacher: Teacher, folder: Path) -> None:
         self.teacher, self.device = teacher, torch.device("cpu")
-        corpora = data.load_pretraining_texts()
+        corpora = load_pretraining_texts()
         self.tokenizer = build_char_tokenizer(corpora["text"], extra=common_characters())
-        train = data.group_by_corpus(corpora)["reviews"][:LINES]
+        train = group_by_corpus(corpora)["reviews"][:LINES]
         self.train = self._corpus(train, folder / "train")
         self.splits = data.load_reviews()
         self.held_out = self._corpus(self.splits["validation"]["text"], folder / "validation")

@@ -31,10 +31,10 @@ from sklearn.linear_model import LogisticRegression
 
 from sft.crf import bio_rules, viterbi
 from sft.hand_labelled import OfficeSentence, Pair, load_role_sentences
+from sft.machine import machine
 from sft.names import spans
 from sft.relations import distant_labels, find_office_sentences, name_pair, pair_features, pattern_pairs
 from sft.roles import ROLE_LABELS, pattern_roles, role_labels, to_roles, word_features
-from sft.runs import machine
 
 PAIR_GROUPS = {  # what a feature's name looks like
     "pattern": r".. (shown|taken)",

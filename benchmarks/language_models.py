@@ -23,11 +23,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from benchmarks.mini_bert import write_card
+from recipes.texts import group_by_corpus, load_pretraining_texts
 from sft import data
 from sft.hub import PRETRAINED
+from sft.language_modeling import UNSEEN_BITS, bits_per_character, tokenise
+from sft.machine import machine
 from sft.ngram import KneserNey
-from sft.pretrain import UNSEEN_BITS, bits_per_character, tokenise
-from sft.runs import machine
 from sft.training import find_device
 
 MODEL = PRETRAINED / "mini-gpt-zh"
@@ -41,7 +42,7 @@ def stream(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> np.ndarr
 
 
 def bits_of(model: KneserNey, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> float:
-    """Bits a character (white space apart) under an n-gram model, as :func:`sft.pretrain.bits_per_character` counts."""
+    """Bits a character (white space apart) under an n-gram model, counted as for the neural one."""
     tokens = stream(texts, tokenizer)
     bits = (
         -np.log2(model.probabilities(tokens)).sum() + UNSEEN_BITS * (tokens == tokenizer.unk_token_id).sum()
@@ -54,7 +55,7 @@ def measure(folder: Path, split: str) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     model.to(find_device()).eval()
     texts = list(data.load_people_daily()[split]["text"])
-    by_corpus = data.group_by_corpus(data.load_pretraining_texts())
+    by_corpus = group_by_corpus(load_pretraining_texts())
     newspaper = stream(by_corpus.pop("people_daily"), tokenizer)
     everything = np.concatenate([*(stream(rows, tokenizer) for rows in by_corpus.values()), newspaper])
     bits: dict[str, float] = {}

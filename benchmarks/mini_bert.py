@@ -37,12 +37,12 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
+from recipes.distill import split_text
 from sft import data, metrics
-from sft.distill import mean_pool, split_text
 from sft.hub import PRETRAINED
+from sft.language_modeling import mask_tokens
+from sft.machine import machine
 from sft.metrics.significance import mcnemar
-from sft.pretrain import mask_tokens
-from sft.runs import machine
 from sft.tokenization import encode
 from sft.training import (
     Classifier,
@@ -52,6 +52,7 @@ from sft.training import (
     find_device,
     length_buckets,
     make_optimizer,
+    mean_pool,
     predict_logits,
     set_seed,
     warmup_linear,

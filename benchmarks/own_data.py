@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from sft.runs import machine
+from sft.machine import machine
 
 TARGET_SECONDS, TARGET_RATIO = 20, 3
 

@@ -3,8 +3,9 @@
 Run as ``python -m benchmarks.pretraining [--steps 200] [--out FILE]``.
 
 Every variant starts from the same weights and reads the same blocks of 128 tokens of the newspaper, each once, with the
-schedule of a whole run; everything else as in :class:`sft.pretrain.PretrainConfig`. Judged by bits a character on the
-first 400 paragraphs of the validation days. AdamW gets three learning rates, so that it does not lose for want of one.
+schedule of a whole run; everything else as in :class:`recipes.pretrain.PretrainConfig`. Judged by bits a character on
+the first 400 paragraphs of the validation days. AdamW gets three learning rates, so that it does not lose for want of
+one.
 """
 
 from __future__ import annotations
@@ -17,19 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from recipes.pretrain import PretrainConfig, build_model, plan_blocks, pretrain, start_embeddings
+from recipes.runs import RunFolder
+from recipes.texts import group_by_corpus, load_pretraining_texts
+from recipes.tokenizer import build_char_tokenizer
 from sft import data
 from sft.hub import PRETRAINED
-from sft.pretrain import (
-    PretrainConfig,
-    bits_per_character,
-    build_model,
-    plan_blocks,
-    pretrain,
-    start_embeddings,
-    tokenise,
-)
-from sft.runs import RunFolder, machine
-from sft.tokenization import build_char_tokenizer
+from sft.language_modeling import bits_per_character, tokenise
+from sft.machine import machine
 from sft.training import set_seed
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -41,9 +37,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def measure(steps: int) -> dict[str, Any]:
-    corpora = data.load_pretraining_texts()
+    corpora = load_pretraining_texts()
     tokenizer = build_char_tokenizer(corpora["text"], min_count=PretrainConfig().min_count)
-    documents = {"people_daily": tokenise(data.group_by_corpus(corpora)["people_daily"], tokenizer)}
+    documents = {"people_daily": tokenise(group_by_corpus(corpora)["people_daily"], tokenizer)}
     held_out = list(data.load_people_daily()["validation"]["text"][:400])
     base = PretrainConfig(epochs=(("people_daily", 1),), block_lengths=(128,))
     batches = plan_blocks(documents, base)[:steps]

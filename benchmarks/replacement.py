@@ -11,7 +11,7 @@ Candidates, besides ``mini-bert`` as it is stored:
 Tasks, texts cut at 126 characters and a plain recipe for all (mean pooling, 3e-4, no tricks):
 
 * ``reviews-100``, ``reviews-1000``: rows that mini-bert never read, chapter 5's validation and test, split anew;
-* ``news-300``, ``shopping-300``: ten classes; FOLDER holds the files as ``benchmarks.recipes`` says;
+* ``news-300``, ``shopping-300``: ten classes; FOLDER holds the files as ``benchmarks.classifiers`` says;
 * ``entities``: people_daily by characters; ``frozen-entities``: a label for each character by logistic regression;
 * ``similarity``, ``dictionary``: frozen vectors, as ``benchmarks.mini_bert`` defines them;
 * other ``frozen-…``: logistic regression on frozen vectors of the rows of a tuned task, several draws;
@@ -43,17 +43,17 @@ from tokenizers import Tokenizer, models, processors
 from torch import nn
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from benchmarks import mini_bert, recipes
+from benchmarks import classifiers, mini_bert
+from benchmarks.classifiers import Draw, File
 from benchmarks.mini_bert import MODEL, Recipe, Workbench
-from benchmarks.recipes import Draw, File
+from recipes.distill import cut_texts
+from recipes.teacher import PREFIX, Teacher, load_teacher
 from sft import data
-from sft.distill import cut_texts, mean_pool
+from sft.machine import machine
 from sft.metrics.significance import compare_f1, compare_runs
 from sft.names import spans
-from sft.runs import machine
-from sft.teacher import PREFIX, Teacher, load_teacher
 from sft.tokenization import encode
-from sft.training import Encoded, autocast, collate, predict_logits, set_seed
+from sft.training import Encoded, autocast, collate, mean_pool, predict_logits, set_seed
 
 CANDIDATES = {"mini-bert": (), "twelve": tuple(range(1, 13)), "six": (1, 3, 5, 8, 10, 12)}
 BITS = 4 + 16 / 32  # of a weight in a matrix: 32 share a float16 scale
@@ -188,7 +188,9 @@ def read(name: str, folder: Path) -> File:
         rows = concatenate_datasets([splits["validation"], splits["test"]])
         file = File(rows["text"][:], rows["label"][:], ["差评", "好评"])
     else:
-        file = {"news": recipes.read_news_titles, "shopping": recipes.read_shopping_categories}[name](folder)
+        file = {"news": classifiers.read_news_titles, "shopping": classifiers.read_shopping_categories}[name](
+            folder
+        )
     return File([text[:MAX_CHARACTERS] for text in file.texts], file.labels, file.names)
 
 
@@ -454,7 +456,7 @@ def main() -> None:
     found = json.loads(arguments.out.read_text("utf-8")) if arguments.out.is_file() else {"results": {}}
     results, names, tasks = found["results"], arguments.candidates.split(","), arguments.tasks.split(",")
     drawn = cache(
-        lambda file: recipes.draw(
+        lambda file: classifiers.draw(
             read(file, arguments.data), 3000 if file == "reviews" else 900, 1, TEST_ROWS
         )
     )

@@ -31,7 +31,7 @@ from typing import Any
 
 import psutil
 
-from sft.runs import machine
+from sft.machine import machine
 
 TEXTS = (
     "房间很干净，服务员也热情",

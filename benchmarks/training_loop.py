@@ -27,8 +27,9 @@ from datasets import Dataset
 from torch.nn import functional as F
 from transformers import BertConfig, BertModel, DataCollatorWithPadding, Trainer, TrainingArguments
 
+from recipes.tokenizer import build_char_tokenizer
 from sft import data, training
-from sft.tokenization import build_char_tokenizer, encode
+from sft.tokenization import encode
 from sft.training import Classifier, Encoded, TrainingConfig, fit
 
 BATCH_SIZE, MAX_LENGTH, LR = 32, 128, 3e-4

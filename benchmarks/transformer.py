@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sft.attention import causal_mask
-from sft.runs import machine
+from sft.machine import machine
 from sft.training import make_optimizer
 from sft.transformer import Decoder, Embeddings, Transformer, TransformerConfig, greedy
 

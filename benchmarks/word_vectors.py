@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from sft import data
-from sft.runs import machine
+from sft.machine import machine
 from sft.word_vectors import build_vocabulary, neighbour_hits, train_skip_gram
 
 SIZE, WINDOW, MIN_COUNT, THRESHOLD = 64, 2, 8, 1e-3

@@ -26,7 +26,7 @@ from sft.corpora import load_people_daily
 from sft.fine_tuning import Collate, train
 from sft.hub import locate, locate_model
 from sft.instruction import IGNORED
-from sft.pretrain import bits_per_character
+from sft.language_modeling import bits_per_character
 from sft.training import autocast, find_device
 
 Message = Mapping[str, str]

@@ -92,8 +92,8 @@ def load_people_daily() -> DatasetDict:
     """People's Daily split by time: columns ``tokens``, ``tags`` and ``text`` (the tokens joined).
 
     Train holds the papers of 1 to 22 January 1998, validation those of the 23rd and 24th, test those of the last week,
-    the 25th to the 31st. Mastheads and stock phrases come back every day; :func:`sft.data.load_pretraining_texts`
-    leaves such training rows out.
+    the 25th to the 31st. Mastheads and stock phrases come back every day; a model that is to
+    be judged on this text must not have read such training rows.
 
     Raises:
         DataError: as :func:`read_people_daily`.

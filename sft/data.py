@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,6 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dat
 
 from sft.corpora import (
     NER_LABELS,
-    definition_keys,
-    definition_text,
     load_dictionary,
     load_people_daily,
     load_people_daily_ner,
@@ -29,13 +27,11 @@ from sft.corpora import (
     read_dictionary,
     read_people_daily,
     read_xiehouyu,
-    saying_keys,
-    saying_text,
 )
 from sft.hub import HubError, locate
 from sft.own_data import load_own_data, read_official_splits
 from sft.packaged import CORPORA, Corpus, DataError, read_file
-from sft.repeats import SPLITS, WINDOW, near_duplicate_groups, normalise, runs, split_by_group
+from sft.repeats import SPLITS, WINDOW, near_duplicate_groups, normalise, split_by_group
 from sft.split_files import resolve
 
 __all__ = [
@@ -46,18 +42,14 @@ __all__ = [
     "Cleaning",
     "Corpus",
     "DataError",
-    "HeldOut",
     "Leak",
-    "build_pretraining_texts",
     "clean",
     "find_leaks",
     "fingerprint",
-    "group_by_corpus",
     "grouped_split",
     "load_dictionary",
     "load_people_daily",
     "load_people_daily_ner",
-    "load_pretraining_texts",
     "load_reviews",
     "load_xiehouyu",
     "near_duplicate_groups",
@@ -324,82 +316,3 @@ def fingerprint(dataset: Dataset | DatasetDict) -> str:
         for row in zip(*(batch[name] for name in names), strict=True):
             digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
-
-
-# --- pre-training ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """How many training rows of a corpus were left out of pre-training because they repeat an evaluation row."""
-
-    corpus: str
-    rows: int
-    dropped: int
-
-
-def load_pretraining_texts() -> Dataset:
-    """Text to pre-train on: columns ``text`` and ``corpus``, the training rows of the four corpora.
-
-    A dictionary entry reads ``word：definition``, a saying ``riddle——answer``. Every row that repeats or nearly repeats
-    a validation or test row of any corpus is left out: rows that share a run of 24 normalised characters, that are
-    equal after :func:`normalise`, or that share a headword, a sense or (nearly) a riddle, as
-    :func:`sft.corpora.definition_keys` and :func:`sft.corpora.saying_keys` say.
-
-    Raises:
-        DataError: a package is not installed, or its files are not those the book was measured on.
-    """
-    return build_pretraining_texts()[0]
-
-
-def group_by_corpus(texts: Dataset) -> dict[str, list[str]]:
-    """The texts of :func:`load_pretraining_texts` by the corpus that they belong to, in their order."""
-    groups: dict[str, list[str]] = {}
-    for text, corpus in zip(texts["text"], texts["corpus"], strict=True):
-        groups.setdefault(corpus, []).append(text)
-    return groups
-
-
-def build_pretraining_texts() -> tuple[Dataset, tuple[HeldOut, ...]]:
-    """:func:`load_pretraining_texts` and, for each corpus, what was left out."""
-    splits_of_corpus = {
-        "reviews": _texts_and_keys(load_reviews(), lambda text: text, runs, "text"),
-        "people_daily": _texts_and_keys(load_people_daily(), lambda text: text, runs, "text"),
-        "dictionary": _texts_and_keys(
-            load_dictionary(), definition_text, definition_keys, "word", "definition"
-        ),
-        "xiehouyu": _texts_and_keys(load_xiehouyu(), saying_text, saying_keys, "riddle", "answer"),
-    }
-    evaluated = {
-        key
-        for splits in splits_of_corpus.values()
-        for name in SPLITS[1:]
-        for _, keys in splits[name]
-        for key in keys
-    }
-    texts: list[str] = []
-    corpora: list[str] = []
-    report = []
-    for corpus, splits in splits_of_corpus.items():
-        rows = list(splits["train"])
-        kept = [text for text, keys in rows if evaluated.isdisjoint(keys)]
-        texts += kept
-        corpora += [corpus] * len(kept)
-        report.append(HeldOut(corpus, len(rows), len(rows) - len(kept)))
-    return Dataset.from_dict({"text": texts, "corpus": corpora}), tuple(report)
-
-
-def _texts_and_keys(
-    splits: DatasetDict,
-    text_of: Callable[..., str],
-    keys_of: Callable[..., Iterable[str]],
-    *columns: str,
-) -> dict[str, Iterator[tuple[str, Iterable[str]]]]:
-    """For each split, its rows' texts and the keys by which a row repeats another, made when asked for."""
-    return {
-        name: (
-            (text_of(*row), keys_of(*row))
-            for row in zip(*(table[:][column] for column in columns), strict=True)
-        )
-        for name, table in splits.items()
-    }

@@ -3,7 +3,7 @@
     python -m sft.finetune reviews.csv --out my-model
 
 reads the file and says what it found (:mod:`sft.own_data`), fits the TF-IDF baseline and the model on the same rows
-(:mod:`sft.recipes`), compares the two on the test rows, and leaves a folder (:mod:`sft.model_folder`). The folder
+(:mod:`sft.classifiers`), compares the two on the test rows, and leaves a folder (:mod:`sft.model_folder`). The folder
 appears all at once; until then everything lies in ``my-model.partial``, from which the same command goes on after a
 stop, to the same result.
 
@@ -33,22 +33,7 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoConfig, AutoTokenizer
 
 from sft.chat import encode_conversation, set_training_template, tune_chat
-from sft.columns import shown
-from sft.data import fingerprint
-from sft.hub import locate_model
-from sft.metrics.significance import PairedComparison
-from sft.model_folder import (
-    ChatFindings,
-    Findings,
-    PredictedRows,
-    read_training,
-    write_chat_folder,
-    write_folder,
-)
-from sft.own_data import OwnData, load_own_data
-from sft.predict import check_choice
-from sft.prelude import prepare
-from sft.recipes import (
+from sft.classifiers import (
     METHODS,
     Comparison,
     Recipe,
@@ -61,7 +46,22 @@ from sft.recipes import (
     predict_probabilities,
     tune,
 )
-from sft.runs import machine
+from sft.columns import shown
+from sft.data import fingerprint
+from sft.hub import locate_model
+from sft.machine import machine
+from sft.metrics.significance import PairedComparison
+from sft.model_folder import (
+    ChatFindings,
+    Findings,
+    PredictedRows,
+    read_training,
+    write_chat_folder,
+    write_folder,
+)
+from sft.own_data import OwnData, load_own_data
+from sft.predict import check_choice
+from sft.prelude import prepare
 from sft.scores import Score, score, score_labels
 
 CHAT_ROWS, CHAT_LR, CHAT_PLAIN = 1600, 1e-3, 0.3
@@ -126,7 +126,7 @@ def finetune(
         text, label, split, sheet, separator, strict, test_size, validation_size: as
             :func:`sft.own_data.load_own_data`.
         method: ``"full"``, ``"frozen"`` (the output layer alone) or ``"lora"``.
-        epochs, lr: None lets :func:`sft.recipes.choose_recipe` choose by the amount of data.
+        epochs, lr: None lets :func:`sft.classifiers.choose_recipe` choose by the amount of data.
         class_weights: rare classes weigh as much as frequent ones.
         license: of the finished model, for its card.
         progress: say what happens; False is silent.
@@ -206,7 +206,7 @@ def tune_classifier(run: Run) -> Findings:
     recipe = _choose_recipe(train, len(names), run)
     baseline = _one_line(fit_tfidf, train, len(names), kind=kind, class_weights=weights)
     labels = np.asarray(test["label"][:])
-    tfidf = baseline.predict_probabilities(test["text"][:])
+    tfidf = baseline(test["text"][:])
     baseline_scores = score(tfidf, labels)
     run.say(f"TF-IDF 基线，测试集 {len(labels):,} 条：{baseline_scores[0]}")
     began = time.perf_counter()

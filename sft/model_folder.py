@@ -32,8 +32,8 @@ from PIL import Image
 
 from sft import plotting
 from sft.chat import Tuned as TunedChat
+from sft.classifiers import Comparison, Tuned
 from sft.predict import SEPARATOR, answer
-from sft.recipes import Comparison, Tuned
 from sft.scores import LabelScore, Score, probability_of_label
 from sft.spreadsheet import write_csv
 from sft.templates import render

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
+from sft.classifiers import is_right
 from sft.metrics.significance import bootstrap_interval, bootstrap_macro_f1_interval, share_interval
-from sft.recipes import is_right
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,12 @@ class Classifier(nn.Module):
         return self.head(self.dropout(pooled))
 
 
+def mean_pool(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the tokens that are no padding: (batch, n, H), (batch, n) -> (batch, H)."""
+    kept = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (batch, n, 1)
+    return (hidden * kept).sum(1) / kept.sum(1)
+
+
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """(trainable, all) parameters."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
@@ -247,12 +253,6 @@ class History:
     best_epoch: int = -1  # from 0; -1 without validation
     seconds: float = 0.0  # training alone
     epoch_seconds: list[float] = field(default_factory=list)
-    examples: int = 0
-
-    @property
-    def examples_per_second(self) -> float:
-        """Training throughput."""
-        return self.examples / self.seconds if self.seconds else float("nan")
 
 
 def fit(
@@ -323,7 +323,6 @@ def fit(
                 _bar(epoch, config.num_epochs, step + 1, len(batches), loss)
         history.epoch_seconds.append(time.perf_counter() - began)
         history.seconds += history.epoch_seconds[-1]
-        history.examples += len(train)
         history.train_loss.append(sum(x * n for x, n in losses) / len(train))
         if validation is not None:
             judge = partial(evaluate, data=validation, loss_function=loss_function)

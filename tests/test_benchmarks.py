@@ -13,10 +13,10 @@ import pytest
 import torch
 from datasets import Dataset
 
-from benchmarks import mini_bert, recipes, replacement, soak, verdict_tables, verdicts
+from benchmarks import classifiers, mini_bert, replacement, soak, verdict_tables, verdicts
 from harness.judge.statistics import paired_bootstrap
-from sft.teacher import PREFIX, load_teacher
-from tests.sft import tiny_teacher
+from recipes.teacher import PREFIX, load_teacher
+from tests.recipes import tiny_teacher
 
 
 def test_nearer_counts_a_tie_as_half():
@@ -176,15 +176,15 @@ def test_the_soak_test_notices(tmp_path, facts, words):
     assert any(words in violation for violation in _soaked(tmp_path, **facts))
 
 
-# -- recipes ----------------------------------------------------------------------------------------
+# -- classifiers ----------------------------------------------------------------------------------------
 
 
 def test_no_training_row_nearly_repeats_a_test_row():
     rng = np.random.default_rng(0)
     texts = ["".join(rng.choice(list("甲乙丙丁戊己庚辛"), size=40)) for _ in range(300)]
     texts += [text + "！" for text in texts] + ["完" + text[:30] for text in texts]  # equal, and nearly so
-    file = recipes.File(texts, [i % 2 for i in range(900)], ["a", "b"])
-    small, large = (recipes.draw(file, size, seed=1, test_rows=100) for size in (20, 60))
+    file = classifiers.File(texts, [i % 2 for i in range(900)], ["a", "b"])
+    small, large = (classifiers.draw(file, size, seed=1, test_rows=100) for size in (20, 60))
     assert (len(small.train), len(large.train), len(large.test)) == (20, 60, 100)
     assert small.test["text"][:] == large.test["text"][:]
     assert small.train["text"][:] == large.train["text"][:20]
@@ -201,7 +201,7 @@ def test_targets_of_the_recipes_count_cells():
         "x/200/0/tfidf": run(150), "x/200/0/frozen": run(160), "x/200/0/chosen": run(159),
         "x/500/0/tfidf": run(170), "x/500/0/frozen": run(160), "x/500/0/chosen": run(167),
     }  # fmt: skip
-    told = recipes.summarise(results).splitlines()
+    told = classifiers.summarise(results).splitlines()
     assert told[-1] == (
         "chosen: of 2 cells, 1 no more than a point below the better of TF-IDF and frozen; against TF-IDF 1 better "
         "and 0 worse with p < 0.05"
@@ -211,9 +211,9 @@ def test_targets_of_the_recipes_count_cells():
 
 def test_a_recipe_is_named_by_what_it_changes():
     train = Dataset.from_dict({"text": ["一二三"] * 50, "label": [0, 1] * 25})
-    plain = recipes.recipe_of("plain", train, 2, seed=3)
+    plain = classifiers.recipe_of("plain", train, 2, seed=3)
     assert (plain.head_start, plain.lr, plain.seed) == ("random", 1e-4, 3)
-    assert recipes.recipe_of("plain:lr=1e-3,num_epochs=9", train, 2, seed=3) == replace(
+    assert classifiers.recipe_of("plain:lr=1e-3,num_epochs=9", train, 2, seed=3) == replace(
         plain, lr=1e-3, num_epochs=9
     )
 

@@ -74,7 +74,7 @@ def test_the_quick_tests_start_no_browser_no_cluster_no_chapter_and_no_site():
 
 
 def test_modules_keep_their_arrows():
-    """As pyproject.toml says: the harness's wings, and that it and the book's package do not know one another."""
+    """As pyproject.toml says: the harness's wings, recipes on sft, and that the harness knows neither."""
     command = [
         sys.executable,
         "-c",
@@ -84,10 +84,10 @@ def test_modules_keep_their_arrows():
     assert done.returncode == 0, done.stdout
 
 
-def test_chapters_import_of_the_harness_only_record():
+def test_chapters_import_of_the_harness_only_record_and_nothing_of_recipes():
     for chapter in (ROOT / "chapters").glob("*.ipynb"):
-        used = set(re.findall(r"(?:from|import) (harness[\w.]*)", chapter.read_text()))
-        assert used <= {"harness.record"}
+        used = set(re.findall(r"(?:from|import) ((?:harness|recipes)\b[\w.]*)", chapter.read_text()))
+        assert used <= {"harness.record"}, chapter
 
 
 def test_nothing_generated_large_or_private_is_committed():

@@ -91,7 +91,7 @@ def test_links_to_colab_and_setup_cells_are_those_of_the_configuration():
 
 UNTAUGHT = {
     "prelude",
-    "recipes",
+    "classifiers",
     "scores",
     "finetune",
     "predict",

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 from transformers import BertForSequenceClassification
 
+from recipes.tokenizer import build_char_tokenizer
 from sft import adversarial
-from sft.tokenization import build_char_tokenizer
 from tests.sft.tiny_classifier import tiny_config
 
 TEXTS = ["请坐，天气很晴", "清水未来", "末日情人", "绿色旅行路"]

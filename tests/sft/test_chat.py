@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, pipeline
 
+from recipes.tokenizer import CHAT_TEMPLATE, with_chat
 from sft import chat
 from sft.hub import PRETRAINED, HubError
 from sft.instruction import IGNORED
-from sft.tokenization import CHAT_TEMPLATE, with_chat
 
 GPT = PRETRAINED / "mini-gpt-zh"
 ASK, SAY = {"role": "user", "content": "什么是“海”？"}, {"role": "assistant", "content": "【释义】大片的水。"}

@@ -18,8 +18,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from recipes.tokenizer import build_char_tokenizer
 from sft.fine_tuning import Buckets, load_classifier, predict, tokenize, train
-from sft.tokenization import build_char_tokenizer
 
 TEXTS = ["好房间", "坏", "好好好好", "坏房间真坏", "房间好", "真坏", "好", "房间房间坏"] * 4
 LABELS = [1, 0] * 16

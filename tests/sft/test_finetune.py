@@ -21,8 +21,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from tiny_classifier import write_encoder
 from transformers import AutoModelForSequenceClassification, pipeline
 
+from sft import classifiers
 from sft import finetune as module
-from sft import recipes
 from sft.commands import CommandError
 from sft.finetune import finetune
 from sft.model_folder import drawable, read_training
@@ -176,7 +176,7 @@ class Stopped(Exception):
 def test_a_run_that_is_stopped_after_an_epoch_ends_as_one_that_was_not(quick, tmp_path, monkeypatch):
     source, options = write_reviews(tmp_path / "r.csv"), quick | {"epochs": 2}
     whole = finetune(source, tmp_path / "whole", **options)
-    save, saved = recipes.fit.__globals__["_Checkpoint"].save, []
+    save, saved = classifiers.fit.__globals__["_Checkpoint"].save, []
 
     def save_and_stop(self, *args):
         save(self, *args)
@@ -184,7 +184,7 @@ def test_a_run_that_is_stopped_after_an_epoch_ends_as_one_that_was_not(quick, tm
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(recipes.fit.__globals__["_Checkpoint"], "save", save_and_stop)
+        patch.setattr(classifiers.fit.__globals__["_Checkpoint"], "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             finetune(source, tmp_path / "stopped", **options)
     assert len(saved) == 1 and not (tmp_path / "stopped").exists()

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from recipes.tokenizer import build_char_tokenizer
 from sft.instruction import (
     IGNORED,
     answer_loss,
@@ -16,7 +17,6 @@ from sft.instruction import (
     mean_answer_loss,
     tune,
 )
-from sft.tokenization import build_char_tokenizer
 
 CPU = torch.device("cpu")
 PAIRS = [(f"{a}{b}", f"{b}在{a}后") for a in "甲乙丙丁戊" for b in "子丑寅卯辰"]

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from sft import export, finetune, predict, serve
-from sft.recipes import choose_recipe
+from sft.classifiers import choose_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "chapters" / "own-data.md").read_text(encoding="utf-8")

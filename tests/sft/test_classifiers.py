@@ -19,9 +19,9 @@ from transformers import (
     pipeline,
 )
 
-from sft import recipes
-from sft.recipes import Recipe, choose_recipe, compare, fit_frozen, fit_tfidf, predict_probabilities, tune
-from sft.tokenization import build_char_tokenizer
+from recipes.tokenizer import build_char_tokenizer
+from sft import classifiers
+from sft.classifiers import Recipe, choose_recipe, compare, fit_tfidf, predict_probabilities, tune
 
 NAMES = ["差", "好", "中"]
 WORDS = ["坏又脏", "好房间", "还可以"]
@@ -88,7 +88,10 @@ def test_longer_texts_mean_a_longer_window_within_bounds():
 
 
 def test_few_rows_are_learnt_with_caution():
-    few, enough = choose_recipe(recipes.FEW_ROWS - 1, 2, [20]), choose_recipe(recipes.FEW_ROWS, 2, [20])
+    few, enough = (
+        choose_recipe(classifiers.FEW_ROWS - 1, 2, [20]),
+        choose_recipe(classifiers.FEW_ROWS, 2, [20]),
+    )
     assert (few.keep, enough.keep) == ("midway", "last") and few.lr < enough.lr
     assert choose_recipe(100, 2, [20], "lora").keep == "last"
 
@@ -104,11 +107,11 @@ def test_the_method_decides_what_is_trained():
 
 def test_cost_grows_with_rows_and_epochs(folder):
     recipe = replace(RECIPE, max_length=32, head_start="random")
-    cost = recipes.estimate_cost(recipe, 1000, [30], "cpu", model=str(folder))
+    cost = classifiers.estimate_cost(recipe, 1000, [30], "cpu", model=str(folder))
     assert cost > 0
     longer = replace(recipe, num_epochs=300)
-    assert recipes.estimate_cost(longer, 1000, [30], "cpu", model=str(folder)) > 5 * cost
-    assert recipes.estimate_cost(recipe, 100_000, [30], "cpu", model=str(folder)) > 5 * cost
+    assert classifiers.estimate_cost(longer, 1000, [30], "cpu", model=str(folder)) > 5 * cost
+    assert classifiers.estimate_cost(recipe, 100_000, [30], "cpu", model=str(folder)) > 5 * cost
 
 
 # --- tuning ----------------------------------------------------------------------------------------------
@@ -116,12 +119,18 @@ def test_cost_grows_with_rows_and_epochs(folder):
 
 def test_training_starts_at_the_frozen_solution_and_gets_better(folder, splits):
     texts = splits["validation"]["text"]
-    frozen = fit_frozen(
-        splits["train"], NAMES, model=str(folder), recipe=RECIPE, device="cpu", precision="fp32"
+    frozen = tune(
+        {"train": splits["train"]},
+        NAMES,
+        model=str(folder),
+        recipe=replace(RECIPE, method="frozen", num_epochs=0),
+        **FAST,
     )
     start = tune(splits, NAMES, model=str(folder), recipe=replace(RECIPE, num_epochs=0), **FAST)
     at_start = predict_probabilities(start.model, start.tokenizer, texts, max_length=16)
-    assert np.array_equal(at_start, frozen.predict_probabilities(texts))
+    assert np.array_equal(
+        at_start, predict_probabilities(frozen.model, frozen.tokenizer, texts, max_length=16)
+    )
     truth = np.array(splits["validation"]["label"])
     assert start.start.validation_loss == pytest.approx(-np.log(at_start[range(12), truth]).mean(), abs=1e-5)
     assert (start.history, start.kept_epoch, start.stopped_early) == ((), 0, False)
@@ -132,7 +141,7 @@ def test_training_starts_at_the_frozen_solution_and_gets_better(folder, splits):
     assert [epoch.number for epoch in tuned.history] == [1, 2, 3]
     assert all(epoch.seconds > 0 and epoch.train_loss > 0 for epoch in tuned.history)
     assert (
-        recipes.is_right(predict_probabilities(tuned.model, tuned.tokenizer, texts, max_length=16), truth)
+        classifiers.is_right(predict_probabilities(tuned.model, tuned.tokenizer, texts, max_length=16), truth)
     ).all()
 
 
@@ -141,11 +150,11 @@ def test_the_output_layer_is_the_logistic_regression():
     spread = rng.normal(size=(60, 5)).astype(np.float32)
     features = 3 + 0.01 * spread  # as of an encoder whose vectors lie close
     labels = (features[:, 0] > 3).astype(int) + (features[:, 1] > 3)
-    weight, bias = recipes.fit_output_layer(features, labels, 4, "single_label")
+    weight, bias = classifiers.fit_output_layer(features, labels, 4, "single_label")
     logits = features @ weight.T + bias
     assert (logits.argmax(-1) == labels).mean() > 0.8
     assert (logits.argmax(-1) != 3).all()  # a class without rows
-    weight, bias = recipes.fit_output_layer(features, labels // 2, 2, "single_label")
+    weight, bias = classifiers.fit_output_layer(features, labels // 2, 2, "single_label")
     assert np.allclose(weight[0], -weight[1])
     assert (((features @ weight.T + bias).argmax(-1) == labels // 2).mean()) > 0.8
 
@@ -155,7 +164,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(folder, splits, tmp_path, mo
     run = lambda **more: tune(splits, NAMES, model=str(folder), recipe=recipe, **FAST, **more)  # noqa: E731
     whole = run()
     kept = tmp_path / "run.pt"
-    train_step, steps = recipes.train_step, []
+    train_step, steps = classifiers.train_step, []
 
     def interrupted(*arguments):
         steps.append(1)
@@ -262,14 +271,12 @@ def test_several_labels_to_a_text(folder, tmp_path):
     )
     assert not np.allclose(probabilities.sum(axis=1), 1)
     assert ((probabilities > 0.5) == truth).mean() > 0.9
-    assert tuned.history[-1].validation_accuracy == recipes.is_right(probabilities, truth).mean()
+    assert tuned.history[-1].validation_accuracy == classifiers.is_right(probabilities, truth).mean()
     tuned.model.save_pretrained(tmp_path)
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path).config.problem_type == (
         "multi_label_classification"
     )
-    baseline = fit_tfidf(data["train"], 3, kind="multi_label").predict_probabilities(
-        data["validation"]["text"]
-    )
+    baseline = fit_tfidf(data["train"], 3, kind="multi_label")(data["validation"]["text"])
     assert ((baseline > 0.5) == truth).mean() > 0.9
 
 
@@ -285,9 +292,7 @@ def test_class_weights_raise_the_rare_class(folder):
         )
     )
     assert weighted[1:].sum() > plain[1:].sum() + 0.1
-    plain, weighted = (
-        fit_tfidf(train, 3, class_weights=on).predict_probabilities(texts)[0] for on in (False, True)
-    )
+    plain, weighted = (fit_tfidf(train, 3, class_weights=on)(texts)[0] for on in (False, True))
     assert weighted[1:].sum() > plain[1:].sum() + 0.05
 
 
@@ -336,20 +341,15 @@ def test_tfidf_is_chapter_fives_for_two_classes():
         vectorizer.fit_transform(train["text"]), train["label"]
     )
     expected = model.predict_proba(vectorizer.transform(test))
-    assert np.allclose(fit_tfidf(train, 2).predict_probabilities(test), expected, atol=1e-4)
+    assert np.allclose(fit_tfidf(train, 2)(test), expected, atol=1e-4)
 
 
 def test_tfidf_of_many_classes_and_of_few_rows():
     train = rows(30)
-    probabilities = fit_tfidf(train, 4).predict_probabilities(train["text"])  # one class has no row
+    probabilities = fit_tfidf(train, 4)(train["text"])  # one class has no row
     assert np.allclose(probabilities.sum(axis=1), 1)
     assert (probabilities.argmax(-1) == train["label"]).all()
-    assert (
-        fit_tfidf(Dataset.from_dict({"text": ["好", "坏"], "label": [1, 0]}), 2)
-        .predict_probabilities(["好"])
-        .argmax()
-        == 1
-    )
+    assert fit_tfidf(Dataset.from_dict({"text": ["好", "坏"], "label": [1, 0]}), 2)(["好"]).argmax() == 1
 
 
 def test_no_texts_no_probabilities(folder, splits):

@@ -1,8 +1,7 @@
-"""Pre-training: corruption, loss, packing, the run and its resumption, what it says to bad input."""
+"""Pre-training: packing, the run and its resumption, what it says to bad input."""
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,90 +13,21 @@ import typer
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
-from sft import pretrain
-from sft.pretrain import (
+from recipes import pretrain
+from recipes.pretrain import (
     PretrainConfig,
-    bits_per_character,
     build_model,
     make_optimizers,
-    mask_tokens,
-    masked_lm_loss,
     pack,
     plan_blocks,
     start_embeddings,
-    tokenise,
 )
-from sft.runs import RunFolder
-from sft.tokenization import CHAT_TEMPLATE, build_char_tokenizer, with_chat
+from recipes.runs import RunFolder
+from recipes.tokenizer import CHAT_TEMPLATE, build_char_tokenizer
+from sft.language_modeling import bits_per_character, tokenise
 from sft.training import set_seed
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return build_char_tokenizer(["今天天气很好，我们去公园看花。"], min_count=1)
-
-
-def some_ids(tokenizer, rows: int = 400, n: int = 50) -> torch.Tensor:
-    ids = torch.randint(5, len(tokenizer), (rows, n), generator=torch.Generator().manual_seed(3))
-    ids[:, 0], ids[:, -1] = tokenizer.cls_token_id, tokenizer.sep_token_id
-    return ids
-
-
-def small_bert(tokenizer) -> BertForMaskedLM:
-    torch.manual_seed(0)
-    return BertForMaskedLM(
-        BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                   intermediate_size=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    )  # fmt: skip
-
-
-def test_masking_keeps_bert_s_proportions(tokenizer):
-    ids = some_ids(tokenizer)
-    masked, chosen = mask_tokens(ids, tokenizer, 0.15, torch.Generator().manual_seed(0))
-    ordinary = ids[:, 1:-1].numel()
-    assert chosen.sum().item() / ordinary == pytest.approx(0.15, abs=0.01)
-    share = chosen.sum().item()
-    became_mask = (masked == tokenizer.mask_token_id).sum().item() / share
-    changed = ((masked != ids) & (masked != tokenizer.mask_token_id)).sum().item() / share
-    assert became_mask == pytest.approx(0.8, abs=0.03)
-    assert changed == pytest.approx(0.1, abs=0.03)  # a token drawn may be the one that stood there
-    assert torch.equal(masked[~chosen], ids[~chosen])
-
-
-def test_masking_never_touches_or_draws_a_special_token(tokenizer):
-    ids = some_ids(tokenizer)
-    masked, chosen = mask_tokens(ids, tokenizer, 1.0, torch.Generator().manual_seed(0))
-    assert chosen[:, 1:-1].all() and not chosen[:, [0, -1]].any()
-    drawn = masked[chosen & (masked != tokenizer.mask_token_id)]
-    assert not torch.isin(drawn, torch.tensor(tokenizer.all_special_ids)).any()
-    assert (masked[:, 0] == tokenizer.cls_token_id).all() and (masked[:, -1] == tokenizer.sep_token_id).all()
-
-
-def test_masking_follows_its_generator_alone(tokenizer):
-    ids = some_ids(tokenizer)
-    first = mask_tokens(ids, tokenizer, 0.3, torch.Generator().manual_seed(5))
-    torch.manual_seed(99)
-    again = mask_tokens(ids, tokenizer, 0.3, torch.Generator().manual_seed(5))
-    other = mask_tokens(ids, tokenizer, 0.3, torch.Generator().manual_seed(6))
-    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
-    assert not torch.equal(first[0], other[0])
-
-
-def test_masked_loss_is_that_of_the_whole_head(tokenizer):
-    model, ids = small_bert(tokenizer), some_ids(tokenizer, rows=4)
-    masked, chosen = mask_tokens(ids, tokenizer, 0.15, torch.Generator().manual_seed(0))
-    whole = model(input_ids=masked).logits
-    expected = F.cross_entropy(whole[chosen], ids[chosen])
-    torch.testing.assert_close(masked_lm_loss(model, masked, chosen, ids), expected)
-
-
-def test_masked_loss_without_a_chosen_position_is_zero(tokenizer):
-    ids = some_ids(tokenizer, rows=2)
-    loss = masked_lm_loss(small_bert(tokenizer), ids, torch.zeros_like(ids, dtype=torch.bool), ids)
-    assert loss.item() == 0
-    loss.backward()  # a batch without work must not stop a run
 
 
 def test_packing_loses_only_the_rest():
@@ -186,36 +116,6 @@ def test_the_causal_model_learns_and_cannot_look_ahead(corpus, tmp_path):
         assert torch.allclose(model(ids).logits[0, :-1], model(other).logits[0, :-1], atol=1e-5)
 
 
-def test_bits_per_character_counts_every_token_once(corpus):
-    """Against one long window, where nothing overlaps; and [UNK] pays 16 bits more."""
-    tokenizer, _ = corpus
-    set_seed(0)
-    model = build_model(SMALL, tokenizer).eval()
-    stream = torch.tensor([token for ids in tokenise(SENTENCES[:4], tokenizer) for token in ids])
-    with torch.inference_mode():
-        losses = F.cross_entropy(model(stream[None]).logits[0, :-1], stream[1:], reduction="none")
-    bits = losses[stream[1:] != tokenizer.cls_token_id].sum().item() / math.log(2)
-    characters = sum(map(len, SENTENCES[:4]))
-    whole = bits_per_character(model, SENTENCES[:4], tokenizer, context=64, stride=32)
-    assert whole == pytest.approx(bits / characters, rel=0.02)  # bfloat16 where the machine has it
-    narrow = bits_per_character(model, SENTENCES[:4], tokenizer, context=24, stride=12)
-    assert narrow == pytest.approx(whole, rel=0.1) and narrow != whole
-    seen = bits_per_character(model, ["房间很干净。"], tokenizer, context=64, stride=32)
-    unseen = bits_per_character(model, ["房间很干龘。"], tokenizer, context=64, stride=32)
-    assert unseen > seen + 16 / 6 - 0.5
-
-
-def test_bits_per_character_knows_tokenizers_without_a_start_and_an_unknown_token(corpus):
-    """As Qwen's: nothing is left out and nothing is charged, where there is no such token."""
-    tokenizer, _ = corpus
-    set_seed(0)
-    model = build_model(SMALL, tokenizer).eval()
-    bare = with_chat(tokenizer)
-    whole = bits_per_character(model, SENTENCES[:4], bare, context=64, stride=32)
-    bare.cls_token = bare.unk_token = None
-    assert bits_per_character(model, SENTENCES[:4], bare, context=64, stride=32) > whole
-
-
 def test_the_plan_reads_each_corpus_as_often_as_asked_and_short_blocks_first(corpus):
     _, documents = corpus
     batches = plan_blocks(documents, SMALL)
@@ -280,14 +180,14 @@ def test_the_exported_model_loads_and_generates(corpus, tmp_path):
 
 
 def test_the_command_names_what_is_wrong(tmp_path):
-    command = [sys.executable, "-m", "sft.pretrain", "--out", tmp_path / "out", "--run", tmp_path / "run"]
+    command = [sys.executable, "-m", "recipes.pretrain", "--out", tmp_path / "out", "--run", tmp_path / "run"]
     result = subprocess.run([*command, "--set", "rate=1"], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 3 and "no setting 'rate'" in result.stderr
     assert "Traceback" not in result.stderr
 
 
 def test_what_is_no_objective_is_told_before_anything_is_read(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(pretrain.data, "load_pretraining_texts", lambda: pytest.fail("texts are read"))
+    monkeypatch.setattr(pretrain, "load_pretraining_texts", lambda: pytest.fail("texts are read"))
     with pytest.raises(typer.Exit) as ended:
         pretrain.main(tmp_path / "out", tmp_path / "run", settings=['objective="sideways"'])
     told = capsys.readouterr().err

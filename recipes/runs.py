@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from sft.machine import machine
 
 
 class RunError(Exception):
@@ -201,18 +200,6 @@ class Meter:
         return True
 
 
-def machine() -> dict[str, Any]:
-    """Hardware and versions, without names that would tell whose machine it is."""
-    cuda = torch.cuda.is_available()
-    return {
-        "device": torch.cuda.get_device_name() if cuda else _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "datasets")},
-    }
-
-
 def measure_peak_flops(
     device: torch.device, dtype: torch.dtype = torch.bfloat16, seconds: float = 1.0
 ) -> float:
@@ -270,13 +257,3 @@ def _write(path: Path, text: str) -> None:
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

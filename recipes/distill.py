@@ -1,4 +1,4 @@
-"""Distil mini-bert-zh from multilingual-e5-small: ``python -m sft.distill --teacher PATH --out FOLDER``.
+"""Distil mini-bert-zh from multilingual-e5-small: ``python -m recipes.distill --teacher PATH --out FOLDER``.
 
 The student reads characters, the teacher pieces of words. Both see the same text; the student's vectors of the
 characters inside a piece are averaged and compared with the teacher's vector of that piece. Four losses are added:
@@ -36,14 +36,16 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerBase
 from transformers.models.bert.modeling_bert import BertPooler
 
+from recipes.runs import Meter, Progress, RunError, RunFolder
+from recipes.settings import parse_settings
+from recipes.teacher import HUB_TEACHER, PREFIX, Teacher, TeacherError, load_teacher
+from recipes.texts import load_pretraining_texts
+from recipes.tokenizer import build_char_tokenizer, common_characters
 from sft import data
 from sft.data import DataError
 from sft.hub import HubError
-from sft.pretrain import mask_tokens, parse_settings
-from sft.runs import Meter, Progress, RunError, RunFolder
-from sft.teacher import HUB_TEACHER, PREFIX, Teacher, TeacherError, load_teacher
-from sft.tokenization import build_char_tokenizer, common_characters
-from sft.training import autocast, find_device, has_bf16, set_seed, warmup_linear
+from sft.language_modeling import mask_tokens
+from sft.training import autocast, find_device, has_bf16, mean_pool, set_seed, warmup_linear
 
 _SPECIAL = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>"}
 _SENTENCE = re.compile(r"[^。！？；!?;]*[。！？；!?;]+|[^。！？；!?;]+")
@@ -203,12 +205,6 @@ def _write_targets(
     np.save(partial / "vectors.npy", vectors)
     (partial / "key.txt").write_text(key, encoding="utf-8")
     partial.rename(folder)
-
-
-def mean_pool(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the tokens that are no padding: (batch, n, H), (batch, n) -> (batch, H)."""
-    kept = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (batch, n, 1)
-    return (hidden * kept).sum(1) / kept.sum(1)
 
 
 def align(piece_spans: np.ndarray, token_spans: np.ndarray) -> np.ndarray:
@@ -593,7 +589,7 @@ def main(
         config = replace(DistillConfig(), **parse_settings(DistillConfig, settings or []))
         chosen_device = find_device(device)
         loaded = load_teacher(teacher)
-        texts = data.load_pretraining_texts()
+        texts = load_pretraining_texts()
         decides = {
             "config": asdict(config), "texts": data.fingerprint(texts), "teacher": loaded.origin, "limit": limit,
         }  # fmt: skip

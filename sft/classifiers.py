@@ -1,9 +1,9 @@
-"""Fine-tuning a classifier on anyone's rows: settings chosen from their number, the training itself, two baselines.
+"""Fine-tuning a classifier on anyone's rows: settings chosen from their number, the training itself, a baseline.
 
 :func:`tune` leaves an ordinary sequence classifier of `transformers`. Its output layer starts as the logistic
 regression on what the frozen encoder says of the training rows, so that training begins where frozen features end
 (Kumar et al. 2022, arXiv:2202.10054). What topics need besides is steps: two to six epochs at 1e-4 from a random output
-layer lose to TF-IDF, ten at 2e-4 win (``benchmarks/recipes.py``).
+layer lose to TF-IDF, ten at 2e-4 win (``benchmarks/classifiers.py``).
 :func:`fit_tfidf` is the baseline of chapter 5, :func:`compare` says whether tuning was worth its time.
 """
 
@@ -213,14 +213,12 @@ def tune(
     splits: DatasetDict | Mapping[str, Dataset],
     label_names: Sequence[str],
     *,
+    recipe: Recipe,
     kind: str = "single_label",
     model: str = "mini-bert-zh",
-    recipe: Recipe | None = None,
-    method: str = "full",
     class_weights: bool = False,
     device: str | torch.device | None = None,
     precision: str = "auto",
-    seed: int = 0,
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> Tuned:
@@ -228,8 +226,8 @@ def tune(
 
     Args:
         splits: columns ``text`` (str) and ``label``: a class number, or for ``"multi_label"`` a row of 0.0 and 1.0.
+        recipe: what :func:`choose_recipe` chooses, or another.
         model: what :func:`sft.hub.locate_model` takes.
-        recipe: None lets :func:`choose_recipe` choose by ``method`` and ``seed``, which count only then.
         class_weights: rare classes weigh as much as frequent ones.
         checkpoint: a file written after every epoch. When it exists, training goes on from it and ends with the
             same weights as an uninterrupted run on the same machine.
@@ -240,8 +238,6 @@ def tune(
     """
     names, train, validation = list(label_names), splits["train"], splits.get("validation")
     check_rows(train, names, kind)
-    texts = train["text"][:]
-    recipe = recipe or choose_recipe(len(texts), len(names), [len(t) for t in texts], method, seed=seed)
     device, location = find_device(str(device or "auto")), locate_model(model)
     tokenizer = AutoTokenizer.from_pretrained(location)
     network = load_classifier(
@@ -568,21 +564,16 @@ def is_right(probabilities: ArrayLike, labels: ArrayLike) -> np.ndarray:
     return ((probabilities > 0.5) == (labels > 0.5)).all(axis=-1)
 
 
-# --- baselines -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A fitted classifier to compare with."""
-
-    name: str
-    predict_probabilities: Callable[[Sequence[str]], np.ndarray]  # texts -> (N, C)
+# --- baseline ------------------------------------------------------------------------------------------
 
 
 def fit_tfidf(
     train: Dataset, num_labels: int, *, kind: str = "single_label", class_weights: bool = False
-) -> Baseline:
+) -> Callable[[Sequence[str]], np.ndarray]:
     """Chapter 5's baseline: TF-IDF of one to three characters, logistic regression, one class against the rest.
+
+    Returns:
+        a function from texts to probabilities, (N, C).
 
     Args:
         train: columns as for :func:`tune`.
@@ -617,7 +608,7 @@ def fit_tfidf(
             return np.concatenate([1 - probabilities, probabilities], axis=1)
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
-    return Baseline("TF-IDF", predict)
+    return predict
 
 
 def _fit_vectorizer(texts: Sequence[str]) -> tuple[TfidfVectorizer, csr_matrix]:
@@ -629,43 +620,6 @@ def _fit_vectorizer(texts: Sequence[str]) -> tuple[TfidfVectorizer, csr_matrix]:
         except ValueError:
             continue
     raise ValueError("every text of split train is empty: nothing to learn from")
-
-
-def fit_frozen(
-    train: Dataset,
-    label_names: Sequence[str],
-    *,
-    kind: str = "single_label",
-    model: str = "mini-bert-zh",
-    recipe: Recipe | None = None,
-    class_weights: bool = False,
-    device: str | torch.device | None = None,
-    precision: str = "auto",
-) -> Baseline:
-    """Logistic regression on what the encoder says without any training: where :func:`tune` starts.
-
-    Args:
-        recipe: its ``max_length`` counts, None chooses one.
-    """
-    if recipe is not None:
-        recipe = replace(recipe, method="frozen", head_start="frozen", num_epochs=0)
-    start = tune(
-        {"train": train},
-        label_names,
-        kind=kind,
-        model=model,
-        recipe=recipe,
-        method="frozen",
-        class_weights=class_weights,
-        device=device,
-        precision=precision,
-    )
-    return Baseline(
-        "frozen",
-        lambda texts: predict_probabilities(
-            start.model, start.tokenizer, texts, max_length=start.recipe.max_length, precision=precision
-        ),
-    )
 
 
 @dataclass(frozen=True)

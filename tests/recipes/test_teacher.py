@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sft.teacher import TeacherError, load_teacher
-from tests.sft import tiny_teacher
+from recipes.teacher import TeacherError, load_teacher
+from tests.recipes import tiny_teacher
 
 
 @pytest.fixture

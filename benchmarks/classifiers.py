@@ -1,6 +1,6 @@
 """Is fine-tuning mini-bert-zh worth it on anyone's rows? Recipes against TF-IDF and frozen features.
 
-Run as ``python -m benchmarks.recipes --data FOLDER [--files …] [--sizes 200,500,2000] [--seeds 1] [--recipes …]``.
+Run as ``python -m benchmarks.classifiers --data FOLDER [--files …] [--sizes 200,500,2000] [--seeds 1] [--recipes …]``.
 
 Each cell draws, by its seed, test rows and training rows from one file; all methods see the same ones. ``plain`` is the
 recipe that lost to TF-IDF on topics; ``chosen`` is what ``choose_recipe`` chooses; ``chosen:lr=3e-4,num_epochs=6`` is
@@ -30,20 +30,19 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from recipes.settings import parse_settings
 from sft import data
-from sft.metrics.significance import mcnemar
-from sft.pretrain import parse_settings
-from sft.recipes import (
+from sft.classifiers import (
     Recipe,
     choose_recipe,
-    fit_frozen,
     fit_tfidf,
     is_right,
     predict_probabilities,
     tune,
 )
+from sft.machine import machine
+from sft.metrics.significance import mcnemar
 from sft.repeats import near_duplicate_groups, normalise
-from sft.runs import machine
 
 TEST_ROWS = 1000
 BASELINES = ("tfidf", "frozen")
@@ -136,7 +135,7 @@ FILES: dict[str, Callable[[Path], File]] = {
     "toutiao": read_toutiao,
 }
 TRIED = ("waimai", "shopping-categories", "news-titles")
-"""The rules of :func:`sft.recipes.choose_recipe` were set on these, as the head says; the others only check them."""
+"""The rules of `choose_recipe` were set on these, as the head says; the others only check them."""
 
 
 # --- one part ------------------------------------------------------------------------------------------
@@ -172,9 +171,10 @@ def _dataset(file: File, rows: np.ndarray) -> Dataset:
 
 
 def recipe_of(name: str, train: Dataset, num_labels: int, seed: int) -> Recipe:
-    """``plain``, ``chosen``, or either with settings changed: ``chosen:lr=3e-4,num_epochs=6``."""
+    """``frozen``, ``plain``, ``chosen``, or one of them with settings changed: ``chosen:lr=3e-4,num_epochs=6``."""
     base, _, settings = name.partition(":")
-    recipe = choose_recipe(len(train), num_labels, [len(text) for text in train["text"]], seed=seed)
+    method = "frozen" if base == "frozen" else "full"
+    recipe = choose_recipe(len(train), num_labels, [len(text) for text in train["text"]], method, seed=seed)
     if base == "plain":
         epochs = 6 if len(train) <= 500 else 4 if len(train) <= 1000 else 2
         recipe = replace(
@@ -196,22 +196,19 @@ def measure(rows: Draw, method: str, seed: int, precision: str) -> dict[str, Any
     began = time.perf_counter()
     texts = rows.test["text"][:]
     if method == "tfidf":
-        model = fit_tfidf(rows.train, len(rows.names), kind=rows.kind)
-    elif method == "frozen":
-        model = fit_frozen(rows.train, rows.names, kind=rows.kind, device="cpu", precision=precision)
+        tfidf = fit_tfidf(rows.train, len(rows.names), kind=rows.kind)
     else:
-        recipe = recipe_of(method, rows.train, len(rows.names), seed)
         tuned = tune(
             {"train": rows.train},
             rows.names,
             kind=rows.kind,
-            recipe=recipe,
+            recipe=recipe_of(method, rows.train, len(rows.names), seed),
             precision=precision,
             progress=False,
         )
     seconds = time.perf_counter() - began
-    if method in BASELINES:
-        probabilities = model.predict_probabilities(texts)
+    if method == "tfidf":
+        probabilities = tfidf(texts)
     else:
         probabilities = predict_probabilities(
             tuned.model, tuned.tokenizer, texts, max_length=tuned.recipe.max_length, precision=precision
@@ -293,7 +290,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--recipes", default="plain;chosen", help="separated by semicolons")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "recipes.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "classifiers.json")
     arguments = parser.parse_args()
     found = json.loads(arguments.out.read_text("utf-8")) if arguments.out.is_file() else {"results": {}}
     methods = [*BASELINES, *arguments.recipes.split(";")]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from sft import distill
-from sft.distill import DistillConfig
-from sft.pretrain import parse_settings
-from sft.runs import RunError, RunFolder
-from sft.teacher import load_teacher
-from sft.tokenization import build_char_tokenizer
-from tests.sft import tiny_teacher
+from recipes import distill
+from recipes.distill import DistillConfig
+from recipes.runs import RunError, RunFolder
+from recipes.settings import parse_settings
+from recipes.teacher import load_teacher
+from recipes.tokenizer import build_char_tokenizer
+from tests.recipes import tiny_teacher
 
 CPU = torch.device("cpu")
 TEXTS = ["房间干净，服务很好。", "电脑坏了", "我喜欢吃苹果", "书不太好", "房间太坏了，我不喜欢"] * 6
