@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.archive.folder import find_run
-from harness.archive.recorded import environment_of, read_manifest, read_run
-from harness.archive.shard import refuse_shard
+from harness.archive.recorded import Manifest, read_manifest, read_run, refuse_shard
 from harness.book.claims import claim_path, claim_yaml, parse_claims, read_claim_yaml
 from harness.book.parameters import SET_BY_HARNESS, same_value
 from harness.errors import HarnessError
@@ -130,7 +129,7 @@ def _check_job(job: JobResult, run_dir: Path, book: Book) -> None:
             )
 
 
-def _origin(job: JobResult, manifest: Mapping[str, Any], root: Path) -> Origin:
+def _origin(job: JobResult, manifest: Manifest, root: Path) -> Origin:
     """Provenance of a job; a cached one keeps that of the run it came from, where that is still known."""
     source = manifest
     if job.cached_from is not None:
@@ -138,11 +137,9 @@ def _origin(job: JobResult, manifest: Mapping[str, Any], root: Path) -> Origin:
             source = read_manifest(find_run(root, job.cached_from))
         except HarnessError:  # cleaned away since: the key proves that this tree gives the same result
             source = manifest
-    environment = environment_of(source, job.id)
-    commit = str(source.get("commit") or "unknown")[:_COMMIT_LENGTH] + (
-        "-dirty" if source.get("dirty") else ""
-    )
-    started = str(job.started or source.get("started") or "")[:10]
+    environment = source.environment_of(job.id)
+    commit = (source.commit or "unknown")[:_COMMIT_LENGTH] + ("-dirty" if source.dirty else "")
+    started = (job.started or source.started)[:10]
     return Origin(
         commit=commit,
         date=started or date.today().isoformat(),

@@ -126,23 +126,23 @@ def previous_run(run_dir: Path) -> Path:
             other = read_manifest(folder)
         except HarnessError:  # a damaged run is none to compare with
             continue
-        age = (other["started"], folder.name)
-        if other["profile"] == manifest["profile"] and age < (manifest["started"], run_dir.name):
+        age = (other.started, folder.name)
+        if other.profile == manifest.profile and age < (manifest.started, run_dir.name):
             earlier.append((age, folder))
     if not earlier:
         raise HarnessError(
-            f"no finished run of the profile {manifest['profile']!r} before {run_dir.name}; name the two runs"
+            f"no finished run of the profile {manifest.profile!r} before {run_dir.name}; name the two runs"
         )
     return max(earlier)[1]
 
 
 def _side(run: Run) -> Side:
-    manifest, environment = run.recorded.manifest, run.recorded.manifest["environment"]
+    manifest, environment = run.recorded.manifest, run.recorded.manifest.environment
     return Side(
         run=run.folder.name,
-        started=manifest["started"],
-        commit=str(manifest.get("commit") or ""),
-        dirty=bool(manifest.get("dirty")),
+        started=manifest.started,
+        commit=manifest.commit,
+        dirty=manifest.dirty,
         profile=run.profile,
         hardware=str(environment.get("hardware") or "unknown"),
         cpu=str(environment.get("cpu") or ""),
@@ -152,10 +152,9 @@ def _side(run: Run) -> Side:
 
 def _versions(a: Run, b: Run) -> dict[str, tuple[str, str]]:
     def of(run: Run) -> dict[str, str]:
-        environment = run.recorded.manifest["environment"]
-        versions = environment.get("versions")
-        known = versions if isinstance(versions, Mapping) else {}
-        return {"Python": str(environment.get("python") or ""), **{str(k): str(v) for k, v in known.items()}}
+        manifest = run.recorded.manifest
+        known = {str(k): str(v) for k, v in manifest.versions.items()}
+        return {"Python": str(manifest.environment.get("python") or ""), **known}
 
     old, new = of(a), of(b)
     names = dict.fromkeys((*old, *new))

@@ -66,7 +66,7 @@ class Run:
 
     @property
     def profile(self) -> str:
-        return str(self.recorded.manifest["profile"])
+        return self.recorded.manifest.profile
 
     def executed(self, job: JobResult) -> Path:
         """Where the executed notebook of *job* is."""
@@ -76,7 +76,7 @@ class Run:
 def read_jobs(folder: Path, chapters: Iterable[Path] = ()) -> Run:
     """Read the run in *folder*; *chapters* of the book as in :func:`harness.archive.recorded.read_run`."""
     recorded = read_run(folder, chapters)
-    profile = str(recorded.manifest["profile"])
+    profile = recorded.manifest.profile
     return Run(folder, recorded, {key_of(job, profile): job for job in recorded.results})
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from json.decoder import scanstring
 from pathlib import Path
 
-from harness.archive.recorded import document_jobs, document_verdicts, read_document
+from harness.archive.recorded import RunResult
 from harness.book.claims import claim_path, read_claim_yaml
 from harness.book.config import Book
 from harness.errors import HarnessError
@@ -55,32 +55,31 @@ class Annotation:
         return f"::{self.level} {place}::{_data(one_line(self.message))}"
 
 
-def announce(run_dir: Path, book: Book | None, wanted: bool | None) -> None:
+def announce(run: RunResult, book: Book | None, wanted: bool | None) -> None:
     """Print the annotations of a reported run and append its report.md to the step's summary.
 
     Args:
-        run_dir: the run folder, with result.json and report.md.
+        run: in its folder is report.md.
         book: whose chapters ran; None for notebooks outside a book, named from the working directory.
         wanted: None asks the environment: GITHUB_ACTIONS is ``true`` there, and GITHUB_STEP_SUMMARY names a file.
     """
     if (wanted is None and os.environ.get("GITHUB_ACTIONS") == "true") or wanted:
         workspace = Path(os.environ.get("GITHUB_WORKSPACE") or ".")
-        for annotation in annotations(run_dir, book):
+        for annotation in annotations(run, book):
             print(annotation.command(workspace), flush=True)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary and wanted is not False:
-        problem = append_summary(Path(summary), run_dir / "report.md")
+        problem = append_summary(Path(summary), run.folder / "report.md")
         if problem:
             print(f"::warning::{_data(problem)}", flush=True)
 
 
-def annotations(run_dir: Path, book: Book | None) -> list[Annotation]:
+def annotations(run: RunResult, book: Book | None) -> list[Annotation]:
     """Of the run's failed jobs and of its claims that are not a pass; errors first."""
-    path, document = run_dir / "result.json", read_document(run_dir)
     root = book.root if book else Path.cwd()
-    found = [one for job in document_jobs(document, path) for one in _of_job(job, root)]
+    found = [one for job in run.jobs for one in _of_job(job, root)]
     if book:
-        found += _of_verdicts(document_verdicts(document, path), book)
+        found += _of_verdicts(run.verdicts, book)
     return sorted(_merged(found), key=lambda one: one.level != "error")
 
 

@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
 
+from harness.archive.recorded import Manifest, RunResult
 from harness.judge.statistics import mean
-from harness.model import FINISHED, JobState, Outcome, Verdict
-from harness.report.history import LEGEND, Background, claim_figures, verdicts_of
-from harness.report.history import past_runs as past_runs
+from harness.model import FINISHED, JobResult, JobState, Outcome, Verdict
+from harness.report.history import LEGEND, Background, claim_figures
 from harness.wording import (
     OUTCOMES,
     RULES,
@@ -75,16 +74,17 @@ def date_text(iso: str) -> str:
     return f"{when.year} 年 {when.month} 月 {when.day} 日 {when:%H:%M}（UTC）"
 
 
-def commit_text(document: Mapping[str, Any]) -> str:
+def commit_text(manifest: Manifest) -> str:
     """Short commit in code style, marked when the tree held more than the commit."""
-    commit = str(document.get("commit") or "")[:10]
+    commit = manifest.commit[:10]
     if not commit:
         return "未提交的代码"
-    return f"`{commit}`" + ("（另有未提交的改动）" if document.get("dirty") else "")
+    return f"`{commit}`" + ("（另有未提交的改动）" if manifest.dirty else "")
 
 
-def hardware_text(environment: Mapping[str, Any]) -> str:
+def hardware_text(manifest: Manifest) -> str:
     """“2 核 CPU（cpu-x86_64-bf16）” or the GPU's name with its class."""
+    environment = manifest.environment
     hardware = environment.get("hardware") or "未知硬件"
     gpu, cores = environment.get("gpu"), environment.get("cores")
     if gpu:
@@ -97,32 +97,25 @@ def chapter_anchor(chapter: str) -> str:
     return f"claims-{chapter}"
 
 
-def render(
-    document: Mapping[str, Any],
-    titles: Mapping[str, str],
-    history: Sequence[Mapping[str, Any]] = (),
-    blessed: Mapping[tuple[str, str], Sequence[float]] = MappingProxyType({}),
-) -> str:
+def render(run: RunResult, titles: Mapping[str, str], known: Background = Background()) -> str:  # noqa: B008
     """The generated part of the page.
 
     Args:
-        document: the run's result.json.
         titles: a chapter's name -> its heading.
-        history: runs of the same profile, newest first, as :func:`past_runs` gives them.
-        blessed: values of the reference runs by chapter and claim.
+        known: earlier runs of the same profile, and values of the reference runs.
     """
-    verdicts, known = verdicts_of(document), Background(history, blessed)
-    parts = [_summary(document, verdicts), "## 声明与判定"]
+    verdicts, history = run.verdicts, known.history
+    parts = [_summary(run), "## 声明与判定"]
     parts += [LEGEND.zh] * any(v.observed and v.outcome is not Outcome.NOT_APPLICABLE for v in verdicts)
-    parts += _claims(document, verdicts, titles, known)
-    parts += ["## 各章的运行", _chapters(document, titles), "## 环境", _environment(document)]
+    parts += _claims(run, titles, known)
+    parts += ["## 各章的运行", _chapters(run, titles), "## 环境", _environment(run.manifest)]
     if len(history) > 1:
         parts += ["## 历次运行", _history(history)]
     return "\n\n".join(parts) + "\n"
 
 
 def last_run(
-    document: Mapping[str, Any] | None,
+    run: RunResult | None,
     titles: Mapping[str, str],
     link: str = "",
     copies: Mapping[str, str] = MappingProxyType({}),
@@ -131,72 +124,66 @@ def last_run(
     """What a front page says: verdict counts, when, on what, and which chapters have no numbers to show, or old ones.
 
     Args:
-        document: the run's result.json, None where there is no run.
+        run: None where there is no run.
         titles: a chapter's name -> its heading, for all chapters of the book.
         link: target of the dashboard's page, where there is one.
         copies: of the book to take along, by kind: their addresses.
         changed: names of chapters whose code is no longer the code that ran.
     """
-    if document is None:
+    if run is None:
         return card(["**还没有运行记录**：书里没有数字可看。先运行 `make book`，再回到这里。"], good=False)
-    lines = [
-        f"**书里的数字** {counts_text(verdicts_of(document))}" + (f" · [复现看板]({link})" if link else "")
-    ]
-    jobs = [job for job in document.get("jobs", ()) if job.get("chapter")]
-    ran = {job["chapter"] for job in jobs}
-    unfinished = {job["chapter"] for job in jobs if JobState(job["state"]) not in FINISHED}
+    lines = [f"**书里的数字** {counts_text(run.verdicts)}" + (f" · [复现看板]({link})" if link else "")]
+    jobs = [job for job in run.jobs if job.chapter]
+    ran = {job.chapter for job in jobs}
+    unfinished = {job.chapter for job in jobs if job.state not in FINISHED}
     absent = [title for name, title in titles.items() if name not in ran]
     broken = [title for name, title in titles.items() if name in unfinished]
     old = [title for name, title in titles.items() if name in changed]
     for what, chapters in (("没有跑完", broken), ("没有运行", absent), ("代码在运行之后改过", old)):
         if chapters:
             lines.append(f"**{what}**：{_cell('、'.join(chapters))}")
-    lines.append(" · ".join([*_made(document, jobs), *_kept(jobs)]))
+    lines.append(" · ".join([*_made(run.manifest, jobs), *_kept(jobs)]))
     if copies:
         links = "、".join(f'<a href="{address}">{kind}</a>' for kind, address in copies.items())
         lines.append(f"**带走** 整本书的 {links}")
     return card(lines, good=not (absent or broken or old))
 
 
-def _made(document: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _made(manifest: Manifest, jobs: Sequence[JobResult]) -> list[str]:
     """When and on what the numbers were made, and how long that took: of a chapter taken from the cache, then."""
-    starts = sorted(str(job["started"]) for job in jobs if job.get("started")) or [
-        str(document.get("started", ""))
-    ]
+    starts = sorted(job.started for job in jobs if job.started) or [manifest.started]
     first, last = (
         date_text(when).partition(" 日")[0] + " 日" if when else "—" for when in (starts[0], starts[-1])
     )
     return [
         f"做于 {first if first == last else f'{first}至 {last}'}",
-        hardware_text(document.get("environment", {})),
-        f"`{document.get('profile', '?')}` 配置",
-        f"各章合计 {format_seconds(sum(job.get('seconds') or 0 for job in jobs), 'zh')}",
-        f"提交 {commit_text(document)}",
+        hardware_text(manifest),
+        f"`{manifest.profile}` 配置",
+        f"各章合计 {format_seconds(sum(job.seconds for job in jobs), 'zh')}",
+        f"提交 {commit_text(manifest)}",
     ]
 
 
-def _kept(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _kept(jobs: Sequence[JobResult]) -> list[str]:
     """How many chapters have their results of an earlier run, and since when."""
-    cached = [job for job in jobs if job.get("cached_from")]
+    cached = [job for job in jobs if job.cached_from]
     if not cached:
         return []
-    since = min((job["started"] for job in cached if job.get("started")), default="")
+    since = min((job.started for job in cached if job.started), default="")
     what = f" {date_text(since)}以来的结果" if since else "先前的结果"
-    return [f"{len({job['chapter'] for job in cached})} 章没有变，沿用{what}"]
+    return [f"{len({job.chapter for job in cached})} 章没有变，沿用{what}"]
 
 
-def time_text(document: Mapping[str, Any] | None, chapters: Mapping[str, int]) -> str:
+def time_text(run: RunResult | None, chapters: Mapping[str, int]) -> str:
     """How long it takes to read *chapters* (name -> Chinese characters of prose), and how long their run took."""
     if not chapters:
         return "—"
     minutes = sum(chapters.values()) / _CHARACTERS_A_MINUTE
     read = f"读约 {max(10, round(minutes / 10) * 10)} 分钟"
     taken: dict[str, float] = {}
-    for job in document.get("jobs", ()) if document else ():
-        if job.get("chapter") in chapters and JobState(job["state"]) in FINISHED:
-            taken.setdefault(
-                job["chapter"], job.get("seconds") or 0.0
-            )  # the first seed, which the chapter shows
+    for job in run.jobs if run else ():
+        if job.chapter in chapters and job.state in FINISHED:
+            taken.setdefault(job.chapter, job.seconds)  # the first seed, which the chapter shows
     if taken.keys() != chapters.keys():
         return read
     return f"{read}，运行 {format_seconds(sum(taken.values()), 'zh')}"
@@ -209,32 +196,28 @@ def card(lines: Sequence[str], *, good: bool = True) -> str:
     )
 
 
-def _facts(document: Mapping[str, Any]) -> list[str]:
-    return [
-        f"`{document.get('profile', '?')}` 配置",
-        date_text(str(document.get("started", ""))),
-        hardware_text(document.get("environment", {})),
-        f"用时 {format_seconds(document.get('seconds'), 'zh')}",
-        f"提交 {commit_text(document)}",
+def _summary(run: RunResult) -> str:
+    manifest = run.manifest
+    facts = [
+        f"`{manifest.profile}` 配置",
+        date_text(manifest.started),
+        hardware_text(manifest),
+        f"用时 {format_seconds(run.seconds, 'zh')}",
+        f"提交 {commit_text(manifest)}",
+        f"运行编号 `{manifest.run}`",
     ]
+    return card([counts_text(run.verdicts), " · ".join(facts)])
 
 
-def _summary(document: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
-    facts = [*_facts(document), f"运行编号 `{document.get('run', '?')}`"]
-    return card([counts_text(verdicts), " · ".join(facts)])
-
-
-def _claims(
-    document: Mapping[str, Any], verdicts: Sequence[Verdict], titles: Mapping[str, str], known: Background
-) -> list[str]:
+def _claims(run: RunResult, titles: Mapping[str, str], known: Background) -> list[str]:
     """One section a chapter that ran or has claims, so that every link to it finds its place."""
-    chapters = [job["chapter"] for job in document.get("jobs", ()) if job.get("chapter")]
-    names = list(dict.fromkeys([*chapters, *(verdict.chapter for verdict in verdicts)]))
+    chapters = [job.chapter for job in run.jobs if job.chapter]
+    names = list(dict.fromkeys([*chapters, *(verdict.chapter for verdict in run.verdicts)]))
     if not names:
         return ["这次运行不含本书的章节。"]
     sections = []
     for name in names:
-        mine = [verdict for verdict in verdicts if verdict.chapter == name]
+        mine = [verdict for verdict in run.verdicts if verdict.chapter == name]
         title = f"({chapter_anchor(name)})=\n### {_cell(titles.get(name, name))}"
         table = _claim_table(mine) if mine else "这一章在此配置下没有声明。"
         sections.append("\n\n".join([title, table, *_explanations(mine), *_figures(mine, known)]))
@@ -282,49 +265,45 @@ def _claim_row(verdict: Verdict) -> list[str]:
     ]
 
 
-def _chapters(document: Mapping[str, Any], titles: Mapping[str, str]) -> str:
-    rows = [_job_row(job, titles) for job in document.get("jobs", ())]
+def _chapters(run: RunResult, titles: Mapping[str, str]) -> str:
+    rows = [_job_row(job, titles) for job in run.jobs]
     return _table(("状态", "笔记本", "随机种子", "用时", "峰值内存", "说明"), rows, align="llrrrl")
 
 
-def _job_row(job: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
-    chapter = job.get("chapter")
-    seed = job.get("seed")
-    reason = _cell(str(job.get("reason") or ""))
-    if job.get("cached_from"):
-        reason = f"结果来自 `{job['cached_from']}`"
+def _job_row(job: JobResult, titles: Mapping[str, str]) -> list[str]:
+    reason = f"结果来自 `{job.cached_from}`" if job.cached_from else _cell(job.reason)
     return [
-        state_text(JobState(job["state"])),
-        _heading(chapter, titles) if chapter else f"`{job['notebook']}`",
-        "—" if seed is None else str(seed),
-        format_seconds(job.get("seconds"), "zh"),
-        format_memory(job.get("peak_rss_mb")),
+        state_text(job.state),
+        _heading(job.chapter, titles) if job.chapter else f"`{job.notebook}`",
+        "—" if job.seed is None else str(job.seed),
+        format_seconds(job.seconds, "zh"),
+        format_memory(job.peak_rss_mb),
         reason or "—",
     ]
 
 
-def _environment(document: Mapping[str, Any]) -> str:
-    environment = document.get("environment", {})
+def _environment(manifest: Manifest) -> str:
+    environment = manifest.environment
     memory = environment.get("memory_gb")
     rows = [
-        ["硬件", hardware_text(environment)],
+        ["硬件", hardware_text(manifest)],
         ["处理器", _cell(str(environment.get("cpu") or "—"))],
         ["内存", f"{memory:.0f} GB" if isinstance(memory, int | float) else "—"],
         ["系统", _cell(str(environment.get("platform") or "—"))],
         ["Python", str(environment.get("python") or "—")],
     ]
-    rows += [[name, str(version)] for name, version in sorted(environment.get("versions", {}).items())]
+    rows += [[name, str(version)] for name, version in sorted(manifest.versions.items())]
     return _table(("项目", "值"), rows)
 
 
-def _history(history: Sequence[Mapping[str, Any]]) -> str:
+def _history(history: Sequence[RunResult]) -> str:
     rows = [
         [
-            date_text(str(one.get("started", ""))),
-            counts_text(verdicts_of(one)),
-            format_seconds(one.get("seconds"), "zh"),
-            commit_text(one),
-            hardware_text(one.get("environment", {})),
+            date_text(one.manifest.started),
+            counts_text(one.verdicts),
+            format_seconds(one.seconds, "zh"),
+            commit_text(one.manifest),
+            hardware_text(one.manifest),
         ]
         for one in history[:_HISTORY]
     ]

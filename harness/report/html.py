@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+from harness.archive.recorded import Manifest, RunResult
 from harness.judge.statistics import mean
 from harness.model import (
     FINISHED,
@@ -19,10 +19,9 @@ from harness.model import (
     JobState,
     Outcome,
     Verdict,
-    job_result_from_json,
 )
 from harness.report.figures import Bar, cell_bars
-from harness.report.history import LEGEND, Background, claim_figures, verdicts_of
+from harness.report.history import LEGEND, Background, claim_figures
 from harness.report.table import escape, shares, table
 from harness.wording import (
     OUTCOMES,
@@ -44,21 +43,20 @@ _SAFE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def html_report(
-    document: Mapping[str, Any],
+    run: RunResult,
     known: Background,
     cells: CellTexts,
     language: Language = "zh",
 ) -> str:
-    """The run document as a complete page in *language*.
+    """*run* as a complete page in *language*.
 
     Args:
-        document: the run's result.json.
         known: past runs and blessed values, for the figures.
         cells: what stands in the first line of each cell; a cell without it is named by its id.
         language: of the page.
     """
-    page = _Page(document, known, cells, language)
-    title = escape(Text(f"Run {document['run']}", f"运行 {document['run']}").into(language))
+    page = _Page(run, known, cells, language)
+    title = escape(Text(f"Run {run.manifest.run}", f"运行 {run.manifest.run}").into(language))
     sections = [
         (name, heading.into(language), content)
         for name, heading, content in (
@@ -107,12 +105,9 @@ def html_report(
 class _Page:
     """The parts of one page; each method gives HTML, empty where there is nothing to say."""
 
-    def __init__(
-        self, document: Mapping[str, Any], known: Background, cells: CellTexts, language: Language
-    ) -> None:
-        self.document, self.known, self.texts, self.language = document, known, cells, language
-        self.jobs: Sequence[JobResult] = [_job(job) for job in document.get("jobs", ())]
-        self.verdicts = verdicts_of(document)
+    def __init__(self, run: RunResult, known: Background, cells: CellTexts, language: Language) -> None:
+        self.run, self.known, self.texts, self.language = run, known, cells, language
+        self.jobs, self.verdicts = run.jobs, run.verdicts
 
     def say(self, english: str, chinese: str) -> str:
         return Text(english, chinese).into(self.language)
@@ -130,14 +125,14 @@ class _Page:
         return f'<ul class="counts" aria-label="{name}">{"".join(items)}</ul>' if items else ""
 
     def facts(self) -> str:
-        document = self.document
+        manifest = self.run.manifest
         return self._facts(
-            (self.say("profile", "配置"), str(document["profile"])),
-            (self.say("started", "开始于"), self._when(str(document["started"]))),
-            (self.say("wall time", "总用时"), format_seconds(document["seconds"], self.language)),
-            (self.say("hardware", "硬件"), _hardware(document)),
-            (self.say("commit", "提交"), self._commit(document)),
-            (self.say("exit code", "退出码"), str(document["exit_code"])),
+            (self.say("profile", "配置"), manifest.profile),
+            (self.say("started", "开始于"), self._when(manifest.started)),
+            (self.say("wall time", "总用时"), format_seconds(self.run.seconds, self.language)),
+            (self.say("hardware", "硬件"), _hardware(manifest)),
+            (self.say("commit", "提交"), self._commit(manifest)),
+            (self.say("exit code", "退出码"), str(self.run.exit_code)),
         )
 
     def problems(self) -> str:
@@ -280,21 +275,21 @@ class _Page:
         )
         rows = []
         for past in self.known.history:
-            counts = Counter(verdict.outcome for verdict in verdicts_of(past))
+            counts = Counter(verdict.outcome for verdict in past.verdicts)
             words = [f"{self._verdict(one)} {counts[one]}" for one in Outcome if counts[one]]
             rows.append(
                 (
-                    escape(self._when(str(past.get("started", "")))),
+                    escape(self._when(past.manifest.started)),
                     " · ".join(words) or "—",
-                    format_seconds(past.get("seconds"), self.language),
-                    escape(self._commit(past)),
-                    escape(_hardware(past)),
+                    format_seconds(past.seconds, self.language),
+                    escape(self._commit(past.manifest)),
+                    escape(_hardware(past.manifest)),
                 )
             )
         return table(head, rows, numbers=(2,))
 
     def environment(self) -> str:
-        environment = self.document.get("environment", {})
+        environment = self.run.manifest.environment
         memory = environment.get("memory_gb")
         rows = [
             (self.say("hardware", "硬件"), environment.get("hardware")),
@@ -304,7 +299,7 @@ class _Page:
             (self.say("memory", "内存"), None if memory is None else f"{memory} GB"),
             (self.say("system", "系统"), environment.get("platform")),
             ("Python", environment.get("python")),
-            *sorted(environment.get("versions", {}).items()),
+            *sorted(self.run.manifest.versions.items()),
         ]
         shown = [(escape(name), escape("—" if value is None else value)) for name, value in rows]
         return table((self.say("item", "项目"), self.say("value", "值")), shown, row_heads=True)
@@ -337,10 +332,10 @@ class _Page:
     def _cell_text(self, job: JobResult, cell: CellResult) -> str:
         return self.texts.get(job.id, {}).get(cell.index) or cell.id
 
-    def _commit(self, document: Mapping[str, Any]) -> str:
-        commit = str(document.get("commit") or "")[:10] or "—"
+    def _commit(self, manifest: Manifest) -> str:
+        commit = manifest.commit[:10] or "—"
         return commit + (
-            self.say(" (with uncommitted changes)", "（另有未提交的改动）") if document.get("dirty") else ""
+            self.say(" (with uncommitted changes)", "（另有未提交的改动）") if manifest.dirty else ""
         )
 
     def _when(self, iso: str) -> str:
@@ -351,13 +346,8 @@ class _Page:
         return f"{when:%Y-%m-%d %H:%M} UTC"
 
 
-def _job(data: Mapping[str, Any]) -> JobResult:
-    """Without a chapter's metrics, which may hold thousands of scores: the page shows its claims."""
-    return job_result_from_json({**data, "metrics": ()} if data.get("chapter") else data)
-
-
-def _hardware(document: Mapping[str, Any]) -> str:
-    environment = document.get("environment", {})
+def _hardware(manifest: Manifest) -> str:
+    environment = manifest.environment
     names = ", ".join(str(environment[key]) for key in ("gpu", "cpu") if environment.get(key))
     return str(environment.get("hardware") or "—") + (f" ({names})" if names else "")
 

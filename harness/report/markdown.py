@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from harness.archive.recorded import Part, RunResult
 from harness.judge.statistics import mean
 from harness.model import (
     FINISHED,
@@ -13,8 +13,6 @@ from harness.model import (
     JobResult,
     Outcome,
     Verdict,
-    job_result_from_json,
-    verdict_from_json,
 )
 from harness.wording import (
     OUTCOMES,
@@ -64,21 +62,20 @@ _JOB_HEAD = (
 )
 
 
-def markdown_report(document: Mapping[str, Any], language: Language) -> str:
-    """The run document as GitHub-flavoured Markdown in *language*."""
-    jobs = [job_result_from_json(job) for job in document.get("jobs", ())]
-    verdicts = [verdict_from_json(verdict) for verdict in document.get("verdicts", ())]
+def markdown_report(run: RunResult, language: Language) -> str:
+    """*run* as GitHub-flavoured Markdown in *language*."""
+    jobs, verdicts, shard = run.jobs, run.verdicts, run.manifest.shard
     parts = [
-        f"# {Text('Run', '运行').into(language)} {_code(str(document['run']))}",
-        _head(document, language),
+        f"# {Text('Run', '运行').into(language)} {_code(run.manifest.run)}",
+        _head(run, language),
     ]
     parts += [_counts(verdicts, language), f"## {Text('Verdicts', '判定').into(language)}"]
     outside = [job for job in jobs if job.chapter is None and job.metrics]  # of the book: nobody judges them
-    if "shard" in document:
+    if shard:
         parts.append(_NOT_JUDGED.into(language))
-    if verdicts or (not outside and "shard" not in document):
+    if verdicts or (not outside and not shard):
         parts.append(_verdict_table(verdicts, language))
-    elif "shard" not in document:
+    elif not shard:
         parts.append(Text("Nothing is claimed of these notebooks.", "这些笔记本没有声明。").into(language))
     if outside:
         parts += [f"## {Text('Recorded', '记录').into(language)}", _metric_table(outside, language)]
@@ -89,49 +86,45 @@ def markdown_report(document: Mapping[str, Any], language: Language) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _head(document: Mapping[str, Any], language: Language) -> str:
-    environment = document.get("environment", {})
-    commit = str(document.get("commit") or "")[:10]
+def _head(run: RunResult, language: Language) -> str:
+    manifest = run.manifest
+    commit = manifest.commit[:10]
     dirty = (
-        Text(" (with uncommitted changes)", "（另有未提交的改动）").into(language)
-        if document.get("dirty")
-        else ""
+        Text(" (with uncommitted changes)", "（另有未提交的改动）").into(language) if manifest.dirty else ""
     )
-    versions = ", ".join(
-        f"{name} {version}" for name, version in sorted(environment.get("versions", {}).items())
-    )
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
     rows = [
-        (Text("profile", "配置"), _code(str(document["profile"]))),
-        (Text("started", "开始于"), _cell(str(document["started"]))),
-        (Text("wall time", "总用时"), format_seconds(document["seconds"], language)),
+        (Text("profile", "配置"), _code(manifest.profile)),
+        (Text("started", "开始于"), _cell(manifest.started)),
+        (Text("wall time", "总用时"), format_seconds(run.seconds, language)),
         (Text("commit", "提交"), (_code(commit) if commit else "—") + dirty),
-        (Text("hardware", "硬件"), _hardware(environment)),
+        (Text("hardware", "硬件"), _hardware(manifest.environment)),
         (
             Text("versions", "版本"),
-            _cell(f"Python {environment.get('python', '—')}" + (f", {versions}" if versions else "")),
+            _cell(
+                f"Python {manifest.environment.get('python', '—')}" + (f", {versions}" if versions else "")
+            ),
         ),
-        (Text("exit code", "退出码"), str(document["exit_code"])),
+        (Text("exit code", "退出码"), str(run.exit_code)),
     ]
-    if (shard := document.get("shard")) is not None:
-        rows.insert(0, (Text("shard", "分片"), f"{shard['index']}/{shard['of']}"))
-    rows += [(_shard_name(part), _shard_value(part)) for part in document.get("shards", ())]
+    if manifest.shard:
+        rows.insert(0, (Text("shard", "分片"), str(manifest.shard)))
+    rows += [
+        (Text(f"shard {part.index}", f"分片 {part.index}"), _shard_value(part)) for part in manifest.shards
+    ]
     return "\n".join(f"- **{name.into(language)}**{_colon(language)}{value}" for name, value in rows)
 
 
-def _shard_name(part: Mapping[str, Any]) -> Text:
-    return Text(f"shard {part['index']}", f"分片 {part['index']}")
-
-
-def _shard_value(part: Mapping[str, Any]) -> str:
+def _shard_value(part: Part) -> str:
     """Which run a shard was, and on what it ran."""
-    return f"{_code(str(part['run']))}, {_code(str(part['hardware'] or 'unknown'))}"
+    return f"{_code(part.name)}, {_code(part.environment.get('hardware') or 'unknown')}"
 
 
 def _colon(language: Language) -> str:
     return Text(": ", "：").into(language)
 
 
-def _hardware(environment: Mapping[str, Any]) -> str:
+def _hardware(environment: Mapping[str, object]) -> str:
     parts = [environment.get("gpu"), environment.get("cpu")]
     name = _cell(", ".join(str(part) for part in parts if part))
     return _code(str(environment.get("hardware") or "unknown")) + (f" ({name})" if name else "")

@@ -23,13 +23,12 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.archive.folder import build_dir, runs_dir
-from harness.archive.recorded import read_document
-from harness.archive.shard import refuse_shard
+from harness.archive.recorded import RunResult, read_result, refuse_shard
 from harness.book.config import Book, read_yaml, site_config
 from harness.book.notebook import read_notebook
 from harness.errors import HarnessError
 from harness.files import PACKAGE, explain_os_error, read_json, write_json, write_text
-from harness.model import JobResult, job_result_from_json
+from harness.model import JobResult
 from harness.report import dashboard
 from harness.report.history import background
 from harness.site import matrix_page
@@ -95,9 +94,9 @@ def build(
         check_copies()
     folder = build_dir(book.root)
     source, site, stamp = folder / "site-src", folder / "site", folder / "site-stamp.json"
-    document = read_document(run_dir) if run_dir else None
-    kinds = offered(book.root, document) if copies else {}
-    files = stage_tree(book, run_dir, source, generated, kinds)
+    run = read_result(run_dir) if run_dir else None
+    kinds = offered(book.root, run) if copies else {}
+    files = stage_tree(book, run, source, generated, kinds)
     fingerprint = _fingerprint(
         files, book.chapters_dir.relative_to(book.root).as_posix(), warnings_are_errors
     )
@@ -115,9 +114,9 @@ def build(
         (site / name).unlink(missing_ok=True)
     if copies:
         config = site_config(source)
-        make_copies(source, site, document, str(config.get("title", "")), str(config.get("author", "")))
-        if document and SOURCE in kinds.values():
-            pack_source(book.root, document["commit"], site / SOURCE)
+        make_copies(source, site, run, str(config.get("title", "")), str(config.get("author", "")))
+        if run and SOURCE in kinds.values():
+            pack_source(book.root, run.manifest.commit, site / SOURCE)
     write_json(stamp, fingerprint)
     return index
 
@@ -165,14 +164,14 @@ def _decoded(path: str, content: bytes) -> str:
 
 def stage_tree(
     book: Book,
-    run_dir: Path | None,
+    run: RunResult | None,
     target: Path,
     generated: Generated,
     copies: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, bytes]:
     """Bring *target* up to date and return what it holds, by path; its front page offers *copies*: kind -> file."""
-    document = read_document(run_dir) if run_dir else None
-    refuse_shard(document or {}, "the site")
+    if run:
+        refuse_shard(run.manifest, "the site")
     files = {path: (book.root / path).read_bytes() for path in _source_files(book)}
     link = _repository_link(book.root, frozenset(files))
     keys = frozenset(
@@ -181,11 +180,11 @@ def stage_tree(
         if path.endswith(".bib")
         for key in _BIB_KEY.findall(_decoded(path, files[path]))
     )
-    evidence, changed = _evidence(book, document), set()
+    evidence, changed = _evidence(book, run), set()
     for chapter in book.chapters:
         path = chapter.relative_to(book.root).as_posix()
         facts = evidence.get(chapter.stem)
-        executed = _executed(book, run_dir, facts.job) if facts else None
+        executed = _executed(book, facts) if facts else None
         source = _read_notebook(chapter)
         staged = stage(source, executed, facts)
         if is_stale(source, executed):
@@ -199,22 +198,22 @@ def stage_tree(
 
     def time(found: re.Match[str]) -> str:
         mine = {name: count for name, count in characters.items() if name.startswith(f"{found[1]}-")}
-        return dashboard.time_text(document, mine)
+        return dashboard.time_text(run, mine)
 
     titles = {chapter.stem: read_notebook(chapter).title for chapter in book.chapters}
     for path, content in files.items():
         if path.endswith(".md") and not path.startswith(("vendor/", "_")):
             text = dashboard.TIME.sub(time, fill_markers(path, _decoded(path, content), generated))
-            text = matrix_page.fill(text, book.root / path, book, run_dir)
+            text = matrix_page.fill(text, book.root / path, book, run.folder if run else None)
             if dashboard.LAST_RUN in text:
                 place = os.path.relpath(board, PurePosixPath(path).parent) if board in files else ""
                 up = os.path.relpath(".", PurePosixPath(path).parent)
                 links = {kind: f"{up}/{name}" for kind, name in copies.items()}
-                said = dashboard.last_run(document, titles, place, links, changed)
+                said = dashboard.last_run(run, titles, place, links, changed)
                 text = text.replace(dashboard.LAST_RUN, said)
             files[path] = rewrite_links(text, lambda to, page=path: link(page, to)).encode()
     if board in files:
-        files[board] = _dashboard_page(book, document, files[board].decode(), titles).encode()
+        files[board] = _dashboard_page(book, run, files[board].decode(), titles).encode()
     _synchronise(files, target)
     return files
 
@@ -251,29 +250,21 @@ def _source_files(book: Book) -> list[str]:
     return found
 
 
-def _evidence(book: Book, document: Mapping[str, Any] | None) -> dict[str, Evidence]:
+def _evidence(book: Book, run: RunResult | None) -> dict[str, Evidence]:
     """What the run says of each chapter; the first seed stands for the chapter."""
-    if document is None:
-        return {}
-    verdicts = dashboard.verdicts_of(document)
     jobs: dict[str, JobResult] = {}
-    for job in map(job_result_from_json, document.get("jobs", ())):
+    for job in run.jobs if run else ():
         if job.chapter:
             jobs.setdefault(job.chapter, job)
     has_dashboard = (book.chapters_dir / _DASHBOARD_PAGE).is_file()
-    return {
-        name: Evidence(document, job, tuple(v for v in verdicts if v.chapter == name), has_dashboard)
-        for name, job in jobs.items()
-    }
+    return {name: Evidence(run, job, has_dashboard) for name, job in jobs.items() if run}
 
 
-def _executed(book: Book, run_dir: Path | None, job: JobResult | None) -> Notebook | None:
+def _executed(book: Book, evidence: Evidence) -> Notebook | None:
     """The notebook a job left behind, in this run or in the one its cached result comes from."""
-    if run_dir is None or job is None:
-        return None
-    places = [run_dir]
+    job, places = evidence.job, [evidence.run.folder]
     if job.cached_from:
-        places += [run_dir.parent / job.cached_from, runs_dir(book.root) / job.cached_from]
+        places += [places[0].parent / job.cached_from, runs_dir(book.root) / job.cached_from]
     for place in places:
         path = place / "jobs" / job.id / "out.ipynb"
         if path.is_file():
@@ -290,14 +281,8 @@ def _read_notebook(path: Path) -> Notebook:
     return notebook
 
 
-def _dashboard_page(
-    book: Book, document: Mapping[str, Any] | None, page: str, titles: Mapping[str, str]
-) -> str:
-    if document is None:
-        generated = _NO_RUN
-    else:
-        known = background(document, book)
-        generated = dashboard.render(document, titles, known.history, known.blessed)
+def _dashboard_page(book: Book, run: RunResult | None, page: str, titles: Mapping[str, str]) -> str:
+    generated = _NO_RUN if run is None else dashboard.render(run, titles, background(run, book))
     if dashboard.MARKER not in page:
         raise HarnessError(f"{book.chapters_dir / _DASHBOARD_PAGE}: the line {dashboard.MARKER} is missing")
     return page.replace(dashboard.MARKER, generated)

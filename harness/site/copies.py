@@ -32,6 +32,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urldefrag
 
+from harness.archive.recorded import RunResult
 from harness.book.config import toc_pages
 from harness.errors import HarnessError
 from harness.files import PACKAGE
@@ -147,14 +148,14 @@ class Sheet:
     pictures: dict[str, bytes] = field(default_factory=dict)  # of diagrams, by name
 
 
-def offered(root: Path, document: Mapping[str, Any] | None) -> dict[str, str]:
+def offered(root: Path, run: RunResult | None) -> dict[str, str]:
     """Copies that can be made of the book in *root*: kind -> file; the source where git has the run's commit."""
-    source = {"源代码": SOURCE} if _has_commit(root, document) else {}
+    source = {"源代码": SOURCE} if _has_commit(root, run) else {}
     return {"PDF": PDF, "EPUB": EPUB} | source
 
 
-def _has_commit(root: Path, document: Mapping[str, Any] | None) -> bool:
-    commit = str((document or {}).get("commit", ""))
+def _has_commit(root: Path, run: RunResult | None) -> bool:
+    commit = run.manifest.commit if run else ""
     if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
         return False
     try:
@@ -178,16 +179,14 @@ def pack_source(root: Path, commit: str, target: Path) -> None:
         raise HarnessError(f"git cannot pack the source: {done.stderr.strip()}")
 
 
-def make_copies(
-    root: Path, site: Path, document: Mapping[str, Any] | None, title: str, author: str
-) -> list[Path]:
+def make_copies(root: Path, site: Path, run: RunResult | None, title: str, author: str) -> list[Path]:
     """Print the built *site* of the book in *root* as PDF and EPUB, into the site itself; returns both files.
 
     Raises:
         HarnessError: no Chromium, a package that is not installed, or a page that cannot be drawn.
     """
     sheets = list(_sheets(root / "_toc.yml", site))
-    facts = _facts(document)
+    facts = _facts(run)
     with served(site) as address, open_browser() as browser:
         context = browser.new_context(color_scheme="light", device_scale_factor=2)
         page = context.new_page()
@@ -231,16 +230,16 @@ def _sheets(toc: Path, site: Path) -> Iterator[Sheet]:
         yield Sheet(path.relative_to(site).as_posix(), title, label)
 
 
-def _facts(document: Mapping[str, Any] | None) -> list[str]:
+def _facts(run: RunResult | None) -> list[str]:
     """What the title page says of the run that the numbers come from."""
-    if document is None:
+    if run is None:
         return ["还没有运行记录"]
-    counts = re.sub(r"\[([^\]]+)\]\{[^}]+\}", r"\1", dashboard.counts_text(dashboard.verdicts_of(document)))
-    commit = dashboard.commit_text(document).replace("`", "")
+    counts = re.sub(r"\[([^\]]+)\]\{[^}]+\}", r"\1", dashboard.counts_text(run.verdicts))
+    commit = dashboard.commit_text(run.manifest).replace("`", "")
     return [
-        f"数字取自运行 {document.get('run', '?')}",
-        f"{document.get('profile', '?')} 配置 · {dashboard.hardware_text(document.get('environment', {}))}",
-        f"{dashboard.date_text(str(document.get('started', '')))} · 提交 {commit}",
+        f"数字取自运行 {run.manifest.run}",
+        f"{run.manifest.profile} 配置 · {dashboard.hardware_text(run.manifest)}",
+        f"{dashboard.date_text(run.manifest.started)} · 提交 {commit}",
         counts,
     ]
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.archive.folder import runs_dir
+from harness.archive.recorded import RunResult, read_manifest, read_result
 from harness.book.config import Book
 from harness.book.matrix import Matrix, Score, Task, read_matrix
 from harness.book.parameters import SET_BY_HARNESS, same_value
 from harness.errors import HarnessError
-from harness.files import read_json
 from harness.judge.check import own_values
 from harness.judge.rules import judge_claim
 from harness.judge.statistics import mean
-from harness.model import FINISHED, JobResult, job_result_from_json, worst_of
+from harness.model import FINISHED, worst_of
 from harness.report.dashboard import hardware_text, outcome_text
 from harness.report.history import LONGEST, newest_results
 from harness.wording import markdown_text
@@ -33,14 +32,6 @@ HIDDEN = frozenset({*SET_BY_HARNESS, "save_to"})
 """Parameters that do not decide what is measured."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run folder's jobs, and the machine."""
-
-    jobs: tuple[JobResult, ...]
-    hardware: str
-
-
 def fill(text: str, page: Path, book: Book, run_dir: Path | None = None) -> str:
     """A page's text with its tables, from *run_dir* and the book's run folders: the newest that measured a cell."""
     if not MARKER.search(text):
@@ -54,24 +45,19 @@ def fill(text: str, page: Path, book: Book, run_dir: Path | None = None) -> str:
     return MARKER.sub(tables, text)
 
 
-def runs_of(profile: str, book: Book, run_dir: Path | None) -> Iterable[Run]:
+def runs_of(profile: str, book: Book, run_dir: Path | None) -> Iterable[RunResult]:
     """Finished runs of a profile, the given one first, then the newest; one that cannot be read is passed over."""
     given = [run_dir / "result.json"] if run_dir else []
     for path in dict.fromkeys([*given, *newest_results(runs_dir(book.root))[:LONGEST]]):
         try:
-            manifest = read_json(path.parent / "manifest.json")
-            if manifest["profile"] != profile or "shard" in manifest:  # a shard is part of a merged run
-                continue
-            document = read_json(path)
-            yield Run(
-                tuple(map(job_result_from_json, document["jobs"])),
-                hardware_text(document.get("environment", {})),
-            )
-        except (OSError, HarnessError, ValueError, TypeError, KeyError, AttributeError):
+            manifest = read_manifest(path.parent)
+            if manifest.profile == profile and not manifest.shard:  # a shard is part of a merged run
+                yield read_result(path.parent)
+        except HarnessError:
             continue
 
 
-def render(matrix: Matrix, runs: Sequence[Run], own: Mapping[str, Mapping[str, Any]]) -> str:
+def render(matrix: Matrix, runs: Sequence[RunResult], own: Mapping[str, Mapping[str, Any]]) -> str:
     """A section a task, a table a score; *own* are the values of each chapter's parameters under the profile."""
     sections = []
     for task in matrix.tasks:
@@ -86,7 +72,9 @@ def render(matrix: Matrix, runs: Sequence[Run], own: Mapping[str, Mapping[str, A
     return "\n\n".join(sections)
 
 
-def _table(matrix: Matrix, task: Task, score: Score, runs: Sequence[Run], own: Mapping[str, Any]) -> str:
+def _table(
+    matrix: Matrix, task: Task, score: Score, runs: Sequence[RunResult], own: Mapping[str, Any]
+) -> str:
     rows = [f"**{markdown_text(score.title)}**", "", "| 模型 | 公布 | 出处和做法 | 我们的 | 差（百分点） | 判定 |",
             "|:--|--:|:--|--:|--:|:--|"]  # fmt: skip
     for model in task.models:
@@ -99,7 +87,7 @@ def _table(matrix: Matrix, task: Task, score: Score, runs: Sequence[Run], own: M
 
 
 def _row(
-    matrix: Matrix, task: Task, score: Score, model: str, values: Sequence[Value], run: Run | None
+    matrix: Matrix, task: Task, score: Score, model: str, values: Sequence[Value], run: RunResult | None
 ) -> str:
     published = score.published.get(model)
     theirs = f"{published.value:.1%}" if published else "—"
@@ -107,7 +95,7 @@ def _row(
     if run is None:
         return f"| `{model}` | {theirs} | {source} | {UNVERIFIED} | | |"
     numbers = [value for value, _ in values]
-    ours = f"{mean(numbers):.1%}（{len(numbers)} 次，{run.hardware}）"
+    ours = f"{mean(numbers):.1%}（{len(numbers)} 次，{hardware_text(run.manifest)}）"
     if published is None:
         return f"| `{model}` | {theirs} | {source} | {ours} | | |"
     apart = f"{100 * (mean(numbers) - published.value):+.1f}"
@@ -119,7 +107,9 @@ def _row(
     return f"| `{model}` | {theirs} | {source} | {ours} | {apart} | {outcome_text(worst) if worst else ''} |"
 
 
-def measured_in(run: Run, chapter: str, profile: str, wanted: Mapping[str, Any], metric: str) -> list[Value]:
+def measured_in(
+    run: RunResult, chapter: str, profile: str, wanted: Mapping[str, Any], metric: str
+) -> list[Value]:
     """Values of *metric* with their seeds, of the jobs whose parameters were exactly those *wanted*."""
     return [
         (one.value, job.seed)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.archive.recorded import Manifest, RunResult
 from harness.book.notebook import COLAB_TAG, PAPERMILL_TAGS, text_of
 from harness.book.parameters import SET_BY_HARNESS
 from harness.model import FINISHED, METRIC_MIME, JobResult, Outcome, Verdict, worst_of
@@ -39,10 +40,14 @@ _REST = "-rest"  # after the id of a cell, for what follows its title
 class Evidence:
     """What a run knows of one chapter."""
 
-    document: Mapping[str, Any]  # the run's result.json
-    job: JobResult | None  # None: the run did not include the chapter
-    verdicts: tuple[Verdict, ...] = ()
+    run: RunResult
+    job: JobResult  # the first of the chapter's
     has_dashboard: bool = True
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """On the chapter's claims."""
+        return tuple(v for v in self.run.verdicts if v.chapter == self.job.chapter)
 
 
 def stage(source: Notebook, executed: Notebook | None, evidence: Evidence | None) -> Notebook:
@@ -138,13 +143,13 @@ def _place(cell: str, line: int) -> str:
 
 def banner(evidence: Evidence | None, has_outputs: bool, stale: bool) -> str:
     """The box under a chapter's title, as MyST."""
-    if evidence is None or evidence.job is None:
+    if evidence is None:
         lines = [
             "**本章还没有运行过**：下面只有代码，没有输出和数字。"
             "先运行 `python -m harness run`，再重新生成本书。"
         ]
         return dashboard.card(lines, good=False)
-    job, document = evidence.job, evidence.document
+    job = evidence.job
     good = job.state in FINISHED
     lines = []
     if not good:
@@ -159,11 +164,11 @@ def banner(evidence: Evidence | None, has_outputs: bool, stale: bool) -> str:
     if evidence.has_dashboard and job.chapter:
         counts += f" · [复现看板](#{dashboard.chapter_anchor(job.chapter)})"
     lines.append(counts)
-    lines.append(_run_line(job, document))
+    lines.append(_run_line(job, evidence.run.manifest))
     return dashboard.card(lines, good=good and not stale and has_outputs)
 
 
-def _run_line(job: JobResult, document: Mapping[str, Any]) -> str:
+def _run_line(job: JobResult, manifest: Manifest) -> str:
     seed = [] if job.seed is None else [f"随机种子 {job.seed}"]
     changed = [f"`{k} = {v!r}`" for k, v in job.parameters.items() if k not in SET_BY_HARNESS]
     cached = [f"结果沿用运行 `{job.cached_from}`"] if job.cached_from else []
@@ -171,11 +176,11 @@ def _run_line(job: JobResult, document: Mapping[str, Any]) -> str:
         f"`{job.profile}` 配置",
         *changed,
         *seed,
-        dashboard.hardware_text(document.get("environment", {})),
+        dashboard.hardware_text(manifest),
         f"用时 {format_seconds(job.seconds, 'zh')}",
         f"峰值内存 {format_memory(job.peak_rss_mb)}",
-        dashboard.date_text(job.started or str(document.get("started", ""))),
-        f"提交 {dashboard.commit_text(document)}",
+        dashboard.date_text(job.started or manifest.started),
+        f"提交 {dashboard.commit_text(manifest)}",
         *cached,
     ]
     return " · ".join(parts)

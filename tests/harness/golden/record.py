@@ -89,8 +89,8 @@ CANCELLED = replace(
 
 GOOD = Verdict(
     "01-a", "accuracy", "从零训练的编码器：测试集 *准确率*", "offline", Outcome.PASS, "prediction interval",
-    (0.81, 0.83), 0.81, 0.01, (0.79, 0.83), 0.02, "fraction", "0.8200 is inside the interval", "0.8200 在预测区间之内", None,
-    CPU, CPU,
+    (0.81, 0.83), 0.81, 0.01, (0.79, 0.83), 0.02, "fraction", "0.8200 is inside the interval", "0.8200 在预测区间之内",
+    None, CPU, CPU,
 )  # fmt: skip
 VERDICTS = (
     GOOD,

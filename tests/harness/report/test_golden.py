@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.archive.folder import OWN_FILES
+from harness.archive.recorded import read_result
 from harness.book.config import load_book
 from harness.cli.app import main
 from harness.site.build import stage_tree
@@ -51,7 +52,9 @@ def reports_of(book: Path, run: str) -> dict[str, str]:
 def pages_of(book: Path, run: str | None) -> dict[str, str]:
     """The pages of the site, as Jupyter Book gets them."""
     run_dir = book / "_build" / "runs" / run if run else None
-    files = stage_tree(load_book(book), run_dir, book / "_build" / "site-src", {})
+    files = stage_tree(
+        load_book(book), read_result(run_dir) if run_dir else None, book / "_build" / "site-src", {}
+    )
     return {path: files[path].decode() for path in files if path.startswith("chapters/")}
 
 

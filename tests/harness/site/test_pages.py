@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import mini_book
 import pytest
 
-from harness.model import JobState, Outcome
+from harness.archive.recorded import result_from_json
+from harness.model import JobState, Outcome, to_json
 from harness.site import pages as staging
 from harness.site.pages import Evidence
 
 
 def evidence(**changes) -> Evidence:
-    return Evidence(mini_book.document(), mini_book.job(**changes), tuple(mini_book.verdicts()))
+    run = result_from_json(to_json(mini_book.document()), Path("r1/result.json"))
+    return Evidence(run, mini_book.job(**changes))
 
 
 def staged(executed=None, facts: Evidence | None = None) -> list[dict]:
@@ -139,6 +142,7 @@ def test_citations_lead_to_their_entry():
 def test_beside_a_number_stands_the_worst_of_its_verdicts(outcomes, shown):
     """One seed, one reference or one class of hardware may hold where another does not."""
     mine = tuple(replace(mini_book.verdicts()[0], outcome=outcome) for outcome in outcomes)
-    facts = replace(evidence(), verdicts=(*mine, mini_book.verdicts()[1]))
+    facts = evidence()
+    facts = replace(facts, run=replace(facts.run, verdicts=(*mine, mini_book.verdicts()[1])))
     text = staging._show_metric(mini_book.metric("test_accuracy"), facts)["data"]["text/html"]
     assert f">{shown}</a>" in text and text.count('class="verdict') == 1
