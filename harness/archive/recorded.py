@@ -37,6 +37,11 @@ class Part:
     jobs: tuple[str, ...]
     index: int | None = None  # of the shard
 
+    @property
+    def hardware(self) -> str:
+        """Class of the machine; empty where that is not known."""
+        return str(self.environment.get("hardware") or "")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -77,7 +82,7 @@ class Manifest:
     def hardware_by_job(self) -> dict[str, str]:
         """Class of the machine by job id, for the jobs of a merged run or of one on a cluster."""
         parts = (*self.shards, *self.nodes)
-        return {job: str(part.environment.get("hardware", "")) for part in parts for job in part.jobs}
+        return {job: part.hardware for part in parts for job in part.jobs}
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class RunResult:
                 {
                     "index": p.index,
                     "run": p.name,
-                    "hardware": str(p.environment.get("hardware", "")),
+                    "hardware": p.hardware,
                     "jobs": p.jobs,
                 }
                 for p in manifest.shards

@@ -95,7 +95,7 @@ def show_run(run: RunResult, last: str) -> None:
     from harness.report.summary import print_summary
 
     screen = console()
-    print_summary(screen, run.jobs, run.verdicts)
+    print_summary(screen, run)
     screen.print(last, markup=False, soft_wrap=True)
 
 

@@ -27,9 +27,9 @@ from harness.book.plan import Request, job_stem, parse_seeds, plan
 from harness.errors import HarnessError, InfrastructureError
 from harness.execute.run import execute
 from harness.files import explain_os_error, write_text
-from harness.model import FINISHED, CellState, ChapterClaims, JobResult, Outcome, Verdict, worst_of
+from harness.model import FINISHED, ChapterClaims, JobResult, Outcome, Verdict, worst_of
 from harness.report.write import judge_and_report
-from harness.wording import OUTCOMES, STATES, names_cell, one_line
+from harness.wording import OUTCOMES, ending, one_line, untold
 
 
 class DoesNotHold(Exception):
@@ -138,11 +138,10 @@ def unfinished_of(run: RunResult) -> list[JobResult]:
 
 def describe(run: RunResult, job: JobResult) -> str:
     """State, cell, line and error of a job, and where its output is."""
-    lines = [f"{job.notebook}: {_ending(job)}"]
-    for cell in job.cells:
-        if cell.state is CellState.FAILED and not names_cell(job.reason, cell):
-            at = f", line {cell.line}" if cell.line else ""
-            lines.append(f"  {cell.place}{at}: {one_line(cell.error or 'no error')}")
+    lines = [f"{job.notebook}: {ending(job).en}"]
+    for cell in untold(job):
+        at = f", line {cell.line}" if cell.line else ""
+        lines.append(f"  {cell.place}{at}: {one_line(cell.error or 'no error')}")
     parameters = ", ".join(f"{name}={value!r}" for name, value in job.parameters.items())
     lines += [f"  parameters: {parameters}"] if parameters else []
     output = run.folder / "jobs" / job.id / "out.ipynb"
@@ -154,11 +153,6 @@ def warnings_of(run: RunResult) -> list[str]:
     """What the harness had to say while it ran."""
     lines = (run.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
     return [event["message"] for event in map(json.loads, lines) if event["event"] == "warning"]
-
-
-def _ending(job: JobResult) -> str:
-    state = STATES[job.state].en
-    return f"{state}: {one_line(job.reason)}" if job.reason else state
 
 
 class NotebookFile(pytest.File):
@@ -220,7 +214,7 @@ class ClaimItem(_Item):
         run = self.notebooks.run(self.path)
         if unfinished := unfinished_of(run):
             job = unfinished[0]
-            pytest.skip(f"{job.notebook} did not complete: {_ending(job)}")
+            pytest.skip(f"{job.notebook} did not complete: {ending(job).en}")
         mine = [v for v in run.verdicts if v.claim == self.claim and v.outcome is not Outcome.UNEXPECTED]
         worst = worst_of(mine)
         if worst is Outcome.PASS:

@@ -84,15 +84,11 @@ def report(
         typer.Option(metavar="FOLDER|URL", help="Folder of the merged run; _build/runs/<id> if none."),
     ] = None,
     strict: StrictOption = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of result.json.")] = False,
 ) -> int:
     """Write the reports of a run again and print them; nothing is judged anew unless shards are merged."""
     from harness.archive.recorded import read_result
-    from harness.report.write import SCHEMA_PATH, write_reports
+    from harness.report.write import write_reports
 
-    if schema:
-        print(SCHEMA_PATH.read_text(encoding="utf-8"), end="")
-        return int(ExitCode.OK)
     root = find_root()
     if merge:
         return _merge(root, runs or [], out, allow_missing=allow_missing, strict=strict)

@@ -342,11 +342,11 @@ def _execute(
 def _print_failures(results: Any, verdicts: Any) -> None:
     """For --quiet: a line for each job that did not complete and each claim that does not hold."""
     from harness.model import FINISHED, Outcome
-    from harness.wording import OUTCOMES, STATES
+    from harness.wording import OUTCOMES, ending
 
     for job in results:
         if job.state not in FINISHED:
-            fail(f"{job.id}: {STATES[job.state].en}" + (f": {job.reason}" if job.reason else ""), ExitCode.OK)
+            fail(f"{job.id}: {ending(job).en}", ExitCode.OK)
     for verdict in verdicts:
         if verdict.outcome in (Outcome.FAIL, Outcome.MISSING):
             fail(f"{verdict.claim}: {OUTCOMES[verdict.outcome].en}: {verdict.message}", ExitCode.OK)

@@ -19,7 +19,7 @@ from harness.archive.recorded import RunResult
 from harness.book.claims import claim_path, read_claim_yaml
 from harness.book.config import Book
 from harness.errors import HarnessError
-from harness.model import FINISHED, CellResult, CellState, JobResult, Outcome, Verdict
+from harness.model import FINISHED, CellResult, JobResult, Outcome, Verdict
 from harness.wording import OUTCOMES, STATES, one_line
 
 SUMMARY_LIMIT = 2**20
@@ -96,14 +96,13 @@ def _of_job(job: JobResult, root: Path) -> Iterator[Annotation]:
     if job.state in FINISHED:
         return
     notebook, title = root / job.notebook, f"{job.id}: {STATES[job.state].en}"
-    failed = [cell for cell in job.cells if cell.state is CellState.FAILED]
-    for cell in failed:
+    for cell in job.failed:
         message = cell.place
         if cell.line:
             message += f", line {cell.line}"
         message += f": {cell.error or job.reason}"
         yield Annotation("error", notebook, _line_of_cell(notebook, cell), title, message)
-    if not failed:
+    if not job.failed:
         yield Annotation("error", notebook, 1, title, job.reason or "no reason was given")
 
 

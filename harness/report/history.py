@@ -26,19 +26,10 @@ from harness.files import refuse_constant
 from harness.judge.statistics import mean
 from harness.model import Outcome, Verdict, worst_of
 from harness.report.figures import Reading, dot_plot, finite, history_curve
-from harness.wording import Language, Text
+from harness.wording import Language
 
 LONGEST = 60
 """Past runs that are read; the newest files."""
-
-LEGEND = Text(
-    "Dots: this run, one for each seed; hollow dots above: blessed runs; shaded: what counts as reproduced;"
-    " dashed: the reference. Over time, on this class of hardware: ● pass, × fail, ○ other verdicts; an upright"
-    " line spans the seeds of a run.",
-    "实心点：本次运行，一个随机种子一点；上排空心点：参考运行；阴影：视为复现的范围；虚线：参考值。"
-    "历次曲线只含同类硬件上的运行：● 通过，× 未通过，○ 其他判定；竖线是一次运行中各个种子的跨度。",
-)
-"""What the figures of :func:`claim_figures` show, for a page to say once."""
 
 _WITHOUT_BLESSED = ("published", "bounds")
 _NO_CURVE = Outcome.NOT_APPLICABLE  # measured on something else than the other runs

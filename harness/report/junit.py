@@ -10,8 +10,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.archive.recorded import RunResult
-from harness.model import CellState, JobResult, JobState, Outcome, Verdict
-from harness.wording import OUTCOMES, STATES, one_line
+from harness.model import JobResult, JobState, Outcome, Verdict
+from harness.wording import OUTCOMES, ending, one_line
 
 _ERRORS = frozenset({JobState.TIMED_OUT, JobState.DEAD, JobState.CANCELLED})
 _FAILURES = frozenset({JobState.FAILED, JobState.EXITED_EARLY, JobState.INVALID})
@@ -64,12 +64,10 @@ def _job_case(job: JobResult) -> ET.Element:
     case = ET.Element(
         "testcase", classname=_clean(job.chapter or job.notebook), name="execution", time=_time(job.seconds)
     )
-    message = f"{STATES[job.state].en}: {job.reason}" if job.reason else STATES[job.state].en
+    message = ending(job).en
     if job.state in _ERRORS or job.state in _FAILURES:
         tag = "error" if job.state in _ERRORS else "failure"
-        details = [
-            f"{cell.place}: {one_line(cell.error)}" for cell in job.cells if cell.state is CellState.FAILED
-        ]
+        details = [f"{cell.place}: {one_line(cell.error)}" for cell in job.failed]
         _outcome(case, tag, job.state.value, message, "\n".join([job.notebook, *details]))
     elif job.state is JobState.SKIPPED:
         _outcome(case, "skipped", job.state.value, message)

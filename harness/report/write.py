@@ -12,9 +12,8 @@ from harness.files import write_json, write_text
 from harness.judge.check import judge_run
 from harness.model import ChapterClaims, JobResult, JobState, Outcome, Verdict
 from harness.report.history import background, cell_texts
-from harness.report.html import html_report
 from harness.report.junit import junit_xml
-from harness.report.markdown import markdown_report
+from harness.report.view import html_report, markdown_report
 
 SCHEMA_PATH = Path(__file__).with_name("schema") / "result.schema.json"
 """JSON Schema (2020-12) of the run's result.json."""

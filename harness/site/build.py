@@ -8,7 +8,6 @@ good build, Sphinx is not started at all.
 from __future__ import annotations
 
 import hashlib
-import html
 import importlib.util
 import json
 import os
@@ -30,7 +29,9 @@ from harness.errors import HarnessError
 from harness.files import PACKAGE, explain_os_error, read_json, write_json, write_text
 from harness.model import JobResult
 from harness.report import dashboard
+from harness.report.fill import fill
 from harness.report.history import background
+from harness.report.words import Words
 from harness.site import matrix_page
 from harness.site.copies import EPUB, PDF, SOURCE, check_copies, make_copies, offered, pack_source
 from harness.site.pages import (
@@ -43,6 +44,7 @@ from harness.site.pages import (
     rewrite_links,
     stage,
 )
+from harness.wording import Language, html_language
 
 _PARTS = ("_config.yml", "_toc.yml", "_ext", "_static", "vendor")
 _SKIPPED = frozenset({"__pycache__", ".ipynb_checkpoints", "_build"})
@@ -60,12 +62,11 @@ _PACKAGES = (
 _PROBLEM = re.compile(r"\b(?:WARNING|ERROR|CRITICAL|Extension error|Configuration error|Exception)\b")
 _BIB_KEY = re.compile(r"^@\w+\{([^,\s]+),", re.MULTILINE)
 _CELL_LINE = re.compile(r"(?P<page>[^\s:]+\.ipynb):(?P<cell>\d+)(?P<line>\d{4})\b")  # as MyST-NB counts them
-_HAN = re.compile("[\u4e00-\u9fff]")
+_READ: Mapping[Language, re.Pattern[str]] = {"zh": re.compile("[\u4e00-\u9fff]"), "en": re.compile(r"\w+")}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DASHBOARD_PAGE = "reproduction.md"
 _GENERATED = re.compile(r"^<!-- harness:(?P<name>[\w-]+) -->[ \t]*$", re.MULTILINE)
 _FILLED_ELSEWHERE = frozenset({"dashboard", "last-run"})
-_NO_RUN = "还没有运行记录。先运行 `make book`（或 `python -m harness run`），再回到这里。\n"
 
 
 Generated = Mapping[str, Callable[[], str]]
@@ -95,7 +96,8 @@ def build(
     folder = build_dir(book.root)
     source, site, stamp = folder / "site-src", folder / "site", folder / "site-stamp.json"
     run = read_result(run_dir) if run_dir else None
-    kinds = offered(book.root, run) if copies else {}
+    language = language_of(book)
+    kinds = offered(book.root, run, language) if copies else {}
     files = stage_tree(book, run, source, generated, kinds)
     fingerprint = _fingerprint(
         files, book.chapters_dir.relative_to(book.root).as_posix(), warnings_are_errors
@@ -109,12 +111,13 @@ def build(
         for rendered in (folder / "site-doctrees", site):  # Sphinx would keep pages that look the same to it
             shutil.rmtree(rendered, ignore_errors=True)
     _render(book.root, source, site, warnings_are_errors)
-    write_text(index, _front_door(source))
+    write_text(index, _front_door(source, language))
     for name in (PDF, EPUB, SOURCE):  # those of an earlier run
         (site / name).unlink(missing_ok=True)
     if copies:
         config = site_config(source)
-        make_copies(source, site, run, str(config.get("title", "")), str(config.get("author", "")))
+        title, author = (str(config.get(key, "")) for key in ("title", "author"))
+        make_copies(source, site, run, title, author, language)
         if run and SOURCE in kinds.values():
             pack_source(book.root, run.manifest.commit, site / SOURCE)
     write_json(stamp, fingerprint)
@@ -180,13 +183,14 @@ def stage_tree(
         if path.endswith(".bib")
         for key in _BIB_KEY.findall(_decoded(path, files[path]))
     )
+    language = language_of(book)
     evidence, changed = _evidence(book, run), set()
     for chapter in book.chapters:
         path = chapter.relative_to(book.root).as_posix()
         facts = evidence.get(chapter.stem)
         executed = _executed(book, facts) if facts else None
         source = _read_notebook(chapter)
-        staged = stage(source, executed, facts)
+        staged = stage(source, executed, facts, language)
         if is_stale(source, executed):
             changed.add(chapter.stem)
         for cell in staged["cells"]:
@@ -194,34 +198,41 @@ def stage_tree(
                 cell["source"] = _link_text(cell["source"], source, path, link, keys)
         files[path] = json.dumps(staged, ensure_ascii=False, indent=1).encode()
     board = (book.chapters_dir / _DASHBOARD_PAGE).relative_to(book.root).as_posix()
-    characters = {chapter.stem: _characters(chapter) for chapter in book.chapters}
+    lengths = {chapter.stem: _length(chapter, language) for chapter in book.chapters}
 
     def time(found: re.Match[str]) -> str:
-        mine = {name: count for name, count in characters.items() if name.startswith(f"{found[1]}-")}
-        return dashboard.time_text(run, mine)
+        mine = {name: count for name, count in lengths.items() if name.startswith(f"{found[1]}-")}
+        return dashboard.time_text(run, mine, language)
 
     titles = {chapter.stem: read_notebook(chapter).title for chapter in book.chapters}
     for path, content in files.items():
         if path.endswith(".md") and not path.startswith(("vendor/", "_")):
             text = dashboard.TIME.sub(time, fill_markers(path, _decoded(path, content), generated))
-            text = matrix_page.fill(text, book.root / path, book, run.folder if run else None)
+            text = matrix_page.fill(text, book.root / path, book, run.folder if run else None, language)
             if dashboard.LAST_RUN in text:
                 place = os.path.relpath(board, PurePosixPath(path).parent) if board in files else ""
                 up = os.path.relpath(".", PurePosixPath(path).parent)
                 links = {kind: f"{up}/{name}" for kind, name in copies.items()}
-                said = dashboard.last_run(run, titles, place, links, changed)
+                said = dashboard.last_run(run, titles, place, links, changed, language)
                 text = text.replace(dashboard.LAST_RUN, said)
             files[path] = rewrite_links(text, lambda to, page=path: link(page, to)).encode()
     if board in files:
-        files[board] = _dashboard_page(book, run, files[board].decode(), titles).encode()
+        files[board] = _dashboard_page(book, run, files[board].decode(), titles, language).encode()
     _synchronise(files, target)
     return files
 
 
-def _characters(chapter: Path) -> int:
-    """Chinese characters of a chapter's prose."""
+def language_of(book: Book) -> Language:
+    """In which words the harness speaks on the book's pages: as _config.yml says, else as its chapters are written."""
+    if book.language:
+        return "zh" if book.language == "zh" else "en"
+    return "zh" if any(read_notebook(chapter).written_in == "zh" for chapter in book.chapters) else "en"
+
+
+def _length(chapter: Path, language: Language) -> int:
+    """Chinese characters, or words, of a chapter's prose."""
     prose = (cell.source for cell in read_notebook(chapter).cells if cell.type == "markdown")
-    return sum(len(_HAN.findall(text)) for text in prose)
+    return sum(len(_READ[language].findall(text)) for text in prose)
 
 
 def _link_text(
@@ -281,8 +292,13 @@ def _read_notebook(path: Path) -> Notebook:
     return notebook
 
 
-def _dashboard_page(book: Book, run: RunResult | None, page: str, titles: Mapping[str, str]) -> str:
-    generated = _NO_RUN if run is None else dashboard.render(run, titles, background(run, book))
+def _dashboard_page(
+    book: Book, run: RunResult | None, page: str, titles: Mapping[str, str], language: Language
+) -> str:
+    if run is None:
+        generated = Words(language).no_run
+    else:
+        generated = dashboard.render(run, titles, background(run, book), language)
     if dashboard.MARKER not in page:
         raise HarnessError(f"{book.chapters_dir / _DASHBOARD_PAGE}: the line {dashboard.MARKER} is missing")
     return page.replace(dashboard.MARKER, generated)
@@ -390,15 +406,9 @@ def _name_cell(found: re.Match[str], root: Path, source: Path) -> str:
         return found[0]
 
 
-def _front_door(source: Path) -> str:
+def _front_door(source: Path, language: Language) -> str:
     """The site's index.html: straight on to the book's first page."""
     toc, config = read_yaml(source / "_toc.yml"), site_config(source)
-    page, title = (
-        f"{PurePosixPath(toc['root']).with_suffix('')}.html",
-        html.escape(str(config.get("title", ""))),
-    )
-    return (
-        f'<!DOCTYPE html>\n<html lang="zh-CN">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f'<meta http-equiv="refresh" content="0; url={page}">\n<link rel="canonical" href="{page}">\n'
-        f'<link rel="icon" href="data:,">\n</head>\n<body><a href="{page}">{title}</a></body>\n</html>\n'
-    )
+    page = f"{PurePosixPath(toc['root']).with_suffix('')}.html"
+    template = Path(__file__).with_name("templates") / "index.html.j2"
+    return fill(template, lang=html_language(language), page=page, title=str(config.get("title", "")))

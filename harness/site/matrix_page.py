@@ -17,14 +17,13 @@ from harness.judge.check import own_values
 from harness.judge.rules import judge_claim
 from harness.judge.statistics import mean
 from harness.model import FINISHED, worst_of
-from harness.report.dashboard import hardware_text, outcome_text
+from harness.report.dashboard import mark_of
 from harness.report.history import LONGEST, newest_results
-from harness.wording import markdown_text
+from harness.report.words import Words
+from harness.wording import Language, markdown_text
 
 MARKER = re.compile(r"^<!-- harness:matrix (\S+) -->[ \t]*$", re.MULTILINE)
 """Stands in a page where the tables go, with the matrix's file, beside the page."""
-
-UNVERIFIED = "*未验证*"
 
 Value = tuple[float, int | None]  # a metric, and the seed of the job that recorded it
 
@@ -32,7 +31,7 @@ HIDDEN = frozenset({*SET_BY_HARNESS, "save_to"})
 """Parameters that do not decide what is measured."""
 
 
-def fill(text: str, page: Path, book: Book, run_dir: Path | None = None) -> str:
+def fill(text: str, page: Path, book: Book, run_dir: Path | None = None, language: Language = "zh") -> str:
     """A page's text with its tables, from *run_dir* and the book's run folders: the newest that measured a cell."""
     if not MARKER.search(text):
         return text
@@ -40,7 +39,7 @@ def fill(text: str, page: Path, book: Book, run_dir: Path | None = None) -> str:
     def tables(found: re.Match[str]) -> str:
         matrix = read_matrix(page.parent / found[1], book)
         own = {task.chapter: own_values(book, task.chapter, matrix.profile) for task in matrix.tasks}
-        return render(matrix, list(runs_of(matrix.profile, book, run_dir)), own)
+        return render(matrix, list(runs_of(matrix.profile, book, run_dir)), own, Words(language))
 
     return MARKER.sub(tables, text)
 
@@ -57,54 +56,66 @@ def runs_of(profile: str, book: Book, run_dir: Path | None) -> Iterable[RunResul
             continue
 
 
-def render(matrix: Matrix, runs: Sequence[RunResult], own: Mapping[str, Mapping[str, Any]]) -> str:
+def render(
+    matrix: Matrix, runs: Sequence[RunResult], own: Mapping[str, Mapping[str, Any]], words: Words
+) -> str:
     """A section a task, a table a score; *own* are the values of each chapter's parameters under the profile."""
     sections = []
     for task in matrix.tasks:
-        told = f"*做法*　{task.protocol}\n\n" if task.protocol else ""
-        where = f"笔记本：[{task.chapter}]({task.chapter}.ipynb)；模型放进 `{task.takes}`"
-        set_to = "，".join(f"`{name} = {value!r}`" for name, value in task.parameters.items())
-        tables = [_table(matrix, task, score, runs, own[task.chapter]) for score in task.scores]
-        sections.append(
-            f"## {markdown_text(task.name)}\n\n{told}{where}{f'，另设 {set_to}' if set_to else ''}。\n\n"
-            + "\n\n".join(tables)
-        )
+        told = f"{words.method}{task.protocol}\n\n" if task.protocol else ""
+        set_to = words.comma.join(f"`{name} = {value!r}`" for name, value in task.parameters.items())
+        where = words("task", task.chapter, task.takes) + (words("set_too", set_to) if set_to else "")
+        tables = [_table(matrix, task, score, runs, own[task.chapter], words) for score in task.scores]
+        sections += [f"## {markdown_text(task.name)}", f"{told}{where}{words.full_stop}", *tables]
     return "\n\n".join(sections)
 
 
 def _table(
-    matrix: Matrix, task: Task, score: Score, runs: Sequence[RunResult], own: Mapping[str, Any]
+    matrix: Matrix, task: Task, score: Score, runs: Sequence[RunResult], own: Mapping[str, Any], words: Words
 ) -> str:
-    rows = [f"**{markdown_text(score.title)}**", "", "| 模型 | 公布 | 出处和做法 | 我们的 | 差（百分点） | 判定 |",
-            "|:--|--:|:--|--:|--:|:--|"]  # fmt: skip
+    rows = [f"**{markdown_text(score.title)}**", "", words.matrix_head, "|:--|--:|:--|--:|--:|:--|"]
     for model in task.models:
         wanted = {**own, **task.values(model)}
         found = ((measured_in(run, task.chapter, matrix.profile, wanted, score.metric), run) for run in runs)
         values, run = next(((values, run) for values, run in found if values), ([], None))
-        rows.append(_row(matrix, task, score, model, values, run))
-    rows += [f"| `{model}` | | 不适用：{why} | | | |" for model, why in task.without.items()]
+        cells = _cells(matrix, task, score, model, values, run, words)
+        rows.append(_line(f"`{model}`", *cells))
+    for model, why in task.without.items():
+        rows.append(_line(f"`{model}`", "", words("not_applicable", why), "", "", ""))
     return "\n".join(rows)
 
 
-def _row(
-    matrix: Matrix, task: Task, score: Score, model: str, values: Sequence[Value], run: RunResult | None
-) -> str:
+def _line(*cells: str) -> str:
+    return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
+
+
+def _cells(
+    matrix: Matrix,
+    task: Task,
+    score: Score,
+    model: str,
+    values: Sequence[Value],
+    run: RunResult | None,
+    words: Words,
+) -> tuple[str, ...]:
+    """What others published and from where, ours, how far apart, and the verdict on that."""
     published = score.published.get(model)
     theirs = f"{published.value:.1%}" if published else "—"
-    source = "；".join(filter(None, (published.citation, published.protocol))) if published else "没有查到"
+    told = (published.citation, published.protocol) if published else (words.not_found,)
+    source = words.semicolon.join(filter(None, told))
     if run is None:
-        return f"| `{model}` | {theirs} | {source} | {UNVERIFIED} | | |"
+        return theirs, source, words.unverified, "", ""
     numbers = [value for value, _ in values]
-    ours = f"{mean(numbers):.1%}（{len(numbers)} 次，{hardware_text(run.manifest)}）"
+    ours = words("ours", f"{mean(numbers):.1%}", len(numbers), words.machine_of(run.manifest))
     if published is None:
-        return f"| `{model}` | {theirs} | {source} | {ours} | | |"
-    apart = f"{100 * (mean(numbers) - published.value):+.1f}"
+        return theirs, source, ours, "", ""
     verdicts = judge_claim(
         score.claim(model, matrix.profile), numbers, matrix.profile, chapter=task.chapter,
         seeds=[seed for _, seed in values],
     )  # fmt: skip
     worst = worst_of(verdicts)
-    return f"| `{model}` | {theirs} | {source} | {ours} | {apart} | {outcome_text(worst) if worst else ''} |"
+    mark = mark_of(words.outcome_words(worst), worst.value) if worst else ""
+    return theirs, source, ours, f"{100 * (mean(numbers) - published.value):+.1f}", mark
 
 
 def measured_in(

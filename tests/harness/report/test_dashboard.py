@@ -15,6 +15,7 @@ from harness.archive.recorded import RunResult, result_from_json
 from harness.model import JobState, Outcome, to_json
 from harness.report import dashboard
 from harness.report.history import Background, past_runs
+from harness.report.words import Words
 
 TITLES = {mini_book.CHAPTER: "第 5 章 项目实践"}
 
@@ -24,10 +25,10 @@ def result(**changes) -> RunResult:
 
 
 def test_every_outcome_has_its_own_symbol_and_a_word():
-    words = [dashboard.outcome_words(outcome).split() for outcome in Outcome]
+    words = [Words("zh").outcome_words(outcome).split() for outcome in Outcome]
     assert len({symbol for symbol, _ in words}) == len(Outcome)
     assert all(len(word) >= 2 for _, word in words)
-    assert "✗ 超时" in dashboard.state_text(JobState.TIMED_OUT)
+    assert "✗ 超时" in Words("zh").state_words(JobState.TIMED_OUT)
 
 
 def test_a_claim_is_one_row_with_all_that_was_compared():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import tempfile
 from contextlib import chdir, redirect_stdout
@@ -19,7 +20,8 @@ from harness.archive.folder import OWN_FILES
 from harness.archive.recorded import read_result
 from harness.book.config import load_book
 from harness.cli.app import main
-from harness.site.build import stage_tree
+from harness.report.words import WORDS
+from harness.site.build import language_of, stage_tree
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXPECTED = GOLDEN / "expected"
@@ -58,6 +60,12 @@ def pages_of(book: Path, run: str | None) -> dict[str, str]:
     return {path: files[path].decode() for path in files if path.startswith("chapters/")}
 
 
+def in_english(book: Path) -> Path:
+    config = book / "_config.yml"
+    config.write_text(config.read_text(encoding="utf-8").replace("zh_CN", "en"), encoding="utf-8")
+    return book
+
+
 def check(found: dict[str, str], place: str) -> None:
     folder = EXPECTED / place
     expected = {
@@ -89,6 +97,26 @@ def test_the_pages_show_a_recorded_run_as_ever(book):
     check(pages_of(book, None), "site-without-a-run")
 
 
+def test_a_book_in_english_is_spoken_to_in_english(book):
+    check(pages_of(in_english(book), MAIN), "site-in-english")
+    (book / "_config.yml").write_text(
+        "title: A book\n", encoding="utf-8"
+    )  # does not say: as its chapters are
+    assert language_of(load_book(book)) == "zh"
+    for chapter in (book / "chapters").glob("*.ipynb"):
+        shutil.copy(GOLDEN / "book" / "chapters" / "02-b.ipynb", chapter)
+        chapter.write_text(
+            re.sub("[\u4e00-\u9fff]+", "x", chapter.read_text(encoding="utf-8")), encoding="utf-8"
+        )
+    assert language_of(load_book(book)) == "en"
+
+
+def test_no_word_lacks_its_translation():
+    for name, text in WORDS.items():
+        assert text.en and text.zh and not re.search("[\u3000-\u9fff]", text.en), name
+        assert text.en.count("{") == text.zh.count("{") or name in ("date", "moment"), name
+
+
 def rewrite() -> None:
     """Write what is expected, from what is told now."""
     shutil.rmtree(EXPECTED, ignore_errors=True)
@@ -96,6 +124,7 @@ def rewrite() -> None:
         book = book_with_runs(Path(folder).resolve() / "book")
         found = {run: reports_of(book, run) for run in REPORTED}
         found |= {"site": pages_of(book, MAIN), "site-without-a-run": pages_of(book, None)}
+        found |= {"site-in-english": pages_of(in_english(book), MAIN)}
     for place, files in found.items():
         for name, text in files.items():
             (EXPECTED / place / name).parent.mkdir(parents=True, exist_ok=True)

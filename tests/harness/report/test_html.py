@@ -23,7 +23,7 @@ from harness.report.history import (
     claim_readings,
     past_runs,
 )
-from harness.report.html import html_report
+from harness.report.view import html_report
 from harness.report.write import write_reports
 
 HOSTILE = "<script>alert(1)</script>\"'&"

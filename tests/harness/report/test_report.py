@@ -16,7 +16,6 @@ from rich.console import Console
 
 from harness.archive.environment import environment
 from harness.archive.recorded import RunResult, manifest_from_json, read_result, result_from_json
-from harness.cli.app import main
 from harness.errors import ExitCode
 from harness.judge.rules import judge_claim
 from harness.model import (
@@ -32,8 +31,8 @@ from harness.model import (
     Verdict,
 )
 from harness.report.junit import junit_xml
-from harness.report.markdown import markdown_report
 from harness.report.summary import print_summary
+from harness.report.view import markdown_report
 from harness.report.write import SCHEMA_PATH, exit_code, write_reports
 from harness.wording import (
     OUTCOMES,
@@ -198,13 +197,6 @@ def test_all_files_are_written(tmp_path):
     write_reports(read_result(tmp_path))  # `harness report` writes them again from the file
 
 
-def test_the_schema_is_printed_without_a_run(tmp_path, monkeypatch, capsys, schema):
-    monkeypatch.chdir(tmp_path)
-    assert main(["report", "--schema"]) == ExitCode.OK
-    assert json.loads(capsys.readouterr().out) == schema
-    assert not list(tmp_path.iterdir())
-
-
 # -- JUnit ------------------------------------------------------------------------------------------
 
 
@@ -328,7 +320,7 @@ def test_what_a_notebook_outside_the_book_recorded_is_shown():
 
 def printed(results, judged, width=80, **options) -> str:
     stream = io.StringIO()
-    print_summary(Console(file=stream, width=width, **options), results, judged)
+    print_summary(Console(file=stream, width=width, **options), result(results, judged))
     return stream.getvalue()
 
 

@@ -21,6 +21,7 @@ from harness.book.config import load_book
 from harness.cli.app import main
 from harness.cli.reference import GENERATED
 from harness.errors import ExitCode, HarnessError
+from harness.model import JobState
 from harness.site import build as book_module
 from harness.site.build import build, stage_tree
 
@@ -70,7 +71,7 @@ def test_the_first_seed_stands_for_the_chapter(small_book):
 
 def test_a_cached_job_takes_its_notebook_from_the_run_it_came_from(small_book):
     mini_book.write_run(small_book, mini_book.document(run="old"), mini_book.chapter(True))
-    cached = mini_book.job(book_module.dashboard.JobState.SKIPPED, cached_from="old")
+    cached = mini_book.job(JobState.SKIPPED, cached_from="old")
     _, files = stage_run(small_book, None, jobs=[cached])
     text = files["chapters/05-mini.ipynb"].decode()
     assert "第 3 轮" in text and "结果沿用运行 `old`" in text

@@ -17,6 +17,7 @@ import mini_book
 import pytest
 from fontTools.ttLib import TTFont
 
+from harness.archive.recorded import Manifest, RunResult
 from harness.book.config import load_book
 from harness.cli.app import main
 from harness.cli.reference import GENERATED
@@ -83,9 +84,10 @@ def test_the_source_is_that_of_the_run(site):
 
 @pytest.mark.parametrize("commit", ["", "0123456789abcdef", "--output=x", "HEAD"])
 def test_no_source_is_offered_where_git_has_not_the_commit_of_the_run(site, tmp_path, commit):
+    run = RunResult(tmp_path, Manifest("r1", "offline", "", commit=commit), (), (), 1.0, 0)
     for root in (site.parents[1], tmp_path):
-        assert copies.offered(root, {"commit": commit}) == {"PDF": copies.PDF, "EPUB": copies.EPUB}
-    assert copies.SOURCE not in copies.offered(site.parents[1], None).values()
+        assert copies.offered(root, run, "zh") == {"PDF": copies.PDF, "EPUB": copies.EPUB}
+    assert copies.SOURCE not in copies.offered(site.parents[1], None, "zh").values()
 
 
 def test_the_pdf_opens_with_a_title_and_contents(reader, texts):
