@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from json.decoder import scanstring
+from json.scanner import py_make_scanner
 from pathlib import Path
 
 from harness.archive.recorded import RunResult
@@ -31,8 +32,6 @@ _LEVELS: Mapping[Outcome, str] = {
     Outcome.INCONCLUSIVE: "warning",
     Outcome.UNEXPECTED: "warning",
 }
-_SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
 _CUT = "\n报告太长，在此截断；全文见 {path}。/ Too long: cut here; the whole report is in {path}.\n"
 
 
@@ -149,63 +148,40 @@ def source_line(text: str, index: int, name: str, line: int) -> int:
         line: of the cell's source, from 1.
     """
     try:
-        cells = list(_items(text, dict(_members(text, 0))["cells"]))
-        named = [at for at in cells if _DECODER.raw_decode(text, at)[0].get("id") == name]
+        cells = _Placing().decode(text)["cells"]
+        named = [cell for cell in cells if cell.get("id") == name]
         here = cells[index : index + 1]  # of several cells with one id the one in this place
-        at = (here if set(here) & set(named) else named or here)[0]
-        place = _place_of_line(text, dict(_members(text, at))["source"], line)
+        source = (here if here and here[0] in named else named or here)[0]["source"]
+        pieces = [source] if isinstance(source, str) else source
+        ends = accumulate(piece.count("\n") for piece in pieces)
+        place = next(
+            (piece for piece, end in zip(pieces, ends, strict=True) if end >= line), pieces[-1]
+        ).place
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return 1
     return text.count("\n", 0, place) + 1
 
 
-def _place_of_line(text: str, source: int, line: int) -> int:
-    """Where in *text* the string that holds *line* of a source begins: one string, or a list of them."""
-    if text[source] == '"':
-        return source
-    seen, place = 0, source
-    for place in _items(text, source):
-        seen += scanstring(text, place + 1)[0].count("\n")
-        if seen >= line:
-            break
-    return place  # the last line ends without a line break
+class _Placed(str):
+    """A string of a JSON text, and where in the text it stands."""
+
+    place: int
 
 
-def _members(text: str, start: int) -> Iterator[tuple[str, int]]:
-    """Key and place of the value, of each member of the JSON object at *start*."""
-    place = _after(text, start, "{")
-    while text[place] != "}":
-        key, place = scanstring(text, place + 1)
-        place = _after(text, place, ":")
-        yield key, place
-        place = _next(text, place)
+class _Placing(json.JSONDecoder):
+    """Decodes the strings of a JSON text, other than keys, to :class:`_Placed`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.parse_string = self._place
+        self.scan_once = py_make_scanner(self)  # the scanner in C knows no other strings
 
-def _items(text: str, start: int) -> Iterator[int]:
-    """Place of each item of the JSON array at *start*."""
-    place = _after(text, start, "[")
-    while text[place] != "]":
-        yield place
-        place = _next(text, place)
-
-
-def _after(text: str, place: int, mark: str) -> int:
-    """The first place past *mark*, which stands next, and the white space around it."""
-    place = _skip(text, place)
-    if text[place] != mark:
-        raise ValueError(f"{mark!r} expected at {place}")
-    return _skip(text, place + 1)
-
-
-def _next(text: str, place: int) -> int:
-    """Past the value at *place* and the comma after it, if there is one."""
-    place = _skip(text, _DECODER.raw_decode(text, place)[1])
-    return _skip(text, place + 1) if text[place] == "," else place
-
-
-def _skip(text: str, place: int) -> int:
-    found = _SPACE.match(text, place)
-    return found.end() if found else place
+    @staticmethod
+    def _place(text: str, start: int, strict: bool = True) -> tuple[_Placed, int]:
+        content, end = scanstring(text, start, strict)
+        found = _Placed(content)
+        found.place = start
+        return found, end
 
 
 def append_summary(summary: Path, report: Path) -> str:
