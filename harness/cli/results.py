@@ -86,7 +86,7 @@ def report(
     strict: StrictOption = False,
 ) -> int:
     """Write the reports of a run again and print them; nothing is judged anew unless shards are merged."""
-    from harness.archive.recorded import read_result
+    from harness.archive.recorded import read_result, read_run
     from harness.report.write import write_reports
 
     root = find_root()
@@ -98,6 +98,7 @@ def report(
         raise HarnessError("give one run, or --merge to make one of several shards")
     run_dir = run_folder(root or Path.cwd(), runs[0] if runs else LATEST)
     book = load_book() if root else None
+    read_run(run_dir)  # a folder that is damaged elsewhere is told, too
     run = read_result(run_dir)
     write_reports(run, book)
     show_run(run, f"run folder {name_of(run_dir)}")

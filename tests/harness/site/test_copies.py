@@ -134,7 +134,7 @@ def printed(page_text):
     with copies.open_browser() as browser:
         page = browser.new_page()
         page.set_content(page_text)
-        page.add_style_tag(content=copies._PRINT_STYLE)
+        page.add_style_tag(content=copies._script("print.css"))
         return copies._print(page)
 
 
