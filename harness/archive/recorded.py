@@ -25,7 +25,6 @@ from harness.model import (
 NO_RESULT = "planned, but it has no result: the run was killed, or is still going on"
 
 _T = TypeVar("_T")
-_Kind = type | tuple[type, ...]
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,7 @@ class RunResult:
             parts["shard"] = {"index": manifest.shard.index, "of": manifest.shard.of}
         if manifest.shards:
             parts["shards"] = [
-                {
-                    "index": p.index,
-                    "run": p.name,
-                    "hardware": p.hardware,
-                    "jobs": p.jobs,
-                }
+                {"index": p.index, "run": p.name, "hardware": p.hardware, "jobs": p.jobs}
                 for p in manifest.shards
             ]
         return to_json(
@@ -153,7 +147,7 @@ def read_manifest(run_dir: Path) -> Manifest:
 
 def manifest_from_json(data: Mapping[str, Any], path: Path) -> Manifest:
     """The manifest that stands in *path*."""
-    _require(data, {"run": str, "profile": str, "started": str, "environment": dict, "jobs": list}, path)
+    _parsed(lambda data: _check(data, _MANIFEST), data, path)
     if not all(isinstance(name, str) for name in data["jobs"]):
         raise _damaged(path, "no usable 'jobs'")
     return Manifest(
@@ -175,8 +169,7 @@ def _common(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
     environment = data.get("environment", {})
     if not isinstance(environment, dict) or not isinstance(environment.get("versions", {}), dict):
         raise _damaged(path, "no usable 'environment'")
-    facts = {name: data[name] for name in ("run", "profile", "started")}
-    return facts | {
+    return {name: data[name] for name in _HEAD} | {
         "commit": str(data.get("commit") or ""),
         "dirty": bool(data.get("dirty")),
         "environment": environment,
@@ -242,18 +235,9 @@ def _read_job(path: Path) -> JobResult:
 def _job_result(data: Any) -> JobResult:
     """One job of a result.json, its types checked so far that it can be compared and reported."""
     result = job_result_from_json(data)
-    for name in ("id", "notebook", "profile", "reason", "started"):
-        _check(name, getattr(result, name), str)
-    for name in ("seconds", "peak_rss_mb"):
-        _check(name, _or(getattr(result, name), 0), (int, float))
-    for name in ("chapter", "cached_from"):
-        _check(name, _or(getattr(result, name), ""), str)
-    _check("parameters", result.parameters, dict)
-    _check("passed_over", result.passed_over, dict)
+    _check(vars(result), _JOB)
     for cell in result.cells:
-        _check("a cell's id", cell.id, str)
-        _check("a cell's index", cell.index, int)
-        _check("a cell's seconds", _or(cell.seconds, 0), (int, float))
+        _check(vars(cell), _CELL, "a cell's ")
     return result
 
 
@@ -287,9 +271,7 @@ def read_result(run_dir: Path) -> RunResult:
 def result_from_json(data: Any, path: Path) -> RunResult:
     """The judged run whose result.json is *path*."""
     data = _mapping(data, path)
-    _require(
-        data, {"run": str, "profile": str, "started": str, "seconds": (int, float), "exit_code": int}, path
-    )
+    _parsed(lambda data: _check(data, _RESULT), data, path)
     shard = None
     if "shard" in data:
         shard = _parsed(lambda part: Shard(int(part["index"]), int(part["of"]), (), ""), data["shard"], path)
@@ -302,7 +284,7 @@ def result_from_json(data: Any, path: Path) -> RunResult:
         path.parent,
         manifest,
         tuple(_parsed(_job_result, job, path) for job in _entries(data, "jobs", path)),
-        tuple(_parsed(verdict_from_json, verdict, path) for verdict in _entries(data, "verdicts", path)),
+        tuple(_parsed(_verdict, verdict, path) for verdict in _entries(data, "verdicts", path)),
         data["seconds"],
         data["exit_code"],
     )
@@ -315,24 +297,43 @@ def _reported_shard(part: Mapping[str, Any]) -> Part:
 
 # --- damage --------------------------------------------------------------------------------------------
 
+_Kinds = Mapping[str, tuple[type, ...]]
+_NUMBER, _NONE = (int, float), type(None)
+_HEAD: _Kinds = {"run": (str,), "profile": (str,), "started": (str,)}
+_MANIFEST: _Kinds = {**_HEAD, "environment": (dict,), "jobs": (list,)}
+_RESULT: _Kinds = {**_HEAD, "seconds": _NUMBER, "exit_code": (int,)}
+_JOB: _Kinds = {
+    **dict.fromkeys(("id", "notebook", "profile", "reason", "started"), (str,)),
+    **dict.fromkeys(("chapter", "cached_from"), (str, _NONE)),
+    **dict.fromkeys(("parameters", "passed_over"), (dict,)),
+    "seconds": _NUMBER,
+    "peak_rss_mb": (*_NUMBER, _NONE),
+}
+_CELL: _Kinds = {"id": (str,), "index": (int,), "seconds": (*_NUMBER, _NONE)}
+_VERDICT: _Kinds = {
+    **dict.fromkeys(("chapter", "claim", "title", "rule", "unit", "message", "message_zh"), (str,)),
+    **dict.fromkeys(("reference", "delta", "margin"), (*_NUMBER, _NONE)),
+}
 
-def _require(data: Mapping[str, Any], kinds: Mapping[str, _Kind], path: Path) -> None:
+
+class _Unusable(ValueError):
+    """Says what is wrong with a value, on its own."""
+
+
+def _check(data: Mapping[str, Any], kinds: _Kinds, of: str = "") -> None:
+    """Whether the values are of these types, and numbers finite."""
     for name, kind in kinds.items():
-        if not _is_usable(data.get(name), kind):
-            raise _damaged(path, f"no usable {name!r}")
+        value = data.get(name)
+        if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+            raise _Unusable(f"no usable {of + name!r}")
 
 
-def _check(name: str, value: Any, kind: _Kind) -> None:
-    if not _is_usable(value, kind):
-        raise ValueError(f"no usable {name!r}")
-
-
-def _is_usable(value: Any, kind: _Kind) -> bool:
-    return isinstance(value, kind) and not (isinstance(value, float) and not math.isfinite(value))
-
-
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None else value
+def _verdict(data: Any) -> Verdict:
+    verdict = verdict_from_json(data)
+    _check(vars(verdict), _VERDICT)
+    for value in verdict.observed:
+        _check({"observed": value}, {"observed": _NUMBER})
+    return verdict
 
 
 def _entries(data: Mapping[str, Any], key: str, path: Path) -> list[Any]:
@@ -345,6 +346,8 @@ def _entries(data: Mapping[str, Any], key: str, path: Path) -> list[Any]:
 def _parsed(parse: Callable[[Any], _T], data: Any, path: Path) -> _T:
     try:
         return parse(data)
+    except _Unusable as error:
+        raise _damaged(path, str(error)) from None
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
 
