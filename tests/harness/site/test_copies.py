@@ -48,7 +48,7 @@ def site(chromium, tmp_path_factory):
     mini_book.write_notebook(root / "chapters" / f"{mini_book.CHAPTER}.ipynb", source)
     run = mini_book.write_run(root, mini_book.document(commit=mini_book.commit(root)), executed)
     (root / "harness.yml").write_text("book: 后来的名字\n", encoding="utf-8")
-    return elsewhere(build, load_book(root), run, copies=True).parent
+    return elsewhere(build, load_book(root), run, GENERATED, copies=True).parent
 
 
 def elsewhere(function, *arguments, **options):
