@@ -176,7 +176,7 @@ def test_the_copies_are_the_same_on_machines_with_and_without_a_chinese_font(sit
     for _ in range(3):  # a busy browser has once broken a line elsewhere; a font would differ each time
         for machine in settings:
             monkeypatch.setenv("FONTCONFIG_FILE", settings[machine])
-            pdf, epub = elsewhere(copies.make_copies, tmp_path, pages, None, "有监督微调", "作者")
+            pdf, epub = elsewhere(copies.make_copies, tmp_path, pages, None, "有监督微调", "作者", "zh")
             with zipfile.ZipFile(epub) as book:  # the .opf has a date
                 parts = {name: book.read(name) for name in book.namelist() if not name.endswith(".opf")}
             made[machine] = list(drawn(pdf)), parts
