@@ -166,6 +166,11 @@ class JobResult:
     cached_from: str | None = None  # run id, when the state is skipped
     passed_over: Mapping[str, str] = field(default_factory=dict)  # what glue left that is no number, by name
 
+    @property
+    def failed(self) -> tuple[CellResult, ...]:
+        """Cells that raised, timed out or took the kernel down."""
+        return tuple(cell for cell in self.cells if cell.state is CellState.FAILED)
+
 
 @dataclass(frozen=True)
 class ReferenceRun:

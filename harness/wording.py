@@ -7,9 +7,15 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from harness.model import CellResult, JobState, Outcome
+from harness.model import CellResult, JobResult, JobState, Outcome
 
 Language = Literal["en", "zh"]
+
+
+def html_language(language: Language) -> str:
+    """The ``lang`` of a page."""
+    return "zh-CN" if language == "zh" else "en"
+
 
 _SECONDS = ("s", "seconds")
 _DIMENSIONLESS = ("", "1", "absolute")  # an absolute difference has the unit of what differs
@@ -144,6 +150,15 @@ def markdown_code(text: str) -> str:
     return f"{fence} {plain} {fence}" if longest else f"`{plain}`"
 
 
-def names_cell(reason: str, cell: CellResult) -> bool:
-    """Whether a job's *reason* already says which cell it was, by number and id."""
-    return cell.name in reason
+def ending(job: JobResult) -> Text:
+    """How a job ended, and why."""
+    state = STATES[job.state]
+    if not job.reason:
+        return state
+    reason = one_line(job.reason)
+    return Text(f"{state.en}: {reason}", f"{state.zh}：{reason}")
+
+
+def untold(job: JobResult) -> tuple[CellResult, ...]:
+    """The cells that failed and that the job's reason does not already name, by number and id."""
+    return tuple(cell for cell in job.failed if cell.name not in job.reason)

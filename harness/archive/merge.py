@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.archive.recorded import RecordedRun, read_document, read_run
-from harness.archive.shard import Shard, shard_from_json
+from harness.archive.recorded import Manifest, RecordedRun, read_result, read_run
+from harness.archive.shard import Shard
 from harness.errors import HarnessError
 from harness.files import explain_os_error, write_json, write_text
 from harness.model import FINISHED, SCHEMA, JobResult, JobState
@@ -34,7 +34,7 @@ class Part:
     recorded: RecordedRun
 
     @property
-    def manifest(self) -> Mapping[str, Any]:
+    def manifest(self) -> Manifest:
         return self.recorded.manifest
 
     @property
@@ -46,7 +46,7 @@ class Part:
     def seconds(self) -> float:
         """Wall time; of a shard that was killed, what its jobs took."""
         if (self.folder / "result.json").is_file():
-            return float(read_document(self.folder)["seconds"])
+            return read_result(self.folder).seconds
         return sum(result.seconds for result in self.results.values())
 
 
@@ -59,7 +59,7 @@ class Merger:
 
     @property
     def profile(self) -> str:
-        return str(self.parts[0].manifest["profile"])
+        return self.parts[0].manifest.profile
 
     @property
     def seconds(self) -> float:
@@ -97,25 +97,25 @@ def plan_merger(folders: Sequence[Path], *, allow_missing: bool = False) -> Merg
 def _read_part(folder: Path) -> Part:
     recorded = read_run(folder)
     manifest = recorded.manifest
-    if manifest.get("schema") != SCHEMA:
+    if manifest.schema != SCHEMA:
         raise HarnessError(
-            f"{folder} has schema {manifest.get('schema')!r}, this harness writes {SCHEMA}; run the shard again"
+            f"{folder} has schema {manifest.schema!r}, this harness writes {SCHEMA}; run the shard again"
         )
-    if "shard" not in manifest:
+    if manifest.shard is None:
         raise HarnessError(
             f"{folder} is no shard of a run; --merge takes what `harness run --shard i/n` left"
         )
-    part = Part(folder, shard_from_json(manifest["shard"]), recorded)
+    part = Part(folder, manifest.shard, recorded)
     held = tuple(result.id for result in recorded.results)
-    if held != part.shard.jobs or list(held) != manifest["jobs"]:
+    if not held == part.shard.jobs == manifest.jobs:
         raise HarnessError(f"{folder} does not hold the jobs of shard {part.shard}; run the shard again")
     return part
 
 
 def _check_same_run(first: Part, other: Part) -> None:
     for what, mine, its in (
-        ("profile", first.manifest["profile"], other.manifest["profile"]),
-        ("commit", first.manifest.get("commit") or "none", other.manifest.get("commit") or "none"),
+        ("profile", first.manifest.profile, other.manifest.profile),
+        ("commit", first.manifest.commit or "none", other.manifest.commit or "none"),
         ("number of shards", first.shard.of, other.shard.of),
     ):
         if mine != its:
@@ -202,17 +202,17 @@ def _manifest(merger: Merger, run: str, command: Sequence[str]) -> dict[str, Any
         "run": run,
         "command": list(command),
         "profile": merger.profile,
-        "device": _agreed([manifest.get("device") for manifest in manifests]),
-        "started": min(str(manifest["started"]) for manifest in manifests),
-        "commit": manifests[0].get("commit") or "",
-        "dirty": any(manifest.get("dirty") for manifest in manifests),
-        "environment": joint_environment([manifest["environment"] for manifest in manifests]),
+        "device": _agreed([manifest.device for manifest in manifests]),
+        "started": min(manifest.started for manifest in manifests),
+        "commit": manifests[0].commit,
+        "dirty": any(manifest.dirty for manifest in manifests),
+        "environment": joint_environment([manifest.environment for manifest in manifests]),
         "jobs": list(merger.parts[0].shard.plan),
         "shards": [
             {
                 "index": part.shard.index,
-                "run": part.manifest["run"],
-                "environment": part.manifest["environment"],
+                "run": part.manifest.run,
+                "environment": part.manifest.environment,
                 "jobs": [name for name, home in merger.home.items() if home is part],
             }
             for part in sorted(merger.parts, key=lambda part: part.shard.index)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.archive.merge import joint_environment
+from harness.archive.recorded import Manifest
 
 _DECIDING = ("python", "hardware", "versions")
 
@@ -35,10 +36,9 @@ def _flat(environment: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {name: value}
 
 
-def sites_of(manifest: Mapping[str, Any], jobs: Iterable[str]) -> dict[str, Site]:
+def sites_of(manifest: Manifest, jobs: Iterable[str]) -> dict[str, Site]:
     """What a manifest says that some of its jobs ran on."""
-    parts = manifest.get("nodes", ())
-    return {job: Site(p["node"], p["environment"]) for job in jobs for p in parts if job in p["jobs"]}
+    return {job: Site(p.name, p.environment) for job in jobs for p in manifest.nodes if job in p.jobs}
 
 
 def with_nodes(

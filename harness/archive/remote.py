@@ -194,7 +194,7 @@ def fetch(url: str) -> Path:
         for name in OWN_FILES:
             if name != "manifest.json":
                 mirror.get(Path(name), folder)
-        for job in read_manifest(folder)["jobs"]:
+        for job in read_manifest(folder).jobs:
             if Path(job).name != job:
                 raise HarnessError(f"{url}/manifest.json: {job!r} is no job of the harness")
             for name in JOB_FILES:

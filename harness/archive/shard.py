@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,12 +85,3 @@ def shard_from_json(data: Any) -> Shard:
 
 def _is_folder_name(name: Any) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)
-
-
-def refuse_shard(manifest: Mapping[str, Any], what: str) -> None:
-    """A shard is not a run: *what* needs the whole."""
-    if isinstance(shard := manifest.get("shard"), Mapping):
-        raise HarnessError(
-            f"{manifest['run']} is shard {shard.get('index')}/{shard.get('of')} of a run, and {what} needs the"
-            " whole: put the shards together with `harness report --merge FOLDER FOLDER …` first"
-        )

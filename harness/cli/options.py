@@ -1,4 +1,4 @@
-"""What commands share: options, one line for an error, and the judging of a run."""
+"""What commands share: options, and one line for an error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from harness.archive.folder import LATEST, find_run, latest_name, runs_dir
 from harness.archive.remote import fetch, is_url
 from harness.book.config import Book
 from harness.errors import ExitCode, HarnessError
+
+if TYPE_CHECKING:
+    from harness.archive.recorded import RunResult
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of it, a path, a URL, or latest.")
@@ -87,6 +90,15 @@ def console() -> Any:
     return screen
 
 
+def show_run(run: RunResult, last: str) -> None:
+    """What came of a run, on the terminal; *last* is the line below."""
+    from harness.report.summary import print_summary
+
+    screen = console()
+    print_summary(screen, run)
+    screen.print(last, markup=False, soft_wrap=True)
+
+
 def names(option: str | None, name: str = "--chapters", such: str = "05,06") -> list[str] | None:
     """``"05, 06"`` as a list; None where nothing was given."""
     if option is None:
@@ -108,45 +120,3 @@ def check_claim_files(book: Book) -> None:
     from harness.book.claims import book_claims
 
     book_claims(book)
-
-
-def judge_and_report(
-    book: Book | None,
-    run_dir: Path,
-    manifest: Any,
-    results: Any,
-    seconds: float,
-    strict: bool,
-    interrupted: bool,
-) -> tuple[int, list[Any]]:
-    """Judge the results, write result.json and the reports; the exit code and the verdicts."""
-    from harness.report.write import exit_code, run_document, write_reports
-
-    verdicts: list[Any] = []
-    judged = [r for r in results if r.chapter]
-    problem: HarnessError | None = None
-    if book and judged and "shard" not in manifest:
-        from harness.archive.recorded import hardware_by_job
-        from harness.judge.check import judge_run
-
-        try:
-            hardware = str(manifest["environment"].get("hardware", ""))
-            verdicts = judge_run(
-                book, judged, profile=manifest["profile"], hardware=hardware, by_job=hardware_by_job(manifest)
-            )
-        except HarnessError as error:  # the run must still be written
-            problem = error
-    codes = [exit_code(results, verdicts, strict=strict)]
-    if problem is not None:
-        codes.append(problem.exit_code)
-    if interrupted:
-        codes.append(ExitCode.INFRASTRUCTURE)
-    code = max(codes, key=_RANK.index)
-    write_reports(run_dir, run_document(manifest, results, verdicts, int(code), seconds), book)
-    if problem is not None:
-        fail(str(problem), problem.exit_code)
-    return int(code), verdicts
-
-
-_RANK = [ExitCode.OK, ExitCode.INCONCLUSIVE, ExitCode.CLAIM_FAILED, ExitCode.NOTEBOOK_FAILED, ExitCode.USAGE,
-         ExitCode.INFRASTRUCTURE]  # fmt: skip

@@ -11,14 +11,14 @@ import fcntl
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.archive.folder import build_dir, create_run_at
-from harness.archive.recorded import document_jobs, document_verdicts, read_document
+from harness.archive.recorded import RunResult, manifest_from_json, read_result
 from harness.book.claims import load_claims
 from harness.book.config import BUILT_IN_PROFILES, Book, find_profile, find_root, load_book
 from harness.book.notebook import PASSED_OVER, read_notebook
@@ -27,10 +27,9 @@ from harness.book.plan import Request, job_stem, parse_seeds, plan
 from harness.errors import HarnessError, InfrastructureError
 from harness.execute.run import execute
 from harness.files import explain_os_error, write_text
-from harness.judge.check import judge, own_values
-from harness.model import FINISHED, CellState, ChapterClaims, JobResult, Outcome, Verdict, worst_of
-from harness.report.write import exit_code, run_document, write_reports
-from harness.wording import OUTCOMES, STATES, names_cell, one_line
+from harness.model import FINISHED, ChapterClaims, JobResult, Outcome, Verdict, worst_of
+from harness.report.write import judge_and_report
+from harness.wording import OUTCOMES, ending, one_line, untold
 
 
 class DoesNotHold(Exception):
@@ -51,7 +50,7 @@ class Notebooks:
         worker = getattr(config, "workerinput", None)  # of pytest-xdist
         self.session = worker["testrunuid"] if worker else uuid.uuid4().hex
         self._books: dict[Path, Book] = {}
-        self._runs: dict[Path, FinishedRun] = {}
+        self._runs: dict[Path, RunResult] = {}
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> NotebookFile | None:
         root = self.config.rootpath
@@ -83,7 +82,7 @@ class Notebooks:
         chapter = book.chapter_of(path) if book else None
         return load_claims(book.claims_dir, chapter, tuple(book.profiles), path) if book and chapter else None
 
-    def run(self, path: Path) -> FinishedRun:
+    def run(self, path: Path) -> RunResult:
         """What the notebook at *path* did in this session; runs it if no process of the session has."""
         if path not in self._runs:
             book = self.book_of(path)
@@ -92,7 +91,7 @@ class Notebooks:
             self._runs[path] = self._run_once(path, book, places / job_stem(path, digest))
         return self._runs[path]
 
-    def _run_once(self, path: Path, book: Book | None, place: Path) -> FinishedRun:
+    def _run_once(self, path: Path, book: Book | None, place: Path) -> RunResult:
         try:
             place.mkdir(parents=True, exist_ok=True)
             lock = (place / "lock").open("w")
@@ -105,7 +104,7 @@ class Notebooks:
                 session.unlink(missing_ok=True)
                 self._execute(path, book, create_run_at(run_dir))
                 write_text(session, self.session)
-            return FinishedRun(run_dir, read_document(run_dir))
+            return read_result(run_dir)
 
     def _execute(self, path: Path, book: Book | None, run_dir: Path) -> None:
         seeds = self.seeds if _takes_seed(path) else None
@@ -115,14 +114,14 @@ class Notebooks:
         outcome = execute(planned, run_dir, book=book, command=command, use_cache=use_cache)
         if outcome.trouble:
             raise InfrastructureError(outcome.trouble)
-        claims, manifest = self.claims_of(path), outcome.manifest
-        verdicts = []
-        if book and claims:
-            profile, hardware = manifest["profile"], str(manifest["environment"].get("hardware", ""))
-            own = own_values(book, claims.chapter, profile)
-            verdicts = judge(claims, outcome.results, profile=profile, hardware=hardware, own=own)
-        code = exit_code(outcome.results, verdicts, strict=self.strict)
-        write_reports(run_dir, run_document(manifest, outcome.results, verdicts, code, outcome.seconds))
+        manifest = manifest_from_json(outcome.manifest, run_dir / "manifest.json")
+        mine = self.claims_of(path)
+        claims = {mine.chapter: mine} if mine else {}
+        _, problem = judge_and_report(
+            book, run_dir, manifest, outcome.results, outcome.seconds, strict=self.strict, claims=claims
+        )
+        if problem:
+            raise problem
 
 
 def _takes_seed(path: Path) -> bool:
@@ -132,40 +131,28 @@ def _takes_seed(path: Path) -> bool:
         return False  # the job's result says what is wrong
 
 
-class FinishedRun:
-    """The run of one notebook, with as many jobs as there were seeds."""
-
-    def __init__(self, folder: Path, document: Mapping[str, Any]) -> None:
-        self.folder = folder
-        self.jobs = document_jobs(document, folder / "result.json")
-        self.verdicts = document_verdicts(document, folder / "result.json")
-
-    def unfinished(self) -> list[JobResult]:
-        """The jobs that did not complete."""
-        return [job for job in self.jobs if job.state not in FINISHED]
-
-    def describe(self, job: JobResult) -> str:
-        """State, cell, line and error of a job, and where its output is."""
-        lines = [f"{job.notebook}: {_ending(job)}"]
-        for cell in job.cells:
-            if cell.state is CellState.FAILED and not names_cell(job.reason, cell):
-                at = f", line {cell.line}" if cell.line else ""
-                lines.append(f"  {cell.place}{at}: {one_line(cell.error or 'no error')}")
-        parameters = ", ".join(f"{name}={value!r}" for name, value in job.parameters.items())
-        lines += [f"  parameters: {parameters}"] if parameters else []
-        output = self.folder / "jobs" / job.id / "out.ipynb"
-        lines += [f"  executed notebook: {output}"] if output.exists() else []
-        return "\n".join(lines)
-
-    def warnings(self) -> list[str]:
-        """What the harness had to say while it ran."""
-        lines = (self.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
-        return [event["message"] for event in map(json.loads, lines) if event["event"] == "warning"]
+def unfinished_of(run: RunResult) -> list[JobResult]:
+    """The jobs that did not complete."""
+    return [job for job in run.jobs if job.state not in FINISHED]
 
 
-def _ending(job: JobResult) -> str:
-    state = STATES[job.state].en
-    return f"{state}: {one_line(job.reason)}" if job.reason else state
+def describe(run: RunResult, job: JobResult) -> str:
+    """State, cell, line and error of a job, and where its output is."""
+    lines = [f"{job.notebook}: {ending(job).en}"]
+    for cell in untold(job):
+        at = f", line {cell.line}" if cell.line else ""
+        lines.append(f"  {cell.place}{at}: {one_line(cell.error or 'no error')}")
+    parameters = ", ".join(f"{name}={value!r}" for name, value in job.parameters.items())
+    lines += [f"  parameters: {parameters}"] if parameters else []
+    output = run.folder / "jobs" / job.id / "out.ipynb"
+    lines += [f"  executed notebook: {output}"] if output.exists() else []
+    return "\n".join(lines)
+
+
+def warnings_of(run: RunResult) -> list[str]:
+    """What the harness had to say while it ran."""
+    lines = (run.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return [event["message"] for event in map(json.loads, lines) if event["event"] == "warning"]
 
 
 class NotebookFile(pytest.File):
@@ -210,10 +197,10 @@ class RunItem(_Item):
         run = self.notebooks.run(self.path)
         for job in run.jobs:
             self.user_properties += [(f"{job.id}: {metric.name}", metric.value) for metric in job.metrics]
-        if warnings := run.warnings():
+        if warnings := warnings_of(run):
             self.add_report_section("call", "harness warnings", "\n".join(warnings))
-        if unfinished := run.unfinished():
-            raise DoesNotHold("\n".join(map(run.describe, unfinished)))
+        if unfinished := unfinished_of(run):
+            raise DoesNotHold("\n".join(describe(run, job) for job in unfinished))
 
 
 class ClaimItem(_Item):
@@ -225,9 +212,9 @@ class ClaimItem(_Item):
 
     def runtest(self) -> None:
         run = self.notebooks.run(self.path)
-        if unfinished := run.unfinished():
+        if unfinished := unfinished_of(run):
             job = unfinished[0]
-            pytest.skip(f"{job.notebook} did not complete: {_ending(job)}")
+            pytest.skip(f"{job.notebook} did not complete: {ending(job).en}")
         mine = [v for v in run.verdicts if v.claim == self.claim and v.outcome is not Outcome.UNEXPECTED]
         worst = worst_of(mine)
         if worst is Outcome.PASS:

@@ -21,9 +21,9 @@ from harness.cli.options import (
     check_out,
     console,
     fail,
-    judge_and_report,
     names,
     run_folder,
+    show_run,
 )
 from harness.errors import ExitCode, HarnessError
 
@@ -42,10 +42,9 @@ def _judge_again(
     book: Book | None, run_dir: Path, seconds: float | None, strict: bool, annotations: bool | None = None
 ) -> int:
     """Judge and report what *run_dir* holds; *seconds* are those of its result.json by default."""
-    from harness.archive.recorded import read_document, read_run
-    from harness.archive.shard import refuse_shard
+    from harness.archive.recorded import read_result, read_run, refuse_shard
     from harness.report.annotations import announce
-    from harness.report.write import print_summary
+    from harness.report.write import judge_and_report
 
     recorded = read_run(run_dir, book.chapters if book else ())
     manifest, results = recorded.manifest, recorded.results
@@ -53,21 +52,21 @@ def _judge_again(
     if len(recorded.absent) == len(results):
         raise HarnessError(f"{run_dir} holds no finished job; run it again")
     if seconds is None and (run_dir / "result.json").is_file():
-        seconds = float(read_document(run_dir)["seconds"])
+        seconds = read_result(run_dir).seconds
     elif seconds is None:
         seconds = sum(r.seconds for r in results)
-    code, verdicts = judge_and_report(book, run_dir, manifest, results, seconds, strict, interrupted=False)
-    screen = console()
-    print_summary(screen, results, verdicts)
-    screen.print(f"run folder {name_of(run_dir)}", markup=False, soft_wrap=True)
-    announce(run_dir, book, annotations)
+    run, problem = judge_and_report(book, run_dir, manifest, results, seconds, strict=strict)
+    if problem:
+        fail(str(problem), problem.exit_code)
+    show_run(run, f"run folder {name_of(run_dir)}")
+    announce(run, book, annotations)
     if recorded.absent:
         return fail(
             f"unfinished: {len(recorded.absent)} of {len(results)} planned jobs have no result"
             f" ({', '.join(recorded.absent)}); run again what is missing",
             ExitCode.INFRASTRUCTURE,
         )
-    return code
+    return run.exit_code
 
 
 def report(
@@ -87,8 +86,8 @@ def report(
     strict: StrictOption = False,
 ) -> int:
     """Write the reports of a run again and print them; nothing is judged anew unless shards are merged."""
-    from harness.archive.recorded import document_verdicts, read_document, read_run
-    from harness.report.write import print_summary, write_reports
+    from harness.archive.recorded import read_result, read_run
+    from harness.report.write import write_reports
 
     root = find_root()
     if merge:
@@ -99,11 +98,10 @@ def report(
         raise HarnessError("give one run, or --merge to make one of several shards")
     run_dir = run_folder(root or Path.cwd(), runs[0] if runs else LATEST)
     book = load_book() if root else None
-    document, recorded = read_document(run_dir), read_run(run_dir, book.chapters if book else ())
-    write_reports(run_dir, document, book)
-    screen = console()
-    print_summary(screen, recorded.results, document_verdicts(document, run_dir / "result.json"))
-    screen.print(f"run folder {name_of(run_dir)}", markup=False, soft_wrap=True)
+    read_run(run_dir)  # a folder that is damaged elsewhere is told, too
+    run = read_result(run_dir)
+    write_reports(run, book)
+    show_run(run, f"run folder {name_of(run_dir)}")
     return int(ExitCode.OK)
 
 

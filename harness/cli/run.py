@@ -22,9 +22,9 @@ from harness.cli.options import (
     check_out,
     console,
     fail,
-    judge_and_report,
     names,
     run_folder,
+    show_run,
 )
 from harness.cli.terminal import interruptible, make_progress
 from harness.errors import ExitCode, HarnessError
@@ -109,7 +109,6 @@ def run(
     from harness.book.plan import Request, parse_seeds
     from harness.execute.resume import Asked, read_asked
     from harness.execute.schedule import find_machine
-    from harness.report.annotations import announce
 
     root = find_root()
     book = load_book() if root or not (notebooks or resume) else None
@@ -185,8 +184,9 @@ def run(
     )
     with cluster as nodes, target as chosen, interruptible() as cancel, claimed(chosen.folder):
         ways["executor"] = nodes
-        code = _execute(book, planned, chosen, cancel, ways, strict=strict, quiet=quiet)
-    announce(chosen.folder, book, annotations)
+        code = _execute(
+            book, planned, chosen, cancel, ways, strict=strict, quiet=quiet, annotations=annotations
+        )
     if site and book and code != ExitCode.INFRASTRUCTURE:
         if cancel.is_set():  # while the reports were written
             raise KeyboardInterrupt
@@ -276,12 +276,16 @@ def _execute(
     *,
     strict: bool,
     quiet: bool,
+    annotations: bool | None,
 ) -> int:
     """Run the jobs in these *ways* (see :func:`harness.execute.run.execute`), judge them and report.
 
     Once *cancel* is set no job runs on; the reports are still written.
     """
+    from harness.archive.recorded import manifest_from_json
     from harness.execute.run import execute
+    from harness.report.annotations import announce
+    from harness.report.write import judge_and_report
     from harness.wording import format_seconds
 
     screen, run_dir = console(), place.folder
@@ -303,35 +307,41 @@ def _execute(
         )
     finally:
         progress.close()
-    code, verdicts = judge_and_report(
-        book, run_dir, outcome.manifest, outcome.results, outcome.seconds, strict, outcome.interrupted
+    manifest = manifest_from_json(outcome.manifest, run_dir / "manifest.json")
+    run, problem = judge_and_report(
+        book,
+        run_dir,
+        manifest,
+        outcome.results,
+        outcome.seconds,
+        strict=strict,
+        interrupted=outcome.interrupted,
     )
+    if problem:
+        fail(str(problem), problem.exit_code)
     if quiet:
         told = {entry.job.id for entry in planned if entry.problem}  # before anything ran
-        _print_failures([job for job in outcome.results if job.id not in told], verdicts)
+        _print_failures([job for job in outcome.results if job.id not in told], run.verdicts)
     else:
-        from harness.report.write import print_summary
-
-        print_summary(screen, outcome.results, verdicts)
-        wall = f"wall time {format_seconds(outcome.seconds)}; run folder {place.name}"
-        screen.print(wall, markup=False, soft_wrap=True)
+        show_run(run, f"wall time {format_seconds(run.seconds)}; run folder {place.name}")
         if shard := ways["shard"]:
             screen.print(f"shard {shard}: nothing is judged before `harness report --merge`", soft_wrap=True)
+    announce(run, book, annotations)
     if outcome.trouble:
         return fail(outcome.trouble, ExitCode.INFRASTRUCTURE)
     if outcome.interrupted:
         return fail(f"interrupted; what was recorded is in {place.name}", ExitCode.INFRASTRUCTURE)
-    return code
+    return run.exit_code
 
 
 def _print_failures(results: Any, verdicts: Any) -> None:
     """For --quiet: a line for each job that did not complete and each claim that does not hold."""
     from harness.model import FINISHED, Outcome
-    from harness.wording import OUTCOMES, STATES
+    from harness.wording import OUTCOMES, ending
 
     for job in results:
         if job.state not in FINISHED:
-            fail(f"{job.id}: {STATES[job.state].en}" + (f": {job.reason}" if job.reason else ""), ExitCode.OK)
+            fail(f"{job.id}: {ending(job).en}", ExitCode.OK)
     for verdict in verdicts:
         if verdict.outcome in (Outcome.FAIL, Outcome.MISSING):
             fail(f"{verdict.claim}: {OUTCOMES[verdict.outcome].en}: {verdict.message}", ExitCode.OK)

@@ -60,7 +60,7 @@ def read_asked(run_dir: Path) -> Asked:
         HarnessError: it does not say so.
     """
     try:
-        return asked_from_json(read_manifest(run_dir)["asked"])
+        return asked_from_json(read_manifest(run_dir).asked)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         where = run_dir / "manifest.json"
         raise HarnessError(f"{where} does not say what was asked for; start a new run") from None
@@ -81,10 +81,10 @@ def finished(before: RecordedRun, planned: Sequence[Planned]) -> dict[str, JobRe
     Raises:
         HarnessError: the plan is no longer that of the run.
     """
-    if list(before.manifest["jobs"]) != [entry.job.id for entry in planned]:
-        name = before.manifest["run"]
+    if list(before.manifest.jobs) != [entry.job.id for entry in planned]:
+        name = before.manifest.run
         raise HarnessError(f"what run {name} was to run has changed: notebooks came or went; start a new run")
-    then: Mapping[str, str] = before.manifest.get("digests") or {}
+    then: Mapping[str, str] = before.manifest.digests
     now = {entry.job.id: digest(entry) for entry in planned}
     return {
         result.id: result

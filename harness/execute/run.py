@@ -15,7 +15,7 @@ from typing import Any
 from harness.archive.environment import environment, git_state, hardware_class
 from harness.archive.folder import EventLog
 from harness.archive.nodes import difference, sites_of, with_nodes
-from harness.archive.recorded import read_run
+from harness.archive.recorded import Manifest, read_run
 from harness.archive.shard import Shard
 from harness.archive.speed import Speed, find_speed
 from harness.book.config import CONFIG_NAME, Book
@@ -75,15 +75,15 @@ def make_manifest(
     return {**manifest, "shard": to_json(shard)} if shard else manifest
 
 
-def continue_manifest(before: Mapping[str, Any], now: Mapping[str, Any], kept: int) -> dict[str, Any]:
+def continue_manifest(before: Manifest, now: Mapping[str, Any], kept: int) -> dict[str, Any]:
     """The manifest of a run that goes on: its start stays; what is no longer as it was then is told."""
     here = {"time": now["started"], "commit": now["commit"], "dirty": now["dirty"], "kept": kept}
-    mixed = before.get("commit") != now["commit"]
+    mixed = before.commit != now["commit"]
     return {
         **now,
-        "started": before["started"],
-        "dirty": bool(now["dirty"] or before.get("dirty") or mixed),
-        "resumed": [*(before.get("resumed") or []), here],
+        "started": before.started,
+        "dirty": bool(now["dirty"] or before.dirty or mixed),
+        "resumed": [*before.resumed, here],
     }
 
 

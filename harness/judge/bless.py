@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.archive.environment import changes
 from harness.archive.folder import find_run
-from harness.archive.recorded import environment_of, read_manifest, read_run
-from harness.archive.shard import refuse_shard
+from harness.archive.recorded import Manifest, read_manifest, read_run, refuse_shard
 from harness.book.claims import claim_path, load_claims
 from harness.book.parameters import SET_BY_HARNESS, same_value
 from harness.book.references import (
@@ -152,7 +151,7 @@ def _check_job(job: JobResult, run_dir: Path, book: Book) -> None:
             )
 
 
-def _origin(job: JobResult, manifest: Mapping[str, Any], root: Path) -> Origin:
+def _origin(job: JobResult, manifest: Manifest, root: Path) -> Origin:
     """Provenance of a job; a cached one keeps that of the run it came from, where that is still known."""
     source = manifest
     if job.cached_from is not None:
@@ -160,9 +159,9 @@ def _origin(job: JobResult, manifest: Mapping[str, Any], root: Path) -> Origin:
             source = read_manifest(find_run(root, job.cached_from))
         except HarnessError:  # cleaned away since: the key proves that this tree gives the same result
             source = manifest
-    environment = environment_of(source, job.id)
-    commit = str(source.get("commit") or "unknown")[:_COMMIT_LENGTH] + (DIRTY if source.get("dirty") else "")
-    started = str(job.started or source.get("started") or "")[:10]
+    environment = source.environment_of(job.id)
+    commit = (source.commit or "unknown")[:_COMMIT_LENGTH] + (DIRTY if source.dirty else "")
+    started = (job.started or source.started)[:10]
     return Origin(
         commit=commit,
         date=started or date.today().isoformat(),

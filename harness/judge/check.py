@@ -30,15 +30,22 @@ def judge_run(
     profile: str,
     hardware: str = "",
     by_job: Mapping[str, str] = MappingProxyType({}),
+    claims: Mapping[str, ChapterClaims] | None = None,
 ) -> list[Verdict]:
     """Judge every chapter of *book* that has a job in *results*, in the order of the jobs.
 
-    *hardware* is the class of the machine of the run, *by_job* that of a job's machine by its id, where that differs.
+    Args:
+        book: where the chapters and their claims are.
+        results: of the run's jobs.
+        profile: of the run.
+        hardware: class of the machine of the run.
+        by_job: class of the machine by job id, where that differs.
+        claims: by chapter; all of the book by default.
 
     Raises:
         HarnessError: a claim file is unreadable, malformed, or belongs to no chapter.
     """
-    claims = book_claims(book)
+    claims = book_claims(book) if claims is None else claims
     ran = dict.fromkeys(r.chapter for r in results if r.chapter is not None)
     verdicts: list[Verdict] = []
     for chapter in ran:

@@ -129,10 +129,6 @@ class _Run:
     profile: str
     jobs: Mapping[Key, JobResult]
 
-    @property
-    def environment(self) -> Mapping[str, Any]:
-        return self.recorded.manifest["environment"]
-
     def executed(self, job: JobResult) -> Path:
         """Where the executed notebook of *job* is."""
         return self.folder / "jobs" / job.id / "out.ipynb"
@@ -185,12 +181,12 @@ def previous_run(run_dir: Path) -> Path:
             other = read_manifest(folder)
         except HarnessError:  # a damaged run is none to compare with
             continue
-        age = (other["started"], folder.name)
-        if other["profile"] == manifest["profile"] and age < (manifest["started"], run_dir.name):
+        age = (other.started, folder.name)
+        if other.profile == manifest.profile and age < (manifest.started, run_dir.name):
             earlier.append((age, folder))
     if not earlier:
         raise HarnessError(
-            f"no finished run of the profile {manifest['profile']!r} before {run_dir.name}; name the two runs"
+            f"no finished run of the profile {manifest.profile!r} before {run_dir.name}; name the two runs"
         )
     return max(earlier)[1]
 
@@ -200,7 +196,7 @@ def previous_run(run_dir: Path) -> Path:
 
 def _read(folder: Path, chapters: Iterable[Path]) -> _Run:
     recorded = read_run(folder, chapters)
-    profile = str(recorded.manifest["profile"])
+    profile = recorded.manifest.profile
     return _Run(folder, recorded, profile, {_key(job, profile): job for job in recorded.results})
 
 
@@ -214,12 +210,12 @@ def _key(job: JobResult, profile: str) -> Key:
 
 
 def _side(run: _Run) -> Side:
-    manifest, environment = run.recorded.manifest, run.environment
+    manifest, environment = run.recorded.manifest, run.recorded.manifest.environment
     return Side(
         run=run.folder.name,
-        started=manifest["started"],
-        commit=str(manifest.get("commit") or ""),
-        dirty=bool(manifest.get("dirty")),
+        started=manifest.started,
+        commit=manifest.commit,
+        dirty=manifest.dirty,
         profile=run.profile,
         hardware=str(environment.get("hardware") or "unknown"),
         cpu=str(environment.get("cpu") or ""),
@@ -229,12 +225,9 @@ def _side(run: _Run) -> Side:
 
 def _versions(a: _Run, b: _Run) -> dict[str, tuple[str, str]]:
     def of(run: _Run) -> dict[str, str]:
-        versions = run.environment.get("versions")
-        known = versions if isinstance(versions, Mapping) else {}
-        return {
-            "Python": str(run.environment.get("python") or ""),
-            **{str(k): str(v) for k, v in known.items()},
-        }
+        manifest = run.recorded.manifest
+        known = {str(name): str(version) for name, version in manifest.versions.items()}
+        return {"Python": str(manifest.environment.get("python") or ""), **known}
 
     old, new = of(a), of(b)
     names = dict.fromkeys((*old, *new))

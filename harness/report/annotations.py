@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from json.decoder import scanstring
+from json.scanner import py_make_scanner
 from pathlib import Path
 
-from harness.archive.recorded import document_jobs, document_verdicts, read_document
+from harness.archive.recorded import RunResult
 from harness.book.claims import claim_path
 from harness.book.config import Book
 from harness.book.yaml_file import read_node
 from harness.errors import HarnessError
-from harness.model import FINISHED, CellResult, CellState, JobResult, Outcome, Verdict
+from harness.model import FINISHED, CellResult, JobResult, Outcome, Verdict
 from harness.wording import OUTCOMES, STATES, one_line
 
 SUMMARY_LIMIT = 2**20
@@ -32,8 +33,6 @@ _LEVELS: Mapping[Outcome, str] = {
     Outcome.INCONCLUSIVE: "warning",
     Outcome.UNEXPECTED: "warning",
 }
-_SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
 _CUT = "\n报告太长，在此截断；全文见 {path}。/ Too long: cut here; the whole report is in {path}.\n"
 
 
@@ -56,32 +55,31 @@ class Annotation:
         return f"::{self.level} {place}::{_data(one_line(self.message))}"
 
 
-def announce(run_dir: Path, book: Book | None, wanted: bool | None) -> None:
+def announce(run: RunResult, book: Book | None, wanted: bool | None) -> None:
     """Print the annotations of a reported run and append its report.md to the step's summary.
 
     Args:
-        run_dir: the run folder, with result.json and report.md.
+        run: in its folder is report.md.
         book: whose chapters ran; None for notebooks outside a book, named from the working directory.
         wanted: None asks the environment: GITHUB_ACTIONS is ``true`` there, and GITHUB_STEP_SUMMARY names a file.
     """
     if (wanted is None and os.environ.get("GITHUB_ACTIONS") == "true") or wanted:
         workspace = Path(os.environ.get("GITHUB_WORKSPACE") or ".")
-        for annotation in annotations(run_dir, book):
+        for annotation in annotations(run, book):
             print(annotation.command(workspace), flush=True)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary and wanted is not False:
-        problem = append_summary(Path(summary), run_dir / "report.md")
+        problem = append_summary(Path(summary), run.folder / "report.md")
         if problem:
             print(f"::warning::{_data(problem)}", flush=True)
 
 
-def annotations(run_dir: Path, book: Book | None) -> list[Annotation]:
+def annotations(run: RunResult, book: Book | None) -> list[Annotation]:
     """Of the run's failed jobs and of its claims that are not a pass; errors first."""
-    path, document = run_dir / "result.json", read_document(run_dir)
     root = book.root if book else Path.cwd()
-    found = [one for job in document_jobs(document, path) for one in _of_job(job, root)]
+    found = [one for job in run.jobs for one in _of_job(job, root)]
     if book:
-        found += _of_verdicts(document_verdicts(document, path), book)
+        found += _of_verdicts(run.verdicts, book)
     return sorted(_merged(found), key=lambda one: one.level != "error")
 
 
@@ -98,14 +96,13 @@ def _of_job(job: JobResult, root: Path) -> Iterator[Annotation]:
     if job.state in FINISHED:
         return
     notebook, title = root / job.notebook, f"{job.id}: {STATES[job.state].en}"
-    failed = [cell for cell in job.cells if cell.state is CellState.FAILED]
-    for cell in failed:
+    for cell in job.failed:
         message = cell.place
         if cell.line:
             message += f", line {cell.line}"
         message += f": {cell.error or job.reason}"
         yield Annotation("error", notebook, _line_of_cell(notebook, cell), title, message)
-    if not failed:
+    if not job.failed:
         yield Annotation("error", notebook, 1, title, job.reason or "no reason was given")
 
 
@@ -151,63 +148,40 @@ def source_line(text: str, index: int, name: str, line: int) -> int:
         line: of the cell's source, from 1.
     """
     try:
-        cells = list(_items(text, dict(_members(text, 0))["cells"]))
-        named = [at for at in cells if _DECODER.raw_decode(text, at)[0].get("id") == name]
+        cells = _Placing().decode(text)["cells"]
+        named = [cell for cell in cells if cell.get("id") == name]
         here = cells[index : index + 1]  # of several cells with one id the one in this place
-        at = (here if set(here) & set(named) else named or here)[0]
-        place = _place_of_line(text, dict(_members(text, at))["source"], line)
+        source = (here if here and here[0] in named else named or here)[0]["source"]
+        pieces = [source] if isinstance(source, str) else source
+        ends = accumulate(piece.count("\n") for piece in pieces)
+        place = next(
+            (piece for piece, end in zip(pieces, ends, strict=True) if end >= line), pieces[-1]
+        ).place
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return 1
     return text.count("\n", 0, place) + 1
 
 
-def _place_of_line(text: str, source: int, line: int) -> int:
-    """Where in *text* the string that holds *line* of a source begins: one string, or a list of them."""
-    if text[source] == '"':
-        return source
-    seen, place = 0, source
-    for place in _items(text, source):
-        seen += scanstring(text, place + 1)[0].count("\n")
-        if seen >= line:
-            break
-    return place  # the last line ends without a line break
+class _Placed(str):
+    """A string of a JSON text, and where in the text it stands."""
+
+    place: int
 
 
-def _members(text: str, start: int) -> Iterator[tuple[str, int]]:
-    """Key and place of the value, of each member of the JSON object at *start*."""
-    place = _after(text, start, "{")
-    while text[place] != "}":
-        key, place = scanstring(text, place + 1)
-        place = _after(text, place, ":")
-        yield key, place
-        place = _next(text, place)
+class _Placing(json.JSONDecoder):
+    """Decodes the strings of a JSON text, other than keys, to :class:`_Placed`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.parse_string = self._place
+        self.scan_once = py_make_scanner(self)  # the scanner in C knows no other strings
 
-def _items(text: str, start: int) -> Iterator[int]:
-    """Place of each item of the JSON array at *start*."""
-    place = _after(text, start, "[")
-    while text[place] != "]":
-        yield place
-        place = _next(text, place)
-
-
-def _after(text: str, place: int, mark: str) -> int:
-    """The first place past *mark*, which stands next, and the white space around it."""
-    place = _skip(text, place)
-    if text[place] != mark:
-        raise ValueError(f"{mark!r} expected at {place}")
-    return _skip(text, place + 1)
-
-
-def _next(text: str, place: int) -> int:
-    """Past the value at *place* and the comma after it, if there is one."""
-    place = _skip(text, _DECODER.raw_decode(text, place)[1])
-    return _skip(text, place + 1) if text[place] == "," else place
-
-
-def _skip(text: str, place: int) -> int:
-    found = _SPACE.match(text, place)
-    return found.end() if found else place
+    @staticmethod
+    def _place(text: str, start: int, strict: bool = True) -> tuple[_Placed, int]:
+        content, end = scanstring(text, start, strict)
+        found = _Placed(content)
+        found.place = start
+        return found, end
 
 
 def append_summary(summary: Path, report: Path) -> str:

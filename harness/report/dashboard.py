@@ -1,34 +1,19 @@
-"""The page 复现看板: what was claimed, what was measured, the verdict, when and on what hardware.
-
-Pure text out of a run's ``result.json``: MyST Markdown, no script. The words shared with the box at the
-head of each chapter live here too.
-"""
+"""The page 复现看板, and the boxes with verdicts on other pages of the site: MyST Markdown, no script."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
-from harness.judge.statistics import mean
-from harness.model import FINISHED, JobState, Outcome, Verdict
-from harness.report.history import LEGEND, Background, claim_figures, verdicts_of
-from harness.report.history import past_runs as past_runs
-from harness.wording import (
-    OUTCOMES,
-    RULES,
-    STATES,
-    SYMBOLS,
-    format_memory,
-    format_number,
-    format_range,
-    format_seconds,
-    one_line,
-)
+from harness.archive.recorded import Manifest, RunResult
+from harness.model import FINISHED, JobResult, Outcome
+from harness.report.fill import fill, myst_text
+from harness.report.history import Background
+from harness.report.view import TEMPLATES, Count, JobView, VerdictView, View, count_verdicts
+from harness.report.words import Words
+from harness.wording import Language, markdown_code, one_line
 
 MARKER = "<!-- harness:dashboard -->"
 """Stands in the page's source where the generated part goes."""
@@ -40,56 +25,32 @@ TIME = re.compile(r"<!-- harness:time (\d+) -->")
 """Stands where the time goes that the chapter of this number takes."""
 
 _HISTORY = 10
-_CHARACTERS_A_MINUTE = 250  # of a text that one learns from
+_READ_A_MINUTE: Mapping[Language, int] = {"zh": 250, "en": 120}
+"""Characters, words of a text that one learns from."""
 
 
-def outcome_words(outcome: Outcome) -> str:
-    """Symbol and word of a judgement: colour alone never says it."""
-    return f"{SYMBOLS[outcome]} {OUTCOMES[outcome].zh}"
+def mark(one: Count | JobView | VerdictView) -> str:
+    """Symbol and word, coloured by class: colour alone never says it."""
+    number = f" {one.number}" if isinstance(one, Count) else ""
+    return mark_of(f"{one.words}{number}", one.kind)
 
 
-def outcome_text(outcome: Outcome, count: int | None = None) -> str:
-    """Symbol and word, coloured by class; with *count*, how many."""
-    words = outcome_words(outcome) + ("" if count is None else f" {count}")
-    return f"[{words}]{{.verdict .verdict-{outcome.value}}}"
+def mark_of(words: str, kind: str) -> str:
+    """*words* in the colour of a judgement."""
+    return f"[{words}]{{.verdict .verdict-{kind}}}"
 
 
-def state_text(state: JobState) -> str:
-    """Symbol and word of a notebook's end state."""
-    tone = Outcome.PASS if state in FINISHED else Outcome.FAIL
-    return f"[{SYMBOLS[tone]} {STATES[state].zh}]{{.verdict .verdict-{tone.value}}}"
+def counts_text(run: RunResult, words: Words, chapter: str | None = None) -> str:
+    """“✓ 通过 5 · ✗ 未通过 1”, of one *chapter* or of all: only what occurs, the good first."""
+    mine = [verdict for verdict in run.verdicts if chapter in (None, verdict.chapter)]
+    return " · ".join(map(mark, count_verdicts(mine, words))) or words.without_claims
 
 
-def counts_text(verdicts: Iterable[Verdict]) -> str:
-    """“✓ 通过 5 · ✗ 未通过 1”, only what occurs, the good first."""
-    counts = Counter(verdict.outcome for verdict in verdicts)
-    return " · ".join(outcome_text(one, counts[one]) for one in Outcome if counts[one]) or "没有声明"
-
-
-def date_text(iso: str) -> str:
-    """“2026 年 11 月 24 日 01:30（UTC）”; the text itself where it is no date."""
-    try:
-        when = datetime.fromisoformat(iso)
-    except ValueError:
-        return iso or "—"
-    return f"{when.year} 年 {when.month} 月 {when.day} 日 {when:%H:%M}（UTC）"
-
-
-def commit_text(document: Mapping[str, Any]) -> str:
+def commit_text(manifest: Manifest, words: Words) -> str:
     """Short commit in code style, marked when the tree held more than the commit."""
-    commit = str(document.get("commit") or "")[:10]
-    if not commit:
-        return "未提交的代码"
-    return f"`{commit}`" + ("（另有未提交的改动）" if document.get("dirty") else "")
-
-
-def hardware_text(environment: Mapping[str, Any]) -> str:
-    """“2 核 CPU（cpu-x86_64-bf16）” or the GPU's name with its class."""
-    hardware = environment.get("hardware") or "未知硬件"
-    gpu, cores = environment.get("gpu"), environment.get("cores")
-    if gpu:
-        return f"{gpu}（{hardware}）"
-    return f"{cores} 核 CPU（{hardware}）" if cores else str(hardware)
+    if not manifest.commit:
+        return words.no_commit
+    return f"`{manifest.commit[:10]}`" + (words.uncommitted if manifest.dirty else "")
 
 
 def chapter_anchor(chapter: str) -> str:
@@ -97,251 +58,137 @@ def chapter_anchor(chapter: str) -> str:
     return f"claims-{chapter}"
 
 
+def card(lines: Sequence[str], *, good: bool = True) -> str:
+    """A box of paragraphs; one that is not good warns."""
+    warn = "" if good else " run-card-warn"
+    return "\n".join([f":::{{container}} run-card{warn}", "\n\n".join(lines), ":::"])
+
+
 def render(
-    document: Mapping[str, Any],
-    titles: Mapping[str, str],
-    history: Sequence[Mapping[str, Any]] = (),
-    blessed: Mapping[tuple[str, str], Sequence[float]] = MappingProxyType({}),
+    run: RunResult, titles: Mapping[str, str], known: Background | None = None, language: Language = "zh"
 ) -> str:
     """The generated part of the page.
 
     Args:
-        document: the run's result.json.
         titles: a chapter's name -> its heading.
-        history: runs of the same profile, newest first, as :func:`past_runs` gives them.
-        blessed: values of the reference runs by chapter and claim.
+        known: earlier runs of the same profile, and values of the reference runs.
     """
-    verdicts, known = verdicts_of(document), Background(history, blessed)
-    parts = [_summary(document, verdicts), "## 声明与判定"]
-    parts += [LEGEND.zh] * any(v.observed and v.outcome is not Outcome.NOT_APPLICABLE for v in verdicts)
-    parts += _claims(document, verdicts, titles, known)
-    parts += ["## 各章的运行", _chapters(document, titles), "## 环境", _environment(document)]
-    if len(history) > 1:
-        parts += ["## 历次运行", _history(history)]
-    return "\n\n".join(parts) + "\n"
+    view, manifest = View(run, language, known), run.manifest
+    words = view.words
+    facts = (
+        words("of_profile", manifest.profile),
+        words.moment_of(manifest.started),
+        words.machine_of(manifest),
+        words("took", view.seconds),
+        words("of_commit", commit_text(manifest, words)),
+        words("of_run", manifest.run),
+    )
+    return fill(
+        TEMPLATES / "dashboard.md.j2",
+        view=view,
+        w=words,
+        titles=titles,
+        summary=card([counts_text(run, words), " · ".join(facts)]),
+        drawn=any(v.observed and v.outcome is not Outcome.NOT_APPLICABLE for v in run.verdicts),
+        most_runs=_HISTORY,
+        anchor=chapter_anchor,
+        mark=mark,
+        heading=_heading,
+        figures=_figures,
+        counts=counts_text,
+        commit=commit_text,
+    )
+
+
+def _heading(job: JobResult, titles: Mapping[str, str]) -> str:
+    """A link to the chapter, under its own title."""
+    if job.chapter in titles:
+        return f"[{myst_text(titles[job.chapter])}]({job.chapter}.ipynb)"
+    return markdown_code(job.chapter or job.notebook)
+
+
+def _figures(view: View, verdicts: Sequence[VerdictView]) -> Iterator[tuple[str, str]]:
+    """Caption and figures of each claim that has any."""
+    for verdict in verdicts:
+        if figures := "".join(view.figures(verdict.verdict)):
+            yield f"{verdict.words} {html.escape(one_line(verdict.verdict.title))}", figures
+
+
+# --- on other pages ------------------------------------------------------------------------------------
 
 
 def last_run(
-    document: Mapping[str, Any] | None,
+    run: RunResult | None,
     titles: Mapping[str, str],
     link: str = "",
     copies: Mapping[str, str] = MappingProxyType({}),
     changed: Collection[str] = (),
+    language: Language = "zh",
 ) -> str:
     """What a front page says: verdict counts, when, on what, and which chapters have no numbers to show, or old ones.
 
     Args:
-        document: the run's result.json, None where there is no run.
+        run: None where there is no run.
         titles: a chapter's name -> its heading, for all chapters of the book.
         link: target of the dashboard's page, where there is one.
         copies: of the book to take along, by kind: their addresses.
         changed: names of chapters whose code is no longer the code that ran.
     """
-    if document is None:
-        return card(["**还没有运行记录**：书里没有数字可看。先运行 `make book`，再回到这里。"], good=False)
-    lines = [
-        f"**书里的数字** {counts_text(verdicts_of(document))}" + (f" · [复现看板]({link})" if link else "")
-    ]
-    jobs = [job for job in document.get("jobs", ()) if job.get("chapter")]
-    ran = {job["chapter"] for job in jobs}
-    unfinished = {job["chapter"] for job in jobs if JobState(job["state"]) not in FINISHED}
-    absent = [title for name, title in titles.items() if name not in ran]
-    broken = [title for name, title in titles.items() if name in unfinished]
+    words = Words(language)
+    if run is None:
+        return card([words.no_numbers], good=False)
+    board = f" · [{words.dashboard}]({link})" if link else ""
+    lines = [f"{words.numbers} {counts_text(run, words)}{board}"]
+    jobs = [job for job in run.jobs if job.chapter]
+    finished = {
+        job.chapter: job.state in FINISHED for job in sorted(jobs, key=lambda job: job.state not in FINISHED)
+    }
+    broken = [title for name, title in titles.items() if not finished.get(name, True)]
+    absent = [title for name, title in titles.items() if name not in finished]
     old = [title for name, title in titles.items() if name in changed]
-    for what, chapters in (("没有跑完", broken), ("没有运行", absent), ("代码在运行之后改过", old)):
+    for what, chapters in ((words.not_finished, broken), (words.not_run, absent), (words.changed_since, old)):
         if chapters:
-            lines.append(f"**{what}**：{_cell('、'.join(chapters))}")
-    lines.append(" · ".join([*_made(document, jobs), *_kept(jobs)]))
+            lines.append(f"**{what}**{words.colon}{myst_text(words.list_comma.join(chapters))}")
+    lines.append(" · ".join([*_made(run.manifest, jobs, words), *_kept(jobs, words)]))
     if copies:
-        links = "、".join(f'<a href="{address}">{kind}</a>' for kind, address in copies.items())
-        lines.append(f"**带走** 整本书的 {links}")
+        links = words.list_comma.join(f'<a href="{address}">{kind}</a>' for kind, address in copies.items())
+        lines.append(words("take_along", links))
     return card(lines, good=not (absent or broken or old))
 
 
-def _made(document: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _made(manifest: Manifest, jobs: Sequence[JobResult], words: Words) -> list[str]:
     """When and on what the numbers were made, and how long that took: of a chapter taken from the cache, then."""
-    starts = sorted(str(job["started"]) for job in jobs if job.get("started")) or [
-        str(document.get("started", ""))
-    ]
-    first, last = (
-        date_text(when).partition(" 日")[0] + " 日" if when else "—" for when in (starts[0], starts[-1])
-    )
+    starts = sorted(job.started for job in jobs if job.started) or [manifest.started]
+    first, last = words.day_of(starts[0]), words.day_of(starts[-1])
     return [
-        f"做于 {first if first == last else f'{first}至 {last}'}",
-        hardware_text(document.get("environment", {})),
-        f"`{document.get('profile', '?')}` 配置",
-        f"各章合计 {format_seconds(sum(job.get('seconds') or 0 for job in jobs), 'zh')}",
-        f"提交 {commit_text(document)}",
+        words("made", first if first == last else words("from_to", first, last)),
+        words.machine_of(manifest),
+        words("of_profile", manifest.profile),
+        words("all_took", words.took_time(sum(job.seconds for job in jobs))),
+        words("of_commit", commit_text(manifest, words)),
     ]
 
 
-def _kept(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _kept(jobs: Sequence[JobResult], words: Words) -> list[str]:
     """How many chapters have their results of an earlier run, and since when."""
-    cached = [job for job in jobs if job.get("cached_from")]
+    cached = [job for job in jobs if job.cached_from]
     if not cached:
         return []
-    since = min((job["started"] for job in cached if job.get("started")), default="")
-    what = f" {date_text(since)}以来的结果" if since else "先前的结果"
-    return [f"{len({job['chapter'] for job in cached})} 章没有变，沿用{what}"]
+    chapters = len({job.chapter for job in cached})
+    since = min((job.started for job in cached if job.started), default="")
+    return [words("kept_since", chapters, words.moment_of(since)) if since else words("kept", chapters)]
 
 
-def time_text(document: Mapping[str, Any] | None, chapters: Mapping[str, int]) -> str:
-    """How long it takes to read *chapters* (name -> Chinese characters of prose), and how long their run took."""
+def time_text(run: RunResult | None, chapters: Mapping[str, int], language: Language = "zh") -> str:
+    """How long it takes to read *chapters* (name -> length of prose, see _READ_A_MINUTE) and how long they ran."""
     if not chapters:
         return "—"
-    minutes = sum(chapters.values()) / _CHARACTERS_A_MINUTE
-    read = f"读约 {max(10, round(minutes / 10) * 10)} 分钟"
+    words = Words(language)
+    minutes = max(10, round(sum(chapters.values()) / _READ_A_MINUTE[language] / 10) * 10)
     taken: dict[str, float] = {}
-    for job in document.get("jobs", ()) if document else ():
-        if job.get("chapter") in chapters and JobState(job["state"]) in FINISHED:
-            taken.setdefault(
-                job["chapter"], job.get("seconds") or 0.0
-            )  # the first seed, which the chapter shows
+    for job in run.jobs if run else ():
+        if job.chapter in chapters and job.state in FINISHED:
+            taken.setdefault(job.chapter, job.seconds)  # the first seed, which the chapter shows
     if taken.keys() != chapters.keys():
-        return read
-    return f"{read}，运行 {format_seconds(sum(taken.values()), 'zh')}"
-
-
-def card(lines: Sequence[str], *, good: bool = True) -> str:
-    """A box of paragraphs; one that is not good warns."""
-    return "\n".join(
-        [f":::{{container}} run-card{'' if good else ' run-card-warn'}", "\n\n".join(lines), ":::"]
-    )
-
-
-def _facts(document: Mapping[str, Any]) -> list[str]:
-    return [
-        f"`{document.get('profile', '?')}` 配置",
-        date_text(str(document.get("started", ""))),
-        hardware_text(document.get("environment", {})),
-        f"用时 {format_seconds(document.get('seconds'), 'zh')}",
-        f"提交 {commit_text(document)}",
-    ]
-
-
-def _summary(document: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
-    facts = [*_facts(document), f"运行编号 `{document.get('run', '?')}`"]
-    return card([counts_text(verdicts), " · ".join(facts)])
-
-
-def _claims(
-    document: Mapping[str, Any], verdicts: Sequence[Verdict], titles: Mapping[str, str], known: Background
-) -> list[str]:
-    """One section a chapter that ran or has claims, so that every link to it finds its place."""
-    chapters = [job["chapter"] for job in document.get("jobs", ()) if job.get("chapter")]
-    names = list(dict.fromkeys([*chapters, *(verdict.chapter for verdict in verdicts)]))
-    if not names:
-        return ["这次运行不含本书的章节。"]
-    sections = []
-    for name in names:
-        mine = [verdict for verdict in verdicts if verdict.chapter == name]
-        title = f"({chapter_anchor(name)})=\n### {_cell(titles.get(name, name))}"
-        table = _claim_table(mine) if mine else "这一章在此配置下没有声明。"
-        sections.append("\n\n".join([title, table, *_explanations(mine), *_figures(mine, known)]))
-    return sections
-
-
-def _figures(verdicts: Sequence[Verdict], known: Background) -> list[str]:
-    """Values and history of each claim, small, side by side; raw HTML on one line, which MyST lets through."""
-    drawn = []
-    for verdict in verdicts:
-        figures = "".join(claim_figures(verdict, known))
-        if figures:
-            name = f"{outcome_words(verdict.outcome)} {html.escape(one_line(verdict.title))}"
-            drawn.append(f"<figure><figcaption>{name}</figcaption>{figures}</figure>")
-    return [f'<div class="claim-figures">{"".join(drawn)}</div>'] if drawn else []
-
-
-def _explanations(verdicts: Sequence[Verdict]) -> list[str]:
-    """What is not a pass is explained at once; the passes behind a click."""
-    told = [(v, v.message_zh or v.message) for v in verdicts if v.message_zh or v.message]
-    lines = [(v.outcome, f"- {outcome_text(v.outcome)} {_cell(v.title)}：{_cell(text)}") for v, text in told]
-    bad = [line for outcome, line in lines if outcome is not Outcome.PASS]
-    good = [line for outcome, line in lines if outcome is Outcome.PASS]
-    folded = "\n".join([":::{dropdown} 通过的判定依据", *good, ":::"])
-    return ["\n".join(bad)] * bool(bad) + [folded] * bool(good)
-
-
-def _claim_table(verdicts: Sequence[Verdict]) -> str:
-    header = ("判定", "声明", "实测", "参考", "差", "复现范围", "规则")
-    return _table(header, [_claim_row(verdict) for verdict in verdicts], align="llrrrrl")
-
-
-def _claim_row(verdict: Verdict) -> list[str]:
-    unit, runs = verdict.unit, len(verdict.observed)
-    measured = format_number(mean(verdict.observed), unit) if runs else "—"
-    return [
-        outcome_text(verdict.outcome),
-        f"{_cell(verdict.title)}<br>`{verdict.claim}`",
-        _cell(measured) + (f"<br>{runs} 次平均" if runs > 1 else ""),
-        _cell(format_number(verdict.reference, unit))
-        + (f"<br>来自 {_cell(verdict.reference_hardware)}" if verdict.foreign else ""),
-        _cell(format_number(verdict.delta, unit, signed=True)),
-        _cell(format_range(verdict.interval, unit)),
-        RULES[verdict.rule].zh if verdict.rule in RULES else _cell(verdict.rule),
-    ]
-
-
-def _chapters(document: Mapping[str, Any], titles: Mapping[str, str]) -> str:
-    rows = [_job_row(job, titles) for job in document.get("jobs", ())]
-    return _table(("状态", "笔记本", "随机种子", "用时", "峰值内存", "说明"), rows, align="llrrrl")
-
-
-def _job_row(job: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
-    chapter = job.get("chapter")
-    seed = job.get("seed")
-    reason = _cell(str(job.get("reason") or ""))
-    if job.get("cached_from"):
-        reason = f"结果来自 `{job['cached_from']}`"
-    return [
-        state_text(JobState(job["state"])),
-        _heading(chapter, titles) if chapter else f"`{job['notebook']}`",
-        "—" if seed is None else str(seed),
-        format_seconds(job.get("seconds"), "zh"),
-        format_memory(job.get("peak_rss_mb")),
-        reason or "—",
-    ]
-
-
-def _environment(document: Mapping[str, Any]) -> str:
-    environment = document.get("environment", {})
-    memory = environment.get("memory_gb")
-    rows = [
-        ["硬件", hardware_text(environment)],
-        ["处理器", _cell(str(environment.get("cpu") or "—"))],
-        ["内存", f"{memory:.0f} GB" if isinstance(memory, int | float) else "—"],
-        ["系统", _cell(str(environment.get("platform") or "—"))],
-        ["Python", str(environment.get("python") or "—")],
-    ]
-    rows += [[name, str(version)] for name, version in sorted(environment.get("versions", {}).items())]
-    return _table(("项目", "值"), rows)
-
-
-def _history(history: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        [
-            date_text(str(one.get("started", ""))),
-            counts_text(verdicts_of(one)),
-            format_seconds(one.get("seconds"), "zh"),
-            commit_text(one),
-            hardware_text(one.get("environment", {})),
-        ]
-        for one in history[:_HISTORY]
-    ]
-    return _table(("时间", "判定", "用时", "提交", "硬件"), rows, align="llrll")
-
-
-def _heading(chapter: str, titles: Mapping[str, str]) -> str:
-    """A link to the chapter, under its own title."""
-    return f"[{_cell(titles[chapter])}]({chapter}.ipynb)" if chapter in titles else f"`{chapter}`"
-
-
-def _cell(text: str) -> str:
-    """Text that may stand in one cell of a pipe table."""
-    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", one_line(text)).replace("<", "&lt;")
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
-    marks = {"l": ":--", "r": "--:"}
-    ruler = [marks[letter] for letter in align or "l" * len(header)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ruler, *rows))
+        return words("reading", minutes)
+    return words("reading_and_running", minutes, words.took_time(sum(taken.values())))

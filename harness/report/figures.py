@@ -18,7 +18,8 @@ from typing import Any
 
 from harness.judge.statistics import mean
 from harness.model import Outcome
-from harness.wording import Language, Text, format_number, format_range, format_seconds, one_line
+from harness.report.words import Words
+from harness.wording import Language, format_number, format_range, one_line
 
 WIDTH = 320
 TEXT_COLUMNS = 47
@@ -66,8 +67,9 @@ def dot_plot(
     if not seen and not past:
         return ""
     axis = _Axis((*seen, *past, *sides, *finite([reference])), _LEFT, _RIGHT)
-    both = ((Text("blessed", "参考"), past, True), (Text("this run", "本次"), seen, False))
-    rows = [(name.into(language), row, hollow) for name, row, hollow in both if row]
+    words = Words(language)
+    both = ((words.blessed, past, True), (words.this_run, seen, False))
+    rows = [(name, row, hollow) for name, row, hollow in both if row]
     bottom = 6 + 18 * len(rows)
     parts = []
     if low is not None and high is not None:
@@ -85,12 +87,10 @@ def dot_plot(
     for place, value in enumerate(dict.fromkeys(ends)):
         x = axis(value) + (2 if place else -2)
         parts.append(_label(x, bottom + 14, axis.label(value), "" if place else "end"))
-    told = [title, *(f"{name} {_listed(row, unit, language)}" for name, row, _ in rows)]
+    told = [title, *(f"{name} {_listed(row, unit, words)}" for name, row, _ in rows)]
     if low is not None:
-        told.append(
-            Text("counts as reproduced: ", "复现范围 ").into(language) + format_range((low, high), unit)
-        )
-    return _svg(bottom + 18, parts, told, language)
+        told.append(words("reproduced", format_range((low, high), unit)))
+    return _svg(bottom + 18, parts, told, words)
 
 
 def history_curve(
@@ -135,14 +135,15 @@ def history_curve(
     parts += [_label(64, y + 4, text, "end") for text, y in edges.items()]
     first, last = _day(kept[0][0].when), _day(kept[-1][0].when)
     parts += [_label(72, 98, first), _label(WIDTH, 98, last, "end")]
+    words = Words(language)
     told = [
         title,
-        Text(f"{len(kept)} runs, {first} to {last}", f"{len(kept)} 次运行，{first} 至 {last}").into(language),
-        Text("lowest ", "最低 ").into(language) + format_number(low, unit),
-        Text("highest ", "最高 ").into(language) + format_number(high, unit),
-        Text("latest ", "最近 ").into(language) + format_number(means[-1], unit),
+        words("runs_from_to", len(kept), first, last),
+        words("lowest", format_number(low, unit)),
+        words("highest", format_number(high, unit)),
+        words("latest", format_number(means[-1], unit)),
     ]
-    return _svg(102, [part for part in parts if part], told, language)
+    return _svg(102, [part for part in parts if part], told, words)
 
 
 def cell_bars(bars: Iterable[Bar], *, most: int = 10, title: str = "", language: Language = "zh") -> str:
@@ -150,9 +151,9 @@ def cell_bars(bars: Iterable[Bar], *, most: int = 10, title: str = "", language:
     timed = sorted((b for b in bars if finite([b.seconds])), key=lambda b: b.seconds, reverse=True)
     if not timed:
         return ""
-    shown, rest = timed[:most], timed[most:]
+    words, shown, rest = Words(language), timed[:most], timed[most:]
     if rest:
-        name = Text(f"{len(rest)} more cells", f"其余 {len(rest)} 个单元格").into(language)
+        name = words("more_cells", len(rest))
         shown = [*shown, Bar(name, sum(b.seconds for b in rest))]
     longest = max(b.seconds for b in shown) or 1.0
     texts, blocks, times = [], [], []
@@ -161,7 +162,7 @@ def cell_bars(bars: Iterable[Bar], *, most: int = 10, title: str = "", language:
         texts.append(_label(0, y + 12, clip(("✗ " if bar.broken else "") + bar.text, TEXT_COLUMNS)))
         look = f' style="fill:{_BAD}"' if bar.broken else ""
         blocks.append(f'<rect y="{y + 17}" width="{length:.4g}" height="7"{look}/>')
-        times.append(_label(length + 5, y + 24.5, format_seconds(bar.seconds, language)))
+        times.append(_label(length + 5, y + 24.5, words.took_time(bar.seconds)))
     parts = [
         f'<g font-family="monospace">{"".join(texts)}</g>',
         f'<g style="fill:{_BAR}">{"".join(blocks)}</g>',
@@ -170,11 +171,10 @@ def cell_bars(bars: Iterable[Bar], *, most: int = 10, title: str = "", language:
     slowest = timed[0]
     told = [
         title,
-        Text(f"{len(timed)} cells", f"{len(timed)} 个单元格").into(language),
-        Text("slowest ", "最慢 ").into(language)
-        + f"{format_seconds(slowest.seconds, language)} {clip(slowest.text, TEXT_COLUMNS)}",
+        words("cells", len(timed)),
+        words("slowest", words.took_time(slowest.seconds), clip(slowest.text, TEXT_COLUMNS)),
     ]
-    return _svg(30 * len(shown), parts, told, language)
+    return _svg(30 * len(shown), parts, told, words)
 
 
 def finite(values: Iterable[Any]) -> tuple[float, ...]:
@@ -211,8 +211,8 @@ class _Axis:
         return text if len(text) <= 8 else f"{value:.3g}"
 
 
-def _svg(height: float, parts: Sequence[str], told: Sequence[str], language: Language) -> str:
-    label = _escape(Text("; ", "；").into(language).join(text for text in told if text))
+def _svg(height: float, parts: Sequence[str], told: Sequence[str], words: Words) -> str:
+    label = _escape(words.semicolon.join(text for text in told if text))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}"'
         f' height="{height:g}" role="img" aria-label="{label}" font-size="11" fill="currentColor"'
@@ -264,12 +264,11 @@ def _markers(spots: Sequence[tuple[float, float, Outcome]]) -> list[str]:
     return [_path(dots, width=6), _path(crosses, width=2, stroke=_BAD), _path(rings, width=1.3)]
 
 
-def _listed(values: Sequence[float], unit: str, language: Language) -> str:
+def _listed(values: Sequence[float], unit: str, words: Words) -> str:
     """Up to five numbers; of more, how many and their range."""
     if len(values) <= 5:
-        return Text(", ", "、").into(language).join(format_number(v, unit) for v in values)
-    many = Text(f"{len(values)} values in ", f"{len(values)} 个值，范围 ").into(language)
-    return many + format_range((min(values), max(values)), unit)
+        return words.list_comma.join(format_number(v, unit) for v in values)
+    return words("many_values", len(values), format_range((min(values), max(values)), unit))
 
 
 def _day(when: str) -> str:

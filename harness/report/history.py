@@ -15,26 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from harness.archive.folder import runs_dir
+from harness.archive.recorded import RunResult, result_from_json
 from harness.book.config import Book
 from harness.book.notebook import PAPERMILL_TAGS, read_document
 from harness.book.references import read_references, references_path
 from harness.errors import HarnessError
+from harness.files import refuse_constant
 from harness.judge.statistics import mean
-from harness.model import JobResult, Outcome, Verdict, verdict_from_json, worst_of
-from harness.report.figures import Reading, dot_plot, finite, history_curve
-from harness.wording import Language, Text
+from harness.model import Outcome, Verdict, worst_of
+from harness.report.figures import Reading, dot_plot, history_curve
+from harness.wording import Language
 
 LONGEST = 60
 """Past runs that are read; the newest files."""
-
-LEGEND = Text(
-    "Dots: this run, one for each seed; hollow dots above: blessed runs; shaded: what counts as reproduced;"
-    " dashed: the reference. Over time, on this class of hardware: ● pass, × fail, ○ other verdicts; an upright"
-    " line spans the seeds of a run.",
-    "实心点：本次运行，一个随机种子一点；上排空心点：参考运行；阴影：视为复现的范围；虚线：参考值。"
-    "历次曲线只含同类硬件上的运行：● 通过，× 未通过，○ 其他判定；竖线是一次运行中各个种子的跨度。",
-)
-"""What the figures of :func:`claim_figures` show, for a page to say once."""
 
 _WITHOUT_BLESSED = ("published", "bounds")
 _NO_CURVE = Outcome.NOT_APPLICABLE  # measured on something else than the other runs
@@ -46,7 +39,9 @@ Key = tuple[str, str]  # chapter, name of the claim
 class Background:
     """What a page knows beyond the run itself."""
 
-    history: Sequence[Mapping[str, Any]] = ()  # run documents, newest first, with the run itself
+    history: Sequence[
+        RunResult
+    ] = ()  # newest first, with the run itself; of the others the jobs are not read
     blessed: Mapping[Key, Sequence[float]] = field(default_factory=dict)
 
     @cached_property
@@ -55,47 +50,41 @@ class Background:
         return claim_readings(self.history)
 
 
-def background(document: Mapping[str, Any], book: Book | None) -> Background:
-    """Gather it for the run *document* of *book*; each past result.json is read once."""
+def background(run: RunResult, book: Book | None) -> Background:
+    """Gather it for the *run* of *book*; each past result.json is read once."""
     if book is None:  # nothing is claimed outside a book
         return Background()
-    profile, hardware = str(document.get("profile")), _hardware(document)
     blessed = {
         (chapter, name): values
-        for chapter in dict.fromkeys(verdict.chapter for verdict in verdicts_of(document))
+        for chapter in dict.fromkeys(verdict.chapter for verdict in run.verdicts)
         for name, values in blessed_values(
-            references_path(book.claims_dir, chapter), profile, hardware
+            references_path(book.claims_dir, chapter), run.manifest.profile, run.manifest.hardware
         ).items()
     }
-    return Background(past_runs(runs_dir(book.root), document), blessed)
+    return Background(past_runs(runs_dir(book.root), run), blessed)
 
 
-def past_runs(runs: Path, document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Finished runs (no shards) of the same profile up to and including *document*, newest first."""
-    found = {str(document.get("run")): document}
+def past_runs(runs: Path, run: RunResult) -> list[RunResult]:
+    """Finished runs (no shards) of the same profile up to and including *run*, newest first."""
+    found = {run.manifest.run: run}
     for path in newest_results(runs):
         if len(found) > LONGEST:
             break
         try:
-            other = _without_jobs(path)
-        except (OSError, ValueError, RecursionError):  # a damaged run is no part of the history
+            other = result_from_json(_without_jobs(path), path)
+        except (OSError, ValueError, RecursionError, HarnessError):  # damaged: no part of the history
             continue
-        if (
-            not isinstance(other, Mapping)
-            or other.get("profile") != document.get("profile")
-            or "shard" in other
-        ):
-            continue
-        if str(other.get("started")) <= str(document.get("started")) and _is_whole(other):
-            found.setdefault(str(other.get("run")), other)
-    return sorted(found.values(), key=lambda one: str(one.get("started")), reverse=True)
+        theirs, mine = other.manifest, run.manifest
+        if theirs.profile == mine.profile and theirs.started <= mine.started and not theirs.shard:
+            found.setdefault(theirs.run, other)
+    return sorted(found.values(), key=lambda one: one.manifest.started, reverse=True)
 
 
 def _without_jobs(path: Path) -> Any:
     """A result.json without its jobs, nearly all of its text, where it is laid out as the harness writes it."""
     text = path.read_text(encoding="utf-8")
     start, end = text.find('\n "jobs": ['), text.find('\n "verdicts": [')  # no string holds a line break
-    return json.loads(text[:start] + text[end:] if 0 < start < end else text)
+    return json.loads(text[:start] + text[end:] if 0 < start < end else text, parse_constant=refuse_constant)
 
 
 def newest_results(runs: Path) -> list[Path]:
@@ -110,46 +99,25 @@ def newest_results(runs: Path) -> list[Path]:
     return [path for _, path in sorted(aged, reverse=True)]
 
 
-def _is_whole(document: Mapping[str, Any]) -> bool:
-    """Whether the parts of a past run that a page shows can be shown."""
-    try:
-        verdicts_of(document)
-    except (TypeError, ValueError, KeyError, AttributeError):
-        return False
-    seconds = document.get("seconds")
-    return isinstance(document.get("environment", {}), Mapping) and (
-        seconds is None or bool(finite([seconds]))
-    )
-
-
-def verdicts_of(document: Mapping[str, Any]) -> list[Verdict]:
-    """The judgements stored in a run document."""
-    return [verdict_from_json(one) for one in document.get("verdicts", ())]
-
-
-def claim_readings(history: Sequence[Mapping[str, Any]]) -> dict[Key, list[Reading]]:
+def claim_readings(history: Sequence[RunResult]) -> dict[Key, list[Reading]]:
     """What the runs of *history*, newest first, measured, by claim; oldest first, as it is drawn.
 
     Only runs on the newest run's class of hardware: one line through several would show a change that is none.
     """
     found: dict[Key, list[Reading]] = {}
-    for document in reversed(history):
-        if _hardware(document) != _hardware(history[0]):
+    for run in reversed(history):
+        if run.manifest.hardware != history[0].manifest.hardware:
             continue
         judged: dict[
             Key, list[Verdict]
         ] = {}  # a claim with several references has several verdicts on one value
-        for verdict in verdicts_of(document):
+        for verdict in run.verdicts:
             judged.setdefault((verdict.chapter, verdict.claim), []).append(verdict)
         for key, mine in judged.items():
             worst, observed = worst_of(mine), next((v.observed for v in mine if v.observed), ())
             if worst and worst is not _NO_CURVE and observed:
-                found.setdefault(key, []).append(Reading(str(document.get("started", "")), observed, worst))
+                found.setdefault(key, []).append(Reading(run.manifest.started, observed, worst))
     return found
-
-
-def _hardware(document: Mapping[str, Any]) -> str:
-    return str(document.get("environment", {}).get("hardware", ""))
 
 
 def blessed_values(path: Path, profile: str, hardware: str) -> dict[str, tuple[float, ...]]:
@@ -184,16 +152,16 @@ def claim_figures(verdict: Verdict, known: Background, language: Language = "zh"
     return dots, history_curve(known.readings.get(key, ()), language=language, **look)
 
 
-def cell_texts(run_dir: Path, jobs: Sequence[JobResult]) -> dict[str, dict[int, str]]:
+def cell_texts(run: RunResult) -> dict[str, dict[int, str]]:
     """First line of each code cell by job and by place in the notebook, from what the jobs ran.
 
     Seeds of one notebook ran the same cells: the first that left a notebook stands for all.
     """
     found: dict[str, dict[int, str]] = {}
-    for job in jobs:
+    for job in run.jobs:
         if not found.get(job.notebook):
-            found[job.notebook] = _first_lines(run_dir / "jobs" / job.id / "out.ipynb")
-    return {job.id: found[job.notebook] for job in jobs}
+            found[job.notebook] = _first_lines(run.folder / "jobs" / job.id / "out.ipynb")
+    return {job.id: found[job.notebook] for job in run.jobs}
 
 
 def _first_lines(path: Path) -> dict[int, str]:

@@ -8,18 +8,10 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from harness.model import (
-    CellState,
-    JobResult,
-    JobState,
-    Outcome,
-    Verdict,
-    job_result_from_json,
-    verdict_from_json,
-)
-from harness.wording import OUTCOMES, STATES, one_line
+from harness.archive.recorded import RunResult
+from harness.model import JobResult, JobState, Outcome, Verdict
+from harness.wording import OUTCOMES, ending, one_line
 
 _ERRORS = frozenset({JobState.TIMED_OUT, JobState.DEAD, JobState.CANCELLED})
 _FAILURES = frozenset({JobState.FAILED, JobState.EXITED_EARLY, JobState.INVALID})
@@ -34,20 +26,16 @@ _VERDICT_TAGS: Mapping[Outcome, str | None] = {
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit_xml(document: Mapping[str, Any]) -> str:
-    """The run document as one ``<testsuites>`` element.
+def junit_xml(run: RunResult) -> str:
+    """*run* as one ``<testsuites>`` element.
 
     A notebook that failed is a failure; one that timed out, died or was cancelled an error; a cached one
     skipped. A claim that failed or is missing is a failure; one that is inconclusive, unclaimed or
     not applicable is skipped.
     """
-    jobs = [job_result_from_json(job) for job in document.get("jobs", ())]
-    verdicts = [verdict_from_json(verdict) for verdict in document.get("verdicts", ())]
-    root = ET.Element(
-        "testsuites", name=_clean(f"harness {document['run']}"), time=_time(document["seconds"])
-    )
-    started = str(document.get("started") or "")
-    for job in jobs:
+    verdicts, started = run.verdicts, run.manifest.started
+    root = ET.Element("testsuites", name=_clean(f"harness {run.manifest.run}"), time=_time(run.seconds))
+    for job in run.jobs:
         root.append(_suite(job.id, [_job_case(job)], job.seconds, job.started or started))
     apart = len({verdict.hardware for verdict in verdicts if verdict.observed}) > 1
     for chapter in dict.fromkeys(verdict.chapter for verdict in verdicts):
@@ -76,12 +64,10 @@ def _job_case(job: JobResult) -> ET.Element:
     case = ET.Element(
         "testcase", classname=_clean(job.chapter or job.notebook), name="execution", time=_time(job.seconds)
     )
-    message = f"{STATES[job.state].en}: {job.reason}" if job.reason else STATES[job.state].en
+    message = ending(job).en
     if job.state in _ERRORS or job.state in _FAILURES:
         tag = "error" if job.state in _ERRORS else "failure"
-        details = [
-            f"{cell.place}: {one_line(cell.error)}" for cell in job.cells if cell.state is CellState.FAILED
-        ]
+        details = [f"{cell.place}: {one_line(cell.error)}" for cell in job.failed]
         _outcome(case, tag, job.state.value, message, "\n".join([job.notebook, *details]))
     elif job.state is JobState.SKIPPED:
         _outcome(case, "skipped", job.state.value, message)

@@ -2,61 +2,50 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.judge.statistics import mean
-from harness.model import FINISHED, CellState, JobResult, Outcome, Verdict
-from harness.wording import (
-    OUTCOMES,
-    STATES,
-    SYMBOLS,
-    format_memory,
-    format_number,
-    format_seconds,
-    names_cell,
-    one_line,
-)
+from harness.archive.recorded import RunResult
+from harness.model import FINISHED, JobResult, Outcome, Verdict
+from harness.report.view import View
+from harness.wording import SYMBOLS, ending, one_line, untold
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 _COLOURS = {
-    Outcome.PASS: "green",
-    Outcome.FAIL: "red",
-    Outcome.INCONCLUSIVE: "yellow",
-    Outcome.MISSING: "red",
-    Outcome.UNEXPECTED: "yellow",
-    Outcome.NOT_APPLICABLE: "bright_black",
+    "pass": "green",
+    "fail": "red",
+    "inconclusive": "yellow",
+    "missing": "red",
+    "unexpected": "yellow",
+    "not_applicable": "bright_black",
 }
 
 
-def print_summary(console: Console, results: Sequence[JobResult], verdicts: Sequence[Verdict]) -> None:
+def print_summary(console: Console, run: RunResult) -> None:
     """Print the tables, then what needs attention; claims with the same message share one line.
 
     State and verdict are told by a symbol and a word, never by colour alone. Fits 80 columns.
     """
-    if results:
-        console.print(_job_table(results))
-    for job in results:
+    view = View(run, "en")
+    if run.jobs:
+        console.print(_job_table(view))
+    for job in run.jobs:
         if job.state not in FINISHED:
             _print_problem(console, job.id, _job_lines(job))
-    if any(job.metrics for job in results if job.chapter is None):
-        console.print(_metric_table(results))
-    if verdicts:
-        console.print(_verdict_table(verdicts))
-    for (outcome, message), names in _by_message(verdicts).items():
+    if view.recorded:
+        console.print(_metric_table(view))
+    if run.verdicts:
+        console.print(_verdict_table(view))
+    for (outcome, message), names in _by_message(run.verdicts).items():
         _print_problem(console, f"{SYMBOLS[outcome]} {', '.join(names)}", [message])
-    for place, names in _by_foreign_reference(verdicts).items():
+    for place, names in _by_foreign_reference(run.verdicts).items():
         _print_problem(console, f"≠ {', '.join(names)}", [place])
-    if verdicts:
-        counts = Counter(verdict.outcome for verdict in verdicts)
-        console.print(
-            "claims: " + ", ".join(f"{counts[o]} {OUTCOMES[o].en}" for o in Outcome if counts[o]),
-            markup=False,
-        )
+    if view.counts:
+        told = ", ".join(f"{count.number} {count.words.split(maxsplit=1)[1]}" for count in view.counts)
+        console.print(f"claims: {told}", markup=False)
 
 
 def _by_message(verdicts: Sequence[Verdict]) -> dict[tuple[Outcome, str], list[str]]:
@@ -79,87 +68,59 @@ def _by_foreign_reference(verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
     return found
 
 
-def _new_table(title: str) -> Table:
+def _table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
+    """Columns that may be folded, of which the last is the widest, and columns of *numbers*, set to the right."""
     from rich import box
     from rich.table import Table
 
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-
-
-def _job_table(results: Sequence[JobResult]) -> Table:
-    from rich.text import Text as RichText
-
-    table = _new_table("Notebooks")
-    table.add_column("state", no_wrap=True)
-    table.add_column("job", overflow="fold", ratio=1)
-    table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("peak memory", justify="right", no_wrap=True)
-    for job in results:
-        good = job.state in FINISHED
-        table.add_row(
-            RichText(f"{'✓' if good else '✗'} {STATES[job.state].en}", style="green" if good else "red"),
-            RichText(one_line(job.id if job.chapter else job.notebook)),
-            format_seconds(job.seconds),
-            format_memory(job.peak_rss_mb),
-        )
-    return table
-
-
-def _metric_table(results: Sequence[JobResult]) -> Table:
-    """What notebooks outside the book recorded: no claim shows it."""
-    from rich.text import Text as RichText
-
-    table = _new_table("Recorded")
-    table.add_column("job", overflow="fold", ratio=1)
-    table.add_column("metric", overflow="fold", ratio=1)
-    table.add_column("value", justify="right", no_wrap=True)
-    for job in results:
-        for metric in job.metrics if job.chapter is None else ():
-            table.add_row(
-                RichText(one_line(job.id)),
-                RichText(one_line(metric.name)),
-                RichText(one_line(format_number(metric.value, metric.unit))),
-            )
-    return table
-
-
-def _verdict_table(verdicts: Sequence[Verdict]) -> Table:
-    from rich.text import Text as RichText
-
-    table = _new_table("Claims")
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("claim", overflow="fold", ratio=1)
-    for name in ("observed", "reference", "difference"):
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        narrow = name in ("state", "verdict")
+        table.add_column(name, no_wrap=narrow, overflow="fold", ratio=None if narrow else 1)
+    for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
-    for verdict in verdicts:
-        unit = verdict.unit
-        observed = format_number(mean(verdict.observed), unit) if verdict.observed else "—"
-        table.add_row(
-            RichText(
-                f"{SYMBOLS[verdict.outcome]} {OUTCOMES[verdict.outcome].en}", style=_COLOURS[verdict.outcome]
-            ),
-            RichText(one_line(verdict.title)),
-            observed,
-            format_number(verdict.reference, unit),
-            format_number(verdict.delta, unit, signed=True),
-        )
+    return table
+
+
+def _add(table: Table, *cells: str, kind: str = "") -> None:
+    """A row; the first cell in the colour of *kind*."""
+    from rich.text import Text
+
+    first, *rest = map(one_line, cells)
+    table.add_row(Text(first, style=_COLOURS.get(kind, "")), *map(Text, rest))
+
+
+def _job_table(view: View) -> Table:
+    table = _table("Notebooks", ("state", "job"), ("time", "peak memory"))
+    for one in view.jobs:
+        name = one.job.id if one.job.chapter else one.job.notebook
+        _add(table, one.words, name, one.seconds, one.memory, kind=one.kind)
+    return table
+
+
+def _metric_table(view: View) -> Table:
+    """What notebooks outside the book recorded: no claim shows it."""
+    table = _table("Recorded", ("job", "metric"), ("value",))
+    for one in view.recorded:
+        _add(table, one["job"], one["name"], one["value"])
+    return table
+
+
+def _verdict_table(view: View) -> Table:
+    table = _table("Claims", ("verdict", "claim"), ("observed", "reference", "difference"))
+    for one in view.verdicts:
+        _add(table, one.words, one.verdict.title, one.observed, one.reference, one.difference, kind=one.kind)
     return table
 
 
 def _job_lines(job: JobResult) -> list[str]:
-    lines = [f"{STATES[job.state].en}: {job.reason}" if job.reason else STATES[job.state].en]
-    lines += [
-        f"{c.place}: {c.error}"
-        for c in job.cells
-        if c.state is CellState.FAILED and c.error and not names_cell(job.reason, c)
-    ]
-    return lines
+    return [ending(job).en, *(f"{cell.place}: {cell.error}" for cell in untold(job) if cell.error)]
 
 
 def _print_problem(console: Console, head: str, lines: Sequence[str]) -> None:
     from rich.padding import Padding
-    from rich.text import Text as RichText
+    from rich.text import Text
 
-    console.print(RichText(one_line(head), style="bold"))
+    console.print(Text(one_line(head), style="bold"))
     for line in lines:
-        console.print(Padding(RichText(one_line(line)), (0, 0, 0, 2), expand=False))
+        console.print(Padding(Text(one_line(line)), (0, 0, 0, 2), expand=False))

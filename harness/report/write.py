@@ -1,22 +1,19 @@
-"""What a run leaves for people and machines: ``result.json``, JUnit, Markdown, HTML, and the exit code."""
+"""Judge a run and write what it leaves for people and machines: ``result.json``, JUnit, Markdown, HTML, exit code."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from harness.archive.recorded import Manifest, RunResult
 from harness.book.config import Book
-from harness.errors import ExitCode
+from harness.errors import ExitCode, HarnessError
 from harness.files import write_json, write_text
-from harness.model import SCHEMA, JobResult, JobState, Outcome, Verdict, job_result_from_json, to_json
+from harness.judge.check import judge_run
+from harness.model import ChapterClaims, JobResult, JobState, Outcome, Verdict
 from harness.report.history import background, cell_texts
-from harness.report.html import html_report
 from harness.report.junit import junit_xml
-from harness.report.markdown import markdown_report
-from harness.report.summary import print_summary
-
-__all__ = ["SCHEMA_PATH", "exit_code", "print_summary", "run_document", "write_reports"]
+from harness.report.view import html_report, markdown_report
 
 SCHEMA_PATH = Path(__file__).with_name("schema") / "result.schema.json"
 """JSON Schema (2020-12) of the run's result.json."""
@@ -26,58 +23,50 @@ _NOTEBOOK = frozenset({JobState.FAILED, JobState.EXITED_EARLY})
 _BROKEN_CLAIM = frozenset({Outcome.FAIL, Outcome.MISSING})
 
 
-def run_document(
-    manifest: Mapping[str, Any],
+_RANK = (ExitCode.OK, ExitCode.INCONCLUSIVE, ExitCode.CLAIM_FAILED, ExitCode.NOTEBOOK_FAILED, ExitCode.USAGE,
+         ExitCode.INFRASTRUCTURE)  # fmt: skip
+
+
+def judge_and_report(
+    book: Book | None,
+    run_dir: Path,
+    manifest: Manifest,
     results: Sequence[JobResult],
-    verdicts: Sequence[Verdict],
-    exit_code: int,
     seconds: float,
-) -> dict[str, Any]:
-    """The run's result.json as plain JSON types.
+    *,
+    strict: bool,
+    interrupted: bool = False,
+    claims: Mapping[str, ChapterClaims] | None = None,
+) -> tuple[RunResult, HarnessError | None]:
+    """Judge the *results*, write result.json and the reports; the judged run, and why it could not be judged.
+
+    A shard and notebooks outside a book are not judged.
 
     Args:
-        manifest: as in the run folder; run, profile, started, commit, dirty, environment and shards are
-            taken over.
+        run_dir: the run folder.
         results: of all jobs.
-        verdicts: on all claims of the chapters that ran.
-        exit_code: what the command ends with.
         seconds: wall time of the whole run.
+        claims: by chapter; those of the whole *book* by default.
     """
-    return {
-        "schema": SCHEMA,
-        "run": manifest["run"],
-        "profile": manifest["profile"],
-        "started": manifest["started"],
-        "seconds": round(seconds, 3),
-        "commit": manifest.get("commit") or "",
-        "dirty": bool(manifest.get("dirty")),
-        "environment": to_json(manifest.get("environment", {})),
-        "exit_code": int(exit_code),
-        **_shards(manifest),
-        "jobs": to_json(results),
-        "verdicts": to_json(verdicts),
-    }
+    verdicts: Sequence[Verdict] = ()
+    problem: HarnessError | None = None
+    judged = [result for result in results if result.chapter]
+    if book and judged and not manifest.shard:
+        ran_on = {"hardware": manifest.hardware, "by_job": manifest.hardware_by_job}
+        try:
+            verdicts = judge_run(book, judged, profile=manifest.profile, claims=claims, **ran_on)
+        except HarnessError as error:  # the run must still be written
+            problem = error
+    codes = [exit_code(results, verdicts, strict=strict)]
+    codes += [problem.exit_code] if problem else []
+    codes += [ExitCode.INFRASTRUCTURE] if interrupted else []
+    code = max(codes, key=_RANK.index)
+    run = RunResult(run_dir, manifest, tuple(results), tuple(verdicts), seconds, int(code))
+    write_reports(run, book)
+    return run, problem
 
 
-def _shards(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Which part of a run this is, or which parts it was merged from."""
-    found: dict[str, Any] = {}
-    if "shard" in manifest:
-        found["shard"] = {key: manifest["shard"][key] for key in ("index", "of")}
-    if "shards" in manifest:
-        found["shards"] = [
-            {
-                "index": part["index"],
-                "run": part["run"],
-                "hardware": str(part["environment"].get("hardware", "")),
-                "jobs": list(part["jobs"]),
-            }
-            for part in manifest["shards"]
-        ]
-    return found
-
-
-def write_reports(run_dir: Path, document: Mapping[str, Any], book: Book | None = None) -> None:
+def write_reports(run: RunResult, book: Book | None = None) -> None:
     """Write result.json, junit.xml, report.md and report.html (Chinese), report.en.md and report.en.html.
 
     Each is written atomically. With *book*, the pages show its earlier runs and blessed values, too.
@@ -85,14 +74,12 @@ def write_reports(run_dir: Path, document: Mapping[str, Any], book: Book | None 
     Raises:
         InfrastructureError: the folder cannot be written.
     """
-    write_json(run_dir / "result.json", document)
-    write_text(run_dir / "junit.xml", junit_xml(document))
-    write_text(run_dir / "report.md", markdown_report(document, "zh"))
-    write_text(run_dir / "report.en.md", markdown_report(document, "en"))
-    known = background(document, book)
-    texts = cell_texts(run_dir, [job_result_from_json(job) for job in document.get("jobs", ())])
-    write_text(run_dir / "report.html", html_report(document, known, texts, "zh"))
-    write_text(run_dir / "report.en.html", html_report(document, known, texts, "en"))
+    write_json(run.folder / "result.json", run.to_json())
+    write_text(run.folder / "junit.xml", junit_xml(run))
+    known, texts = background(run, book), cell_texts(run)
+    for language, suffix in (("zh", ""), ("en", ".en")):
+        write_text(run.folder / f"report{suffix}.md", markdown_report(run, language))
+        write_text(run.folder / f"report{suffix}.html", html_report(run, known, texts, language))
 
 
 def exit_code(results: Sequence[JobResult], verdicts: Sequence[Verdict], *, strict: bool) -> ExitCode:

@@ -8,7 +8,6 @@ good build, Sphinx is not started at all.
 from __future__ import annotations
 
 import hashlib
-import html
 import importlib.util
 import json
 import os
@@ -23,16 +22,17 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.archive.folder import build_dir, runs_dir
-from harness.archive.recorded import read_document
-from harness.archive.shard import refuse_shard
+from harness.archive.recorded import RunResult, read_result, refuse_shard
 from harness.book.config import Book, site_config
 from harness.book.notebook import read_notebook
 from harness.book.yaml_file import read_yaml
 from harness.errors import HarnessError
 from harness.files import PACKAGE, explain_os_error, read_json, write_json, write_text
-from harness.model import JobResult, job_result_from_json
+from harness.model import JobResult
 from harness.report import dashboard
+from harness.report.fill import fill
 from harness.report.history import background
+from harness.report.words import Words
 from harness.site import matrix_page
 from harness.site.copies import EPUB, PDF, SOURCE, check_copies, make_copies, offered, pack_source
 from harness.site.pages import (
@@ -45,6 +45,7 @@ from harness.site.pages import (
     rewrite_links,
     stage,
 )
+from harness.wording import Language, html_language
 
 _PARTS = ("_config.yml", "_toc.yml", "_ext", "_static", "vendor")
 _SKIPPED = frozenset({"__pycache__", ".ipynb_checkpoints", "_build"})
@@ -62,12 +63,11 @@ _PACKAGES = (
 _PROBLEM = re.compile(r"\b(?:WARNING|ERROR|CRITICAL|Extension error|Configuration error|Exception)\b")
 _BIB_KEY = re.compile(r"^@\w+\{([^,\s]+),", re.MULTILINE)
 _CELL_LINE = re.compile(r"(?P<page>[^\s:]+\.ipynb):(?P<cell>\d+)(?P<line>\d{4})\b")  # as MyST-NB counts them
-_HAN = re.compile("[\u4e00-\u9fff]")
+_READ: Mapping[Language, re.Pattern[str]] = {"zh": re.compile("[\u4e00-\u9fff]"), "en": re.compile(r"\w+")}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DASHBOARD_PAGE = "reproduction.md"
 _GENERATED = re.compile(r"^<!-- harness:(?P<name>[\w-]+) -->[ \t]*$", re.MULTILINE)
 _FILLED_ELSEWHERE = frozenset({"dashboard", "last-run"})
-_NO_RUN = "还没有运行记录。先运行 `make book`（或 `python -m harness run`），再回到这里。\n"
 
 
 Generated = Mapping[str, Callable[[], str]]
@@ -96,9 +96,10 @@ def build(
         check_copies()
     folder = build_dir(book.root)
     source, site, stamp = folder / "site-src", folder / "site", folder / "site-stamp.json"
-    document = read_document(run_dir) if run_dir else None
-    kinds = offered(book.root, document) if copies else {}
-    files = stage_tree(book, run_dir, source, generated, kinds)
+    run = read_result(run_dir) if run_dir else None
+    language = language_of(book)
+    kinds = offered(book.root, run, language) if copies else {}
+    files = stage_tree(book, run, source, generated, kinds)
     fingerprint = _fingerprint(
         files, book.chapters_dir.relative_to(book.root).as_posix(), warnings_are_errors
     )
@@ -111,14 +112,15 @@ def build(
         for rendered in (folder / "site-doctrees", site):  # Sphinx would keep pages that look the same to it
             shutil.rmtree(rendered, ignore_errors=True)
     _render(book.root, source, site, warnings_are_errors)
-    write_text(index, _front_door(source))
+    write_text(index, _front_door(source, language))
     for name in (PDF, EPUB, SOURCE):  # those of an earlier run
         (site / name).unlink(missing_ok=True)
     if copies:
         config = site_config(source)
-        make_copies(source, site, document, str(config.get("title", "")), str(config.get("author", "")))
-        if document and SOURCE in kinds.values():
-            pack_source(book.root, document["commit"], site / SOURCE)
+        title, author = (str(config.get(key, "")) for key in ("title", "author"))
+        make_copies(source, site, run, title, author, language)
+        if run and SOURCE in kinds.values():
+            pack_source(book.root, run.manifest.commit, site / SOURCE)
     write_json(stamp, fingerprint)
     return index
 
@@ -166,14 +168,14 @@ def _decoded(path: str, content: bytes) -> str:
 
 def stage_tree(
     book: Book,
-    run_dir: Path | None,
+    run: RunResult | None,
     target: Path,
     generated: Generated,
     copies: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, bytes]:
     """Bring *target* up to date and return what it holds, by path; its front page offers *copies*: kind -> file."""
-    document = read_document(run_dir) if run_dir else None
-    refuse_shard(document or {}, "the site")
+    if run:
+        refuse_shard(run.manifest, "the site")
     files = {path: (book.root / path).read_bytes() for path in _source_files(book)}
     link = _repository_link(book.root, frozenset(files))
     keys = frozenset(
@@ -182,13 +184,14 @@ def stage_tree(
         if path.endswith(".bib")
         for key in _BIB_KEY.findall(_decoded(path, files[path]))
     )
-    evidence, changed = _evidence(book, document), set()
+    language = language_of(book)
+    evidence, changed = _evidence(book, run), set()
     for chapter in book.chapters:
         path = chapter.relative_to(book.root).as_posix()
         facts = evidence.get(chapter.stem)
-        executed = _executed(book, run_dir, facts.job) if facts else None
+        executed = _executed(book, facts) if facts else None
         source = _read_notebook(chapter)
-        staged = stage(source, executed, facts)
+        staged = stage(source, executed, facts, language)
         if is_stale(source, executed):
             changed.add(chapter.stem)
         for cell in staged["cells"]:
@@ -196,34 +199,41 @@ def stage_tree(
                 cell["source"] = _link_text(cell["source"], source, path, link, keys)
         files[path] = json.dumps(staged, ensure_ascii=False, indent=1).encode()
     board = (book.chapters_dir / _DASHBOARD_PAGE).relative_to(book.root).as_posix()
-    characters = {chapter.stem: _characters(chapter) for chapter in book.chapters}
+    lengths = {chapter.stem: _length(chapter, language) for chapter in book.chapters}
 
     def time(found: re.Match[str]) -> str:
-        mine = {name: count for name, count in characters.items() if name.startswith(f"{found[1]}-")}
-        return dashboard.time_text(document, mine)
+        mine = {name: count for name, count in lengths.items() if name.startswith(f"{found[1]}-")}
+        return dashboard.time_text(run, mine, language)
 
     titles = {chapter.stem: read_notebook(chapter).title for chapter in book.chapters}
     for path, content in files.items():
         if path.endswith(".md") and not path.startswith(("vendor/", "_")):
             text = dashboard.TIME.sub(time, fill_markers(path, _decoded(path, content), generated))
-            text = matrix_page.fill(text, book.root / path, book, run_dir)
+            text = matrix_page.fill(text, book.root / path, book, run.folder if run else None, language)
             if dashboard.LAST_RUN in text:
                 place = os.path.relpath(board, PurePosixPath(path).parent) if board in files else ""
                 up = os.path.relpath(".", PurePosixPath(path).parent)
                 links = {kind: f"{up}/{name}" for kind, name in copies.items()}
-                said = dashboard.last_run(document, titles, place, links, changed)
+                said = dashboard.last_run(run, titles, place, links, changed, language)
                 text = text.replace(dashboard.LAST_RUN, said)
             files[path] = rewrite_links(text, lambda to, page=path: link(page, to)).encode()
     if board in files:
-        files[board] = _dashboard_page(book, document, files[board].decode(), titles).encode()
+        files[board] = _dashboard_page(book, run, files[board].decode(), titles, language).encode()
     _synchronise(files, target)
     return files
 
 
-def _characters(chapter: Path) -> int:
-    """Chinese characters of a chapter's prose."""
+def language_of(book: Book) -> Language:
+    """In which words the harness speaks on the book's pages: as _config.yml says, else as its chapters are written."""
+    if book.language:
+        return "zh" if book.language == "zh" else "en"
+    return "zh" if any(read_notebook(chapter).written_in == "zh" for chapter in book.chapters) else "en"
+
+
+def _length(chapter: Path, language: Language) -> int:
+    """Chinese characters, or words, of a chapter's prose."""
     prose = (cell.source for cell in read_notebook(chapter).cells if cell.type == "markdown")
-    return sum(len(_HAN.findall(text)) for text in prose)
+    return sum(len(_READ[language].findall(text)) for text in prose)
 
 
 def _link_text(
@@ -252,29 +262,21 @@ def _source_files(book: Book) -> list[str]:
     return found
 
 
-def _evidence(book: Book, document: Mapping[str, Any] | None) -> dict[str, Evidence]:
+def _evidence(book: Book, run: RunResult | None) -> dict[str, Evidence]:
     """What the run says of each chapter; the first seed stands for the chapter."""
-    if document is None:
-        return {}
-    verdicts = dashboard.verdicts_of(document)
     jobs: dict[str, JobResult] = {}
-    for job in map(job_result_from_json, document.get("jobs", ())):
+    for job in run.jobs if run else ():
         if job.chapter:
             jobs.setdefault(job.chapter, job)
     has_dashboard = (book.chapters_dir / _DASHBOARD_PAGE).is_file()
-    return {
-        name: Evidence(document, job, tuple(v for v in verdicts if v.chapter == name), has_dashboard)
-        for name, job in jobs.items()
-    }
+    return {name: Evidence(run, job, has_dashboard) for name, job in jobs.items() if run}
 
 
-def _executed(book: Book, run_dir: Path | None, job: JobResult | None) -> Notebook | None:
+def _executed(book: Book, evidence: Evidence) -> Notebook | None:
     """The notebook a job left behind, in this run or in the one its cached result comes from."""
-    if run_dir is None or job is None:
-        return None
-    places = [run_dir]
+    job, places = evidence.job, [evidence.run.folder]
     if job.cached_from:
-        places += [run_dir.parent / job.cached_from, runs_dir(book.root) / job.cached_from]
+        places += [places[0].parent / job.cached_from, runs_dir(book.root) / job.cached_from]
     for place in places:
         path = place / "jobs" / job.id / "out.ipynb"
         if path.is_file():
@@ -292,13 +294,12 @@ def _read_notebook(path: Path) -> Notebook:
 
 
 def _dashboard_page(
-    book: Book, document: Mapping[str, Any] | None, page: str, titles: Mapping[str, str]
+    book: Book, run: RunResult | None, page: str, titles: Mapping[str, str], language: Language
 ) -> str:
-    if document is None:
-        generated = _NO_RUN
+    if run is None:
+        generated = Words(language).no_run
     else:
-        known = background(document, book)
-        generated = dashboard.render(document, titles, known.history, known.blessed)
+        generated = dashboard.render(run, titles, background(run, book), language)
     if dashboard.MARKER not in page:
         raise HarnessError(f"{book.chapters_dir / _DASHBOARD_PAGE}: the line {dashboard.MARKER} is missing")
     return page.replace(dashboard.MARKER, generated)
@@ -406,15 +407,9 @@ def _name_cell(found: re.Match[str], root: Path, source: Path) -> str:
         return found[0]
 
 
-def _front_door(source: Path) -> str:
+def _front_door(source: Path, language: Language) -> str:
     """The site's index.html: straight on to the book's first page."""
     toc, config = read_yaml(source / "_toc.yml"), site_config(source)
-    page, title = (
-        f"{PurePosixPath(toc['root']).with_suffix('')}.html",
-        html.escape(str(config.get("title", ""))),
-    )
-    return (
-        f'<!DOCTYPE html>\n<html lang="zh-CN">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f'<meta http-equiv="refresh" content="0; url={page}">\n<link rel="canonical" href="{page}">\n'
-        f'<link rel="icon" href="data:,">\n</head>\n<body><a href="{page}">{title}</a></body>\n</html>\n'
-    )
+    page = f"{PurePosixPath(toc['root']).with_suffix('')}.html"
+    template = Path(__file__).with_name("templates") / "index.html.j2"
+    return fill(template, lang=html_language(language), page=page, title=str(config.get("title", "")))

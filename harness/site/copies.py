@@ -32,10 +32,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urldefrag
 
+from markupsafe import Markup
+
+from harness.archive.recorded import RunResult
 from harness.book.config import toc_pages
 from harness.errors import HarnessError
 from harness.files import PACKAGE
 from harness.report import dashboard
+from harness.report.fill import fill
+from harness.report.words import Words
+from harness.wording import Language, html_language
 
 PDF, EPUB, SOURCE = "book.pdf", "book.epub", "book.zip"
 BROWSER_VARIABLE = "CHROMIUM"
@@ -51,88 +57,24 @@ _FLAGS = (
 )
 _FONTS = PACKAGE.parent / "sft" / "fonts"  # both packages come in one distribution
 _FONT_NAMES = ("SFTBookSans-*.ttf", "DejaVuSans.ttf", "DejaVuSans-*.ttf", "DejaVuSansMono*.ttf")
-_FONT_SETTINGS = """<?xml version="1.0"?>
-<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig>
-{folders}<cachedir>{cache}</cachedir>
-<selectfont><rejectfont><glob>*</glob></rejectfont><acceptfont>{names}</acceptfont></selectfont>
-<match><edit name="family" mode="append_last"><string>SFT Book Sans</string><string>DejaVu Sans</string></edit></match>
-<match><test name="family"><string>monospace</string></test>
-  <edit name="family" mode="prepend" binding="same"><string>DejaVu Sans Mono</string></edit></match>
-<match target="font"><edit name="hintstyle" mode="assign"><const>hintnone</const></edit></match>
-</fontconfig>
-"""
+_TEMPLATES = Path(__file__).with_name("templates")
 _PATIENCE = 60_000  # milliseconds for a page to be drawn
 _MARGIN = {"top": "18mm", "bottom": "20mm", "left": "17mm", "right": "17mm"}
-_READY = """async () => {
-  document.querySelectorAll('details').forEach(one => one.open = true);
-  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
-  await document.fonts.ready;
-}"""
-# A busy browser has scripts, pictures and paint outstanding when the network is long idle. What is printed then differs
-# from run to run: so wait until every picture is decoded, no script is due, and the print's style has been painted.
-_SETTLED = """async () => {
-  await Promise.all([...document.images].map(one => {
-    one.loading = 'eager';
-    return one.decode().catch(() => {});
-  }));
-  await document.fonts.ready;
-  for (let i = 0; i < 2; i++) {
-    await new Promise(done => requestIdleCallback(done));
-    await new Promise(done => requestAnimationFrame(done));
-  }
-}"""
-_PRINT_STYLE = """
-* { font-variant-ligatures: none; } /* who searches for "offline" finds no ligature */
-#jb-print-docs-body, #jb-print-toc { display: none !important; }
-.bd-article h1 { display: block !important; }
-a:is(.github, .gitlab)::before { content: none !important; } /* the icon would be copied as a box before the address */
-.cell, .cell_input [class*="highlight"], pre { break-inside: auto !important; overflow: visible !important; }
-.cell_input, .cell_input [class*="highlight"] { display: block !important; }
-/* paper does not scroll: of a wide table a part would be cut off */
-.bd-article table :is(th, td, code, .pre) { white-space: normal !important; }
-.bd-article table :is(th, td:first-child, td.text-right) { word-break: keep-all; }
-.cell_input { break-inside: avoid !important; } /* a cell moves to the next page whole, not its text without its box */
-"""
 _DRAWN = "() => [...document.querySelectorAll('pre.mermaid')].every(one => one.querySelector('svg'))"
-_EXTRACT = """() => {
-  const article = document.querySelector('article').cloneNode(true);
-  article.querySelectorAll('script, style, button, .headerlink, .copybtn, mjx-container > :not(mjx-assistive-mml)')
-    .forEach(one => one.remove());
-  article.querySelectorAll('mjx-container').forEach(one => {
-    const math = one.querySelector('math');
-    if (one.getAttribute('display') === 'true') math.setAttribute('display', 'block');
-    one.replaceWith(math);
-  });
-  article.querySelectorAll('pre.mermaid').forEach((one, i) => {
-    const picture = document.createElement('img');
-    picture.src = `diagram-${i}.png`;
-    picture.alt = one.querySelector('svg title')?.textContent || '';
-    one.replaceWith(picture);
-  });
-  article.querySelectorAll('svg.drawing').forEach(one => {
-    const picture = document.createElement('img');
-    picture.src = one.dataset.src;
-    picture.alt = one.getAttribute('aria-label');
-    one.replaceWith(picture);
-  });
-  article.querySelectorAll('details').forEach(one => {
-    const box = document.createElement('div');
-    box.className = 'folded';
-    box.append(...one.childNodes);
-    box.querySelectorAll(':scope > summary').forEach(summary => {
-      const title = document.createElement('div');
-      title.append(...summary.childNodes);
-      summary.replaceWith(title);
-    });
-    one.replaceWith(box);
-  });
-  article.querySelectorAll('*').forEach(one => [...one.attributes].forEach(a => {
-    if (/^(data-|on|aria-|tabindex|width$|height$|style$|role$|scope$|loading|align$)/.test(a.name)
-        && !(a.name === 'width' && one.closest('svg'))) one.removeAttribute(a.name);
-  }));
-  return new XMLSerializer().serializeToString(article);
-}"""
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What a copy says of itself on its first page."""
+
+    title: str
+    author: str
+    facts: Sequence[str]  # of the run that the numbers come from
+    words: Words
+
+    @property
+    def lang(self) -> str:
+        return html_language(self.words.language)
 
 
 @dataclass
@@ -147,14 +89,14 @@ class Sheet:
     pictures: dict[str, bytes] = field(default_factory=dict)  # of diagrams, by name
 
 
-def offered(root: Path, document: Mapping[str, Any] | None) -> dict[str, str]:
+def offered(root: Path, run: RunResult | None, language: Language) -> dict[str, str]:
     """Copies that can be made of the book in *root*: kind -> file; the source where git has the run's commit."""
-    source = {"源代码": SOURCE} if _has_commit(root, document) else {}
+    source = {Words(language).source: SOURCE} if _has_commit(root, run) else {}
     return {"PDF": PDF, "EPUB": EPUB} | source
 
 
-def _has_commit(root: Path, document: Mapping[str, Any] | None) -> bool:
-    commit = str((document or {}).get("commit", ""))
+def _has_commit(root: Path, run: RunResult | None) -> bool:
+    commit = run.manifest.commit if run else ""
     if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
         return False
     try:
@@ -179,7 +121,7 @@ def pack_source(root: Path, commit: str, target: Path) -> None:
 
 
 def make_copies(
-    root: Path, site: Path, document: Mapping[str, Any] | None, title: str, author: str
+    root: Path, site: Path, run: RunResult | None, title: str, author: str, language: Language
 ) -> list[Path]:
     """Print the built *site* of the book in *root* as PDF and EPUB, into the site itself; returns both files.
 
@@ -187,7 +129,8 @@ def make_copies(
         HarnessError: no Chromium, a package that is not installed, or a page that cannot be drawn.
     """
     sheets = list(_sheets(root / "_toc.yml", site))
-    facts = _facts(document)
+    words = Words(language)
+    cover = Cover(title, author, _facts(run, words), words)
     with served(site) as address, open_browser() as browser:
         context = browser.new_context(color_scheme="light", device_scale_factor=2)
         page = context.new_page()
@@ -196,9 +139,9 @@ def make_copies(
             _visit(page, address, sheet)
         if lacking := _lacking(sheets):
             print(f"warning: the copies' fonts lack {' '.join(lacking)}; add them in sft/fonts/subset.py")
-        _write_pdf(site / PDF, page, sheets, address, title, author, facts)
+        _write_pdf(site / PDF, page, sheets, address, cover)
         context.close()
-    _write_epub(site / EPUB, site, sheets, title, author, facts)
+    _write_epub(site / EPUB, site, sheets, cover)
     return [site / PDF, site / EPUB]
 
 
@@ -231,16 +174,16 @@ def _sheets(toc: Path, site: Path) -> Iterator[Sheet]:
         yield Sheet(path.relative_to(site).as_posix(), title, label)
 
 
-def _facts(document: Mapping[str, Any] | None) -> list[str]:
+def _facts(run: RunResult | None, words: Words) -> list[str]:
     """What the title page says of the run that the numbers come from."""
-    if document is None:
-        return ["还没有运行记录"]
-    counts = re.sub(r"\[([^\]]+)\]\{[^}]+\}", r"\1", dashboard.counts_text(dashboard.verdicts_of(document)))
-    commit = dashboard.commit_text(document).replace("`", "")
+    if run is None:
+        return [words.cover_no_run]
+    counts = re.sub(r"\[([^\]]+)\]\{[^}]+\}", r"\1", dashboard.counts_text(run, words))
+    commit = dashboard.commit_text(run.manifest, words).replace("`", "")
     return [
-        f"数字取自运行 {document.get('run', '?')}",
-        f"{document.get('profile', '?')} 配置 · {dashboard.hardware_text(document.get('environment', {}))}",
-        f"{dashboard.date_text(str(document.get('started', '')))} · 提交 {commit}",
+        words("cover_run", run.manifest.run),
+        words("cover_profile", run.manifest.profile, words.machine_of(run.manifest)),
+        f"{words.moment_of(run.manifest.started)} · {words('of_commit', commit)}",
         counts,
     ]
 
@@ -344,14 +287,18 @@ def _font_settings() -> Iterator[Path]:
     files = font_files()
     with tempfile.TemporaryDirectory() as own:
         file = Path(own, "fonts.conf")
-        folders = "".join(
-            f"<dir>{html.escape(str(folder))}</dir>\n" for folder in {one.parent for one in files}
+        names = [one.name for one in files]
+        text = fill(
+            _TEMPLATES / "fonts.conf.j2", folders={one.parent for one in files}, cache=own, names=names
         )
-        names = "".join(f"<glob>*/{one.name}</glob>" for one in files)
-        file.write_text(
-            _FONT_SETTINGS.format(folders=folders, cache=html.escape(own), names=names), encoding="utf-8"
-        )
+        file.write_text(text, encoding="utf-8")
         yield file
+
+
+def _script(name: str) -> str:
+    """What Chromium is given, without comments before its first line."""
+    text = (_TEMPLATES / name).read_text(encoding="utf-8")
+    return re.sub(r"\A(//.*\n)+", "", text)
 
 
 def _visit(page: Any, address: str, sheet: Sheet) -> None:
@@ -361,14 +308,14 @@ def _visit(page: Any, address: str, sheet: Sheet) -> None:
     try:
         page.emulate_media(media="screen")
         page.goto(f"{address}/{sheet.path}", wait_until="networkidle")
-        page.evaluate(_READY)
+        page.evaluate(_script("ready.js"))
         page.wait_for_function(_DRAWN)
         for number, diagram in enumerate(page.locator("pre.mermaid svg").all()):
             sheet.pictures[f"diagram-{number}.png"] = diagram.screenshot()
-        sheet.body = page.evaluate(_EXTRACT)
-        page.add_style_tag(content=_PRINT_STYLE)
+        sheet.body = page.evaluate(_script("extract.js"))
+        page.add_style_tag(content=_script("print.css"))
         page.emulate_media(media="print")
-        page.evaluate(_SETTLED)
+        page.evaluate(_script("settled.js"))
         sheet.pdf = _print(
             page, f"{html.escape(sheet.title)} · {sheet.label}<span class='pageNumber'></span>"
         )
@@ -393,26 +340,19 @@ def _print(page: Any, footer: str = "") -> bytes:
 # --- PDF -----------------------------------------------------------------------------------------------
 
 
-def _write_pdf(
-    target: Path,
-    page: Any,
-    sheets: Sequence[Sheet],
-    address: str,
-    title: str,
-    author: str,
-    facts: Sequence[str],
-) -> None:
+def _write_pdf(target: Path, page: Any, sheets: Sequence[Sheet], address: str, cover: Cover) -> None:
     from pypdf import PdfReader, PdfWriter
     from pypdf.generic import BooleanObject, DictionaryObject, NameObject, TextStringObject
 
-    page.set_content(_cover(sheets, title, author, facts))
-    cover = PdfReader(io.BytesIO(_print(page)))
-    if not any("SFTBookSans" in name for name in _font_names(cover.pages[0])):
+    contents = cover.words.Contents
+    page.set_content(fill(_TEMPLATES / "cover.html.j2", cover=cover, sheets=sheets, contents=contents))
+    front = PdfReader(io.BytesIO(_print(page)))
+    if not any("SFTBookSans" in name for name in _font_names(front.pages[0])):
         print(
             "warning: this browser shows this machine's fonts, not the book's; Debian's Chromium takes them"
         )
     writer = PdfWriter()
-    writer.append(cover, outline_item=title, import_outline=False)
+    writer.append(front, outline_item=cover.title, import_outline=False)
     writer.set_page_label(0, len(writer.pages) - 1, style="/r")
     anchors: dict[str, dict[str, tuple[int, Any]]] = {}  # sheet -> anchor -> page and height; "" is the top
     ranges: list[tuple[range, str]] = []
@@ -430,11 +370,11 @@ def _write_pdf(
             _lead_links(writer, number, path, anchors, address)
     catalogue = writer.root_object
     catalogue.pop("/Dests", None)  # several sheets use the same names; links now lead to pages
-    catalogue[NameObject("/Lang")] = TextStringObject("zh-CN")
+    catalogue[NameObject("/Lang")] = TextStringObject(cover.lang)
     catalogue[NameObject("/ViewerPreferences")] = DictionaryObject(
         {NameObject("/DisplayDocTitle"): BooleanObject(True)}
     )
-    writer.add_metadata({"/Title": title, "/Author": author})
+    writer.add_metadata({"/Title": cover.title, "/Author": cover.author})
     writer.compress_identical_objects()
     with target.open("wb") as file:
         writer.write(file)
@@ -482,59 +422,32 @@ def _lead_links(
         page[NameObject("/Annots")] = ArrayObject(kept)
 
 
-def _cover(sheets: Sequence[Sheet], title: str, author: str, facts: Sequence[str]) -> str:
-    """Title page and contents as HTML."""
-    return _COVER.format(
-        title=html.escape(title),
-        author=html.escape(author),
-        facts="".join(f"<p>{html.escape(fact)}</p>" for fact in facts),
-        lines="".join(f"<li>{html.escape(sheet.title)}<span>{sheet.label}1</span></li>" for sheet in sheets),
-    )
-
-
-_COVER = """<!DOCTYPE html><html lang="zh-CN"><head><title>{title}</title><style>
-body {{ font-family: sans-serif; line-height: 1.7; }}
-header {{ height: 240mm; display: flex; flex-direction: column; justify-content: center; break-after: page; }}
-h1 {{ font-size: 30pt; line-height: 1.4; text-wrap: balance; }}
-header p {{ margin: 0.2em 0; color: #444; }}
-ul {{ list-style: none; padding: 0; }}
-li {{ display: flex; justify-content: space-between; border-bottom: 1px dotted #999; padding: 0.4em 0; }}
-</style></head><body><header><h1>{title}</h1><p>{author}</p><br>{facts}</header>
-<main><h2>目录</h2><ul>{lines}</ul></main></body></html>"""
-
-
 # --- EPUB ----------------------------------------------------------------------------------------------
 
 
-def _write_epub(
-    target: Path, site: Path, sheets: Sequence[Sheet], title: str, author: str, facts: Sequence[str]
-) -> None:
+def _write_epub(target: Path, site: Path, sheets: Sequence[Sheet], cover: Cover) -> None:
     """EPUB 3: a page each, the images they show, one style sheet."""
+
+    def page(title: str, body: str) -> str:
+        return fill(_TEMPLATES / "page.xhtml.j2", cover=cover, title=title, body=Markup(body))
+
     names = {
         sheet.path: f"{number:02}-{PurePosixPath(sheet.path).stem}.xhtml"
         for number, sheet in enumerate(sheets)
     }
     images: dict[str, bytes] = {}
-    texts = {}
-    for sheet in sheets:
-        body = _own_links(sheet, names, images, site)
-        texts[names[sheet.path]] = _PAGE.format(title=html.escape(sheet.title), body=body)
-    front = "".join(f"<p>{html.escape(fact)}</p>" for fact in (author, *facts))
-    texts["title.xhtml"] = _PAGE.format(
-        title=html.escape(title), body=f"<h1>{html.escape(title)}</h1>{front}"
-    )
-    items = "".join(
-        f'<li><a href="{names[sheet.path]}">{html.escape(sheet.title)}</a></li>' for sheet in sheets
-    )
-    texts["nav.xhtml"] = _PAGE.format(
-        title="目录", body=f'<nav epub:type="toc" id="toc"><h1>目录</h1><ol>{items}</ol></nav>'
-    )
+    texts = {names[sheet.path]: page(sheet.title, _own_links(sheet, names, images, site)) for sheet in sheets}
+    front = "".join(f"<p>{html.escape(fact)}</p>" for fact in (cover.author, *cover.facts))
+    texts["title.xhtml"] = page(cover.title, f"<h1>{html.escape(cover.title)}</h1>{front}")
+    contents, pages = cover.words.Contents, [(names[sheet.path], sheet.title) for sheet in sheets]
+    nav = fill(_TEMPLATES / "nav.xhtml.j2", contents=contents, pages=pages)
+    texts["nav.xhtml"] = page(contents, nav.strip())
     order = ["title.xhtml", "nav.xhtml", *names.values()]
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as book:
         book.writestr("mimetype", "application/epub+zip", zipfile.ZIP_STORED)
-        book.writestr("META-INF/container.xml", _CONTAINER)
-        book.writestr("EPUB/package.opf", _package(texts, images, order, title, author))
-        book.writestr("EPUB/style.css", _STYLE)
+        book.writestr("META-INF/container.xml", _script("container.xml"))
+        book.writestr("EPUB/package.opf", _package(texts, images, order, cover))
+        book.writestr("EPUB/style.css", _script("epub.css"))
         for name, text in texts.items():
             book.writestr(f"EPUB/{name}", text)
         for name, data in images.items():
@@ -567,22 +480,22 @@ def _own_links(sheet: Sheet, names: Mapping[str, str], images: dict[str, bytes],
 
 
 def _package(
-    texts: Mapping[str, str], images: Mapping[str, bytes], order: Sequence[str], title: str, author: str
+    texts: Mapping[str, str], images: Mapping[str, bytes], order: Sequence[str], cover: Cover
 ) -> str:
-    def item(name: str) -> str:
-        suffix = PurePosixPath(name).suffix
-        held = [word for tag, word in (("<math", "mathml"), ("<svg", "svg")) if tag in texts.get(name, "")]
-        held += ["nav"] if name == "nav.xhtml" else []
-        extra = f' properties="{" ".join(held)}"' if held else ""
-        return f'<item id="{_identifier(name)}" href="{name}" media-type="{_TYPES[suffix]}"{extra}/>'
+    def held(name: str) -> str:
+        found = [word for tag, word in (("<math", "mathml"), ("<svg", "svg")) if tag in texts.get(name, "")]
+        return " ".join([*found, *(["nav"] if name == "nav.xhtml" else [])])
 
-    return _PACKAGE.format(
-        identifier=uuid.uuid5(uuid.NAMESPACE_URL, title),
-        title=html.escape(title),
-        author=html.escape(author),
+    return fill(
+        _TEMPLATES / "package.opf.j2",
+        cover=cover,
+        identifier=uuid.uuid5(uuid.NAMESPACE_URL, cover.title),
         modified=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        manifest="".join(map(item, [*texts, *images, "style.css"])),
-        spine="".join(f'<itemref idref="{_identifier(name)}"/>' for name in order),
+        items=[
+            {"id": _identifier(n), "name": n, "type": _TYPES[PurePosixPath(n).suffix], "held": held(n)}
+            for n in (*texts, *images, "style.css")
+        ],
+        spine=map(_identifier, order),
     )
 
 
@@ -599,29 +512,3 @@ _TYPES = {
     ".gif": "image/gif",
     ".svg": "image/svg+xml",
 }
-_CONTAINER = """<?xml version="1.0" encoding="UTF-8"?>
-<container version="1.0" xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>
-<rootfile full-path="EPUB/package.opf" media-type="application/oebps-package+xml"/></rootfiles></container>
-"""
-_PACKAGE = """<?xml version="1.0" encoding="UTF-8"?>
-<package xmlns="http://www.idpf.org/2007/opf" version="3.0" unique-identifier="id" xml:lang="zh-CN">
-<metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:identifier id="id">urn:uuid:{identifier}</dc:identifier>
-<dc:title>{title}</dc:title><dc:creator>{author}</dc:creator><dc:language>zh-CN</dc:language>
-<meta property="dcterms:modified">{modified}</meta></metadata>
-<manifest>{manifest}</manifest><spine>{spine}</spine></package>
-"""
-_PAGE = """<?xml version="1.0" encoding="UTF-8"?>
-<!DOCTYPE html>
-<html xmlns="http://www.w3.org/1999/xhtml" xmlns:epub="http://www.idpf.org/2007/ops" lang="zh-CN" xml:lang="zh-CN">
-<head><title>{title}</title><link rel="stylesheet" type="text/css" href="style.css"/></head><body>{body}</body></html>
-"""
-_STYLE = """body { line-height: 1.7; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.85em; background: #f3f4f5; padding: 0.6em; }
-table { border-collapse: collapse; font-size: 0.9em; }
-th, td { border: 1px solid #bbb; padding: 0.2em 0.5em; text-align: start; }
-img { max-width: 100%; }
-blockquote, .run-card, .folded {
-  border-inline-start: 3px solid #2b5c8a; margin-inline: 0; padding-inline-start: 0.8em;
-}
-.folded > div:first-child { font-weight: bold; }
-"""

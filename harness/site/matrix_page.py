@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.archive.folder import runs_dir
+from harness.archive.recorded import RunResult, read_manifest, read_result
 from harness.book.config import Book
 from harness.book.matrix import Matrix, Score, Task, read_matrix
 from harness.book.parameters import SET_BY_HARNESS, same_value
 from harness.errors import HarnessError
-from harness.files import read_json
 from harness.judge.check import own_values
 from harness.judge.rules import judge_claim
 from harness.judge.statistics import mean
-from harness.model import FINISHED, JobResult, job_result_from_json, worst_of
-from harness.report.dashboard import hardware_text, outcome_text
+from harness.model import FINISHED, worst_of
+from harness.report.dashboard import mark_of
 from harness.report.history import LONGEST, newest_results
-from harness.wording import markdown_text
+from harness.report.words import Words
+from harness.wording import Language, markdown_text
 
 MARKER = re.compile(r"^<!-- harness:matrix (\S+) -->[ \t]*$", re.MULTILINE)
 """Stands in a page where the tables go, with the matrix's file, beside the page."""
-
-UNVERIFIED = "*未验证*"
 
 Value = tuple[float, int | None]  # a metric, and the seed of the job that recorded it
 
@@ -33,15 +31,7 @@ HIDDEN = frozenset({*SET_BY_HARNESS, "save_to"})
 """Parameters that do not decide what is measured."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run folder's jobs, and the machine."""
-
-    jobs: tuple[JobResult, ...]
-    hardware: str
-
-
-def fill(text: str, page: Path, book: Book, run_dir: Path | None = None) -> str:
+def fill(text: str, page: Path, book: Book, run_dir: Path | None = None, language: Language = "zh") -> str:
     """A page's text with its tables, from *run_dir* and the book's run folders: the newest that measured a cell."""
     if not MARKER.search(text):
         return text
@@ -49,77 +39,88 @@ def fill(text: str, page: Path, book: Book, run_dir: Path | None = None) -> str:
     def tables(found: re.Match[str]) -> str:
         matrix = read_matrix(page.parent / found[1], book)
         own = {task.chapter: own_values(book, task.chapter, matrix.profile) for task in matrix.tasks}
-        return render(matrix, list(runs_of(matrix.profile, book, run_dir)), own)
+        return render(matrix, list(runs_of(matrix.profile, book, run_dir)), own, Words(language))
 
     return MARKER.sub(tables, text)
 
 
-def runs_of(profile: str, book: Book, run_dir: Path | None) -> Iterable[Run]:
+def runs_of(profile: str, book: Book, run_dir: Path | None) -> Iterable[RunResult]:
     """Finished runs of a profile, the given one first, then the newest; one that cannot be read is passed over."""
     given = [run_dir / "result.json"] if run_dir else []
     for path in dict.fromkeys([*given, *newest_results(runs_dir(book.root))[:LONGEST]]):
         try:
-            manifest = read_json(path.parent / "manifest.json")
-            if manifest["profile"] != profile or "shard" in manifest:  # a shard is part of a merged run
-                continue
-            document = read_json(path)
-            yield Run(
-                tuple(map(job_result_from_json, document["jobs"])),
-                hardware_text(document.get("environment", {})),
-            )
-        except (OSError, HarnessError, ValueError, TypeError, KeyError, AttributeError):
+            manifest = read_manifest(path.parent)
+            if manifest.profile == profile and not manifest.shard:  # a shard is part of a merged run
+                yield read_result(path.parent)
+        except HarnessError:
             continue
 
 
-def render(matrix: Matrix, runs: Sequence[Run], own: Mapping[str, Mapping[str, Any]]) -> str:
+def render(
+    matrix: Matrix, runs: Sequence[RunResult], own: Mapping[str, Mapping[str, Any]], words: Words
+) -> str:
     """A section a task, a table a score; *own* are the values of each chapter's parameters under the profile."""
     sections = []
     for task in matrix.tasks:
-        told = f"*做法*　{task.protocol}\n\n" if task.protocol else ""
-        where = f"笔记本：[{task.chapter}]({task.chapter}.ipynb)；模型放进 `{task.takes}`"
-        set_to = "，".join(f"`{name} = {value!r}`" for name, value in task.parameters.items())
-        tables = [_table(matrix, task, score, runs, own[task.chapter]) for score in task.scores]
-        sections.append(
-            f"## {markdown_text(task.name)}\n\n{told}{where}{f'，另设 {set_to}' if set_to else ''}。\n\n"
-            + "\n\n".join(tables)
-        )
+        told = f"{words.method}{task.protocol}\n\n" if task.protocol else ""
+        set_to = words.comma.join(f"`{name} = {value!r}`" for name, value in task.parameters.items())
+        where = words("task", task.chapter, task.takes) + (words("set_too", set_to) if set_to else "")
+        tables = [_table(matrix, task, score, runs, own[task.chapter], words) for score in task.scores]
+        sections += [f"## {markdown_text(task.name)}", f"{told}{where}{words.full_stop}", *tables]
     return "\n\n".join(sections)
 
 
-def _table(matrix: Matrix, task: Task, score: Score, runs: Sequence[Run], own: Mapping[str, Any]) -> str:
-    rows = [f"**{markdown_text(score.title)}**", "", "| 模型 | 公布 | 出处和做法 | 我们的 | 差（百分点） | 判定 |",
-            "|:--|--:|:--|--:|--:|:--|"]  # fmt: skip
+def _table(
+    matrix: Matrix, task: Task, score: Score, runs: Sequence[RunResult], own: Mapping[str, Any], words: Words
+) -> str:
+    rows = [f"**{markdown_text(score.title)}**", "", words.matrix_head, "|:--|--:|:--|--:|--:|:--|"]
     for model in task.models:
         wanted = {**own, **task.values(model)}
         found = ((measured_in(run, task.chapter, matrix.profile, wanted, score.metric), run) for run in runs)
         values, run = next(((values, run) for values, run in found if values), ([], None))
-        rows.append(_row(matrix, task, score, model, values, run))
-    rows += [f"| `{model}` | | 不适用：{why} | | | |" for model, why in task.without.items()]
+        cells = _cells(matrix, task, score, model, values, run, words)
+        rows.append(_line(f"`{model}`", *cells))
+    for model, why in task.without.items():
+        rows.append(_line(f"`{model}`", "", words("not_applicable", why), "", "", ""))
     return "\n".join(rows)
 
 
-def _row(
-    matrix: Matrix, task: Task, score: Score, model: str, values: Sequence[Value], run: Run | None
-) -> str:
+def _line(*cells: str) -> str:
+    return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
+
+
+def _cells(
+    matrix: Matrix,
+    task: Task,
+    score: Score,
+    model: str,
+    values: Sequence[Value],
+    run: RunResult | None,
+    words: Words,
+) -> tuple[str, ...]:
+    """What others published and from where, ours, how far apart, and the verdict on that."""
     published = score.published.get(model)
     theirs = f"{published.value:.1%}" if published else "—"
-    source = "；".join(filter(None, (published.citation, published.protocol))) if published else "没有查到"
+    told = (published.citation, published.protocol) if published else (words.not_found,)
+    source = words.semicolon.join(filter(None, told))
     if run is None:
-        return f"| `{model}` | {theirs} | {source} | {UNVERIFIED} | | |"
+        return theirs, source, words.unverified, "", ""
     numbers = [value for value, _ in values]
-    ours = f"{mean(numbers):.1%}（{len(numbers)} 次，{run.hardware}）"
+    ours = words("ours", f"{mean(numbers):.1%}", len(numbers), words.machine_of(run.manifest))
     if published is None:
-        return f"| `{model}` | {theirs} | {source} | {ours} | | |"
-    apart = f"{100 * (mean(numbers) - published.value):+.1f}"
+        return theirs, source, ours, "", ""
     verdicts = judge_claim(
         score.claim(model, matrix.profile), numbers, matrix.profile, chapter=task.chapter,
         seeds=[seed for _, seed in values],
     )  # fmt: skip
     worst = worst_of(verdicts)
-    return f"| `{model}` | {theirs} | {source} | {ours} | {apart} | {outcome_text(worst) if worst else ''} |"
+    mark = mark_of(words.outcome_words(worst), worst.value) if worst else ""
+    return theirs, source, ours, f"{100 * (mean(numbers) - published.value):+.1f}", mark
 
 
-def measured_in(run: Run, chapter: str, profile: str, wanted: Mapping[str, Any], metric: str) -> list[Value]:
+def measured_in(
+    run: RunResult, chapter: str, profile: str, wanted: Mapping[str, Any], metric: str
+) -> list[Value]:
     """Values of *metric* with their seeds, of the jobs whose parameters were exactly those *wanted*."""
     return [
         (one.value, job.seed)

@@ -16,11 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.archive.recorded import Manifest, RunResult
 from harness.book.notebook import COLAB_TAG, PAPERMILL_TAGS, text_of
 from harness.book.parameters import SET_BY_HARNESS
 from harness.model import FINISHED, METRIC_MIME, JobResult, Outcome, Verdict, worst_of
 from harness.report import dashboard
-from harness.wording import format_memory, format_number, format_range, format_seconds
+from harness.report.words import Words
+from harness.wording import Language, format_memory, format_number, format_range
 
 Notebook = dict[str, Any]
 
@@ -39,20 +41,27 @@ _REST = "-rest"  # after the id of a cell, for what follows its title
 class Evidence:
     """What a run knows of one chapter."""
 
-    document: Mapping[str, Any]  # the run's result.json
-    job: JobResult | None  # None: the run did not include the chapter
-    verdicts: tuple[Verdict, ...] = ()
+    run: RunResult
+    job: JobResult  # the first of the chapter's
     has_dashboard: bool = True
 
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """On the chapter's claims."""
+        return tuple(v for v in self.run.verdicts if v.chapter == self.job.chapter)
 
-def stage(source: Notebook, executed: Notebook | None, evidence: Evidence | None) -> Notebook:
+
+def stage(
+    source: Notebook, executed: Notebook | None, evidence: Evidence | None, language: Language = "zh"
+) -> Notebook:
     """The notebook to publish for *source*, with what *executed* produced if there is a run."""
+    words = Words(language)
     shown, stale = combine(source, executed)
-    language = {**_LANGUAGE, **shown.get("metadata", {}).get("language_info", {})}
+    written_in = {**_LANGUAGE, **shown.get("metadata", {}).get("language_info", {})}
     kernel = shown.get("metadata", {}).get("kernelspec")
-    metadata = {"language_info": language, **({"kernelspec": kernel} if kernel else {})}
-    box = banner(evidence, executed is not None, stale)
-    cells = [_dress(cell, evidence) for cell in shown["cells"] if COLAB_TAG not in _tags(cell)]
+    metadata = {"language_info": written_in, **({"kernelspec": kernel} if kernel else {})}
+    box = banner(evidence, executed is not None, stale, words)
+    cells = [_dress(cell, evidence, words) for cell in shown["cells"] if COLAB_TAG not in _tags(cell)]
     return {"cells": insert_after_title(cells, box), "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
@@ -136,80 +145,72 @@ def _place(cell: str, line: int) -> str:
     return f", cell {cell}, line {line}"
 
 
-def banner(evidence: Evidence | None, has_outputs: bool, stale: bool) -> str:
+def banner(evidence: Evidence | None, has_outputs: bool, stale: bool, words: Words) -> str:
     """The box under a chapter's title, as MyST."""
-    if evidence is None or evidence.job is None:
-        lines = [
-            "**本章还没有运行过**：下面只有代码，没有输出和数字。"
-            "先运行 `python -m harness run`，再重新生成本书。"
-        ]
-        return dashboard.card(lines, good=False)
-    job, document = evidence.job, evidence.document
+    if evidence is None:
+        return dashboard.card([words.never_ran], good=False)
+    run, job, lines = evidence.run, evidence.job, []
     good = job.state in FINISHED
-    lines = []
     if not good:
-        shown = "下面的输出到中断处为止" if has_outputs else "下面没有输出"
-        reason = f"（`{job.reason.replace('`', ' ')}`）" if job.reason else ""
-        lines.append(f"**{dashboard.state_text(job.state)} 本章在这次运行中没有跑完**，{shown}{reason}。")
+        reason = words("because", job.reason.replace("`", " ")) if job.reason else ""
+        shown = words.shown_until if has_outputs else words.shown_none
+        state = dashboard.mark_of(words.state_words(job.state), Outcome.FAIL)
+        lines.append(words("did_not_finish", state, shown, reason))
     elif not has_outputs:
-        lines.append("**这次运行没有留下本章的笔记本**：下面只有代码，没有输出和数字。")
+        lines.append(words.left_nothing)
     if stale:
-        lines.append("**本章的代码在这次运行之后改过**：下面是运行时的旧文本、旧代码和旧数字。")
-    counts = dashboard.counts_text(evidence.verdicts)
+        lines.append(words.stale)
+    counts = dashboard.counts_text(run, words, job.chapter)
     if evidence.has_dashboard and job.chapter:
-        counts += f" · [复现看板](#{dashboard.chapter_anchor(job.chapter)})"
-    lines.append(counts)
-    lines.append(_run_line(job, document))
+        counts += f" · [{words.dashboard}](#{dashboard.chapter_anchor(job.chapter)})"
+    lines += [counts, _run_line(job, run.manifest, words)]
     return dashboard.card(lines, good=good and not stale and has_outputs)
 
 
-def _run_line(job: JobResult, document: Mapping[str, Any]) -> str:
-    seed = [] if job.seed is None else [f"随机种子 {job.seed}"]
+def _run_line(job: JobResult, manifest: Manifest, words: Words) -> str:
     changed = [f"`{k} = {v!r}`" for k, v in job.parameters.items() if k not in SET_BY_HARNESS]
-    cached = [f"结果沿用运行 `{job.cached_from}`"] if job.cached_from else []
     parts = [
-        f"`{job.profile}` 配置",
+        words("of_profile", job.profile),
         *changed,
-        *seed,
-        dashboard.hardware_text(document.get("environment", {})),
-        f"用时 {format_seconds(job.seconds, 'zh')}",
-        f"峰值内存 {format_memory(job.peak_rss_mb)}",
-        dashboard.date_text(job.started or str(document.get("started", ""))),
-        f"提交 {dashboard.commit_text(document)}",
-        *cached,
+        *([] if job.seed is None else [words("of_seed", job.seed)]),
+        words.machine_of(manifest),
+        words("took", words.took_time(job.seconds)),
+        words("of_memory", format_memory(job.peak_rss_mb)),
+        words.moment_of(job.started or manifest.started),
+        words("of_commit", dashboard.commit_text(manifest, words)),
+        *([words("kept_from", job.cached_from)] if job.cached_from else []),
     ]
     return " · ".join(parts)
 
 
-_CHANGE = "参数（改一个值：在笔记本里改这一格，从头运行；或 harness run --param 名字=值）"
 _FOLDED = {
-    "solution": ("参考答案", "收起答案"),
-    "setup": ("准备：找到书，补上缺的包", "收起"),
-    "parameters": (_CHANGE, _CHANGE),
+    "solution": ("solution", "hide_solution"),
+    "setup": ("setup", "hide"),
+    "parameters": ("parameters", "parameters"),
 }
-"""Tag of a cell that the site folds -> what the fold says closed and open."""
+"""Tag of a cell that the site folds -> the words for what the fold says closed and open."""
 
 
-def _dress(cell: dict[str, Any], evidence: Evidence | None) -> dict[str, Any]:
+def _dress(cell: dict[str, Any], evidence: Evidence | None, words: Words) -> dict[str, Any]:
     """One cell as the site wants it: machinery and solutions folded, described figures, readable metrics."""
     metadata = {k: v for k, v in cell.get("metadata", {}).items() if k in _KEPT_METADATA}
     source, fold = text_of(cell), next((tag for tag in _tags(cell) if tag in _FOLDED), None)
     dressed = {**cell, "metadata": metadata, "source": source}
     if cell["cell_type"] == "markdown":
         if fold:
-            dressed["source"] = f"::::::{{dropdown}} {_FOLDED[fold][0]}\n{source}\n::::::"
+            dressed["source"] = f"::::::{{dropdown}} {words(_FOLDED[fold][0])}\n{source}\n::::::"
         return dressed
     if cell["cell_type"] != "code":
         return dressed
     if fold:
         metadata["tags"] = [*metadata.get("tags", ()), "hide-cell"]
-        prompts = dict(zip(("code_prompt_show", "code_prompt_hide"), _FOLDED[fold], strict=True))
+        prompts = dict(zip(("code_prompt_show", "code_prompt_hide"), map(words, _FOLDED[fold]), strict=True))
         metadata["mystnb"] = {**prompts, **metadata.get("mystnb", {})}
     outputs = cell.get("outputs", [])
     texts = {digest: text for output in outputs for digest, text in figure_texts(output).items()}
     if texts:
         metadata["figure_alt"] = texts
-    dressed["outputs"] = [_show_metric(output, evidence) for output in outputs]
+    dressed["outputs"] = [_show_metric(output, evidence, words) for output in outputs]
     return dressed
 
 
@@ -227,7 +228,7 @@ def figure_texts(output: Mapping[str, Any]) -> dict[str, str]:
     return texts
 
 
-def _show_metric(output: dict[str, Any], evidence: Evidence | None) -> dict[str, Any]:
+def _show_metric(output: dict[str, Any], evidence: Evidence | None, words: Words) -> dict[str, Any]:
     """Turn the private MIME type of ``record`` into a line with the claim's verdict."""
     metric = output.get("data", {}).get(METRIC_MIME)
     if metric is None:
@@ -237,27 +238,26 @@ def _show_metric(output: dict[str, Any], evidence: Evidence | None) -> dict[str,
     facts = [f"n = {metric['n']}"] if metric.get("n") is not None else []
     facts += [str(metric["split"])] if metric.get("split") else []
     if metric.get("interval"):
-        facts.append(f"95% 区间 {format_range(tuple(metric['interval']), unit)}")
-    aside = f" <small>（{html.escape('，'.join(facts))}）</small>" if facts else ""
-    line = (
-        f'<p class="recorded">记录 <code>{html.escape(metric["name"])}</code> = {html.escape(shown)}{aside}'
-    )
-    line += _verdict_link(metric["name"], evidence) + "</p>"
+        facts.append(words("interval_of", format_range(tuple(metric["interval"]), unit)))
+    aside = words("aside", html.escape(words.comma.join(facts)))
+    name, small = html.escape(metric["name"]), f" <small>{aside.strip()}</small>" if facts else ""
+    line = f'<p class="recorded">{words.recorded} <code>{name}</code> = {html.escape(shown)}{small}'
+    line += _verdict_link(metric["name"], evidence, words) + "</p>"
     return {"output_type": "display_data", "data": {"text/html": line}, "metadata": {}}
 
 
-def _verdict_link(name: str, evidence: Evidence | None) -> str:
+def _verdict_link(name: str, evidence: Evidence | None, words: Words) -> str:
     """The worst of what was judged of a claim: one reference may hold where another, or a seed, does not."""
     mine = [v for v in evidence.verdicts if v.claim == name] if evidence else []
     worst = worst_of(mine)
     if worst is None or worst is Outcome.UNEXPECTED:
         return ""
-    words = dashboard.outcome_words(worst)
+    said = words.outcome_words(worst)
     mark = f"verdict verdict-{worst.value}"
     if evidence is None or not evidence.has_dashboard:
-        return f' <span class="{mark}">{words}</span>'
+        return f' <span class="{mark}">{said}</span>'
     anchor = dashboard.chapter_anchor(mine[0].chapter)
-    return f' <a class="{mark}" href="reproduction.html#{anchor}">{words}</a>'
+    return f' <a class="{mark}" href="reproduction.html#{anchor}">{said}</a>'
 
 
 def cite(markdown: str, keys: frozenset[str]) -> str:

@@ -103,7 +103,7 @@ def test_a_task_loads_trains_and_fills_its_cells(repositories: Path, tmp_path: P
 
     page, book = tmp_path / "page.md", load_book(ROOT)
     shown = matrix_page.fill(f"<!-- harness:matrix {matrix.name} -->", page, book, out)
-    assert matrix_page.UNVERIFIED not in shown
+    assert "*未验证*" not in shown
     published = sum(
         model in score.get("published", {}) for score in task["scores"] for model in task["models"]
     )
@@ -121,5 +121,5 @@ def test_the_page_shows_every_cell_unverified_where_nothing_ran(tmp_path: Path, 
     monkeypatch.setattr(matrix_page, "runs_of", lambda *_: [])
     page = ROOT / "chapters" / "benchmarks.md"
     shown = matrix_page.fill(page.read_text(encoding="utf-8"), page, load_book(ROOT))
-    unverified = shown.count(f"| {matrix_page.UNVERIFIED} | | |")
+    unverified = shown.count("| *未验证* | | |")
     assert unverified == 19  # 16 cells, three of them with a second score

@@ -12,7 +12,7 @@ from notebooks import RECORD, write_book, write_notebook
 
 from harness.archive.folder import find_run
 from harness.archive.merge import plan_merger
-from harness.archive.recorded import read_manifest
+from harness.archive.recorded import read_manifest, read_result
 from harness.archive.shard import parse_shard, take_shard
 from harness.book.claims import load_claims
 from harness.book.config import load_book
@@ -23,7 +23,7 @@ from harness.cli.reference import GENERATED
 from harness.errors import ExitCode, HarnessError
 from harness.files import read_json, write_json
 from harness.judge.bless import write_references
-from harness.model import ReferenceRun
+from harness.model import ReferenceRun, to_json
 from harness.report.write import SCHEMA_PATH
 from harness.site.build import stage_tree
 
@@ -91,7 +91,7 @@ def change(path: Path, **values) -> None:
 
 def change_environment(folder: Path, **values) -> None:
     manifest = read_manifest(folder)
-    change(folder / "manifest.json", environment={**manifest["environment"], **values})
+    change(folder / "manifest.json", environment={**manifest.environment, **values})
 
 
 # -- the split --------------------------------------------------------------------------------------
@@ -155,9 +155,9 @@ def test_a_shard_whose_only_notebook_cannot_run_is_recorded(book, capsys):
 
 def test_a_shard_is_recorded_and_judges_nothing(book, capsys):
     manifest, document = read_manifest(Path("s2")), read_json(Path("s2/result.json"))
-    assert (manifest["shard"]["index"], manifest["shard"]["of"]) == (2, 2)
-    assert manifest["shard"]["plan"] == read_manifest(Path("whole"))["jobs"]
-    assert manifest["jobs"] == ["01-a-smoke-seed1", "02-b-smoke"]
+    assert (manifest.shard.index, manifest.shard.of) == (2, 2)
+    assert manifest.shard.plan == read_manifest(Path("whole")).jobs
+    assert manifest.jobs == ("01-a-smoke-seed1", "02-b-smoke")
     assert document["verdicts"] == [] and document["shard"] == {"index": 2, "of": 2}
     jsonschema.validate(document, read_json(SCHEMA_PATH))
     for name, words in (("report.md", "这只是一次运行的一个分片"), ("report.en.md", "one shard of a run")):
@@ -170,7 +170,7 @@ def test_a_shard_is_recorded_and_judges_nothing(book, capsys):
 def test_what_needs_the_whole_refuses_a_shard(book, capsys, command):
     if command == "site":
         with pytest.raises(HarnessError, match="s2 is shard 2/2 of a run, and the site needs the whole"):
-            stage_tree(load_book(), Path("s2"), Path("site"), GENERATED)
+            stage_tree(load_book(), read_result(Path("s2")), Path("site"), GENERATED)
         return
     assert main([command, "s2"]) == ExitCode.USAGE
     assert "s2 is shard 2/2 of a run" in (err := one_error(capsys)) and "report --merge" in err
@@ -234,9 +234,9 @@ def test_the_merged_run_is_the_latest_and_can_be_blessed(book, capsys):
 
 
 def test_the_exit_code_is_that_of_the_whole(book, capsys):
-    write_claims(book, *blessed([0.8, 0.81, 0.82], read_manifest(Path("s1"))["environment"]["hardware"]))
+    write_claims(book, *blessed([0.8, 0.81, 0.82], read_manifest(Path("s1")).environment["hardware"]))
     assert main(["report", "--merge", "s1", "s2"]) == ExitCode.CLAIM_FAILED
-    write_claims(book, *blessed([0.3, 0.5, 0.7], read_manifest(Path("s1"))["environment"]["hardware"]))
+    write_claims(book, *blessed([0.3, 0.5, 0.7], read_manifest(Path("s1")).environment["hardware"]))
     assert main(["report", "--merge", "s1", "s2"]) == ExitCode.OK
     assert main(["report", "--merge", "s1", "s2", "--strict"]) == ExitCode.INCONCLUSIVE
     job = Path("s2/jobs/02-b-smoke/result.json")
@@ -246,7 +246,7 @@ def test_the_exit_code_is_that_of_the_whole(book, capsys):
 
 def test_the_names_of_machines_that_differ_stand_in_the_document(book, capsys):
     """Seeds 0 and 2 ran here, seed 1 there: two verdicts, each against its own references."""
-    here = read_manifest(Path("s1"))["environment"]["hardware"]
+    here = read_manifest(Path("s1")).environment["hardware"]
     write_claims(book, *blessed([0.5, 0.51, 0.52], here), *blessed([0.8, 0.81, 0.82], GPU))
     change_environment(Path("s2"), hardware=GPU, gpu="NVIDIA T4", cores=999)
     assert main(["report", "--merge", "s1", "s2", "--out", "merged"]) == ExitCode.CLAIM_FAILED
@@ -354,7 +354,7 @@ def test_shards_that_do_not_belong_together(book, capsys, values, words):
 
 
 def test_shards_of_other_plans(book, capsys):
-    shard = read_manifest(Path("s2"))["shard"]
+    shard = to_json(read_manifest(Path("s2")).shard)
     change(Path("s2/manifest.json"), shard={**shard, "digest": "other"})
     assert main(["report", "--merge", "s1", "s2"]) == ExitCode.USAGE
     assert "planned from other notebooks, parameters or seeds" in one_error(capsys)
@@ -422,5 +422,5 @@ def test_files_that_cannot_be_copied_are_told_in_one_line(book, monkeypatch, cap
 
 def test_nothing_is_written_before_all_is_read(book):
     merger = plan_merger([Path("s2"), Path("s1")])
-    assert sorted(merger.home) == sorted(read_manifest(Path("whole"))["jobs"])
+    assert sorted(merger.home) == sorted(read_manifest(Path("whole")).jobs)
     assert merger.home["02-b-smoke"].folder.name == "s2" and merger.profile == "smoke"

@@ -138,7 +138,7 @@ def test_the_page_says_unverified_until_a_run_measured_that_very_cell(book: Book
     path = write(book)
     page, text = book.chapters_dir / "page.md", "前\n\n<!-- harness:matrix matrix.yml -->\n"
     before = matrix_page.fill(text, page, book)
-    assert before.count(matrix_page.UNVERIFIED) == 3
+    assert before.count("*未验证*") == 3
     assert "| `org/small` | | 不适用：太小 | | | |" in before
     assert "90.0%" in before and "[论文](https://example.org)" in before and "没有查到" in before
 
@@ -151,7 +151,7 @@ def test_the_page_says_unverified_until_a_run_measured_that_very_cell(book: Book
             assert after == before
     cells = re.search(r"\| `org/small` \|(.*)\|(.*)\|(.*)\|(.*)\|(.*)\|", after)
     assert "90.1%（3 次" in cells[3] and cells[4].strip() == "+0.1" and cells[5].strip()
-    assert "95.1%（3 次" in after and after.count(matrix_page.UNVERIFIED) == 1
+    assert "95.1%（3 次" in after and after.count("*未验证*") == 1
 
 
 def test_matrix_and_notebooks_exclude_each_other(book: Book, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 from notebooks import RECORD, write_book, write_notebook
 
 from harness.archive.folder import find_run
+from harness.archive.recorded import read_result
 from harness.book.config import load_book
 from harness.cli.app import main
 from harness.errors import ExitCode
@@ -71,7 +72,7 @@ def run_of(book, jobs=(), verdicts=()) -> Path:
 
 
 def told(book, jobs=(), verdicts=()) -> list[Annotation]:
-    return annotations(run_of(book, jobs, verdicts), book)
+    return annotations(read_result(run_of(book, jobs, verdicts)), book)
 
 
 def text_at(annotation: Annotation) -> str:

@@ -7,24 +7,16 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from notebooks import write_notebook
 
+from harness.archive.recorded import Manifest, RunResult
 from harness.book.references import references_path, references_text
 from harness.judge.bless import write_references
-from harness.model import (
-    CellResult,
-    CellState,
-    JobResult,
-    JobState,
-    Metric,
-    Outcome,
-    ReferenceRun,
-    Verdict,
-    to_json,
-)
+from harness.model import CellResult, CellState, JobResult, JobState, Metric, Outcome, ReferenceRun, Verdict
 from harness.report.history import (
     Background,
     background,
@@ -33,7 +25,7 @@ from harness.report.history import (
     claim_readings,
     past_runs,
 )
-from harness.report.html import html_report
+from harness.report.view import html_report
 from harness.report.write import write_reports
 
 HOSTILE = "<script>alert(1)</script>\"'&"
@@ -57,14 +49,13 @@ BROKEN = replace(
 )  # fmt: skip
 
 
-def document(jobs=(DONE,), verdicts=(PASSED, FAILED, MISSING), **changes) -> dict:
+def result(jobs=(DONE,), verdicts=(PASSED, FAILED, MISSING), **changes) -> RunResult:
     facts = {
-        "schema": 1, "run": "r1", "profile": "offline", "started": "2026-11-24T01:30:00+00:00", "seconds": 10.0,
-        "commit": "0123456789abcdef", "dirty": True, "exit_code": 1,
+        "run": "r1", "profile": "offline", "started": "2026-11-24T01:30:00+00:00", "commit": "0123456789abcdef",
+        "dirty": True,
         "environment": {"hardware": CPU, "cpu": "a processor", "memory_gb": 7.7, "versions": {"torch": "2.13"}},
-        "jobs": to_json(list(jobs)), "verdicts": to_json(list(verdicts)),
     }  # fmt: skip
-    return {**facts, **changes}
+    return RunResult(Path("r1"), Manifest(**{**facts, **changes}), tuple(jobs), tuple(verdicts), 10.0, 1)
 
 
 class Page(HTMLParser):
@@ -103,11 +94,11 @@ class Page(HTMLParser):
 
 
 def page(*arguments, language="zh", known=None, cells=None, **changes) -> Page:
-    return Page(html_report(document(*arguments, **changes), known or Background(), cells or {}, language))
+    return Page(html_report(result(*arguments, **changes), known or Background(), cells or {}, language))
 
 
-def past(number: int, *verdicts: Verdict, **changes) -> dict:
-    return document(
+def past(number: int, *verdicts: Verdict, **changes) -> RunResult:
+    return result(
         verdicts=verdicts, run=f"p{number}", started=f"2026-11-{number:02}T00:00:00+00:00", **changes
     )
 
@@ -117,7 +108,7 @@ def past(number: int, *verdicts: Verdict, **changes) -> dict:
 
 @pytest.mark.parametrize(("language", "code"), [("zh", "zh-CN"), ("en", "en")])
 def test_it_asks_nobody_and_runs_nothing(language, code):
-    known = Background([document(), past(20, PASSED)], {("05-a", "accuracy"): (0.8, 0.82)})
+    known = Background([result(), past(20, PASSED)], {("05-a", "accuracy"): (0.8, 0.82)})
     shown = page((DONE, BROKEN), language=language, known=known)
     assert shown.all("html") == [{"lang": code}]
     assert not {"script", "img", "iframe", "object"} & {tag for tag, _ in shown.tags}
@@ -125,7 +116,7 @@ def test_it_asks_nobody_and_runs_nothing(language, code):
         assert not any(name.startswith("on") for name in attributes)
         for name in ("href", "src"):
             assert tag == "link" or (attributes.get(name) or "#").startswith("#")
-    (style,) = re.findall(r"<style>(.*?)</style>", html_report(document(), known, {}, language), re.S)
+    (style,) = re.findall(r"<style>(.*?)</style>", html_report(result(), known, {}, language), re.S)
     assert not re.search(r"url\(|@import|//", style)
     assert "prefers-color-scheme: dark" in style and "@media print" in style
     policy = next(a for a in shown.all("meta") if "http-equiv" in a)
@@ -140,7 +131,7 @@ def test_every_link_finds_its_section_and_every_section_has_a_name():
 
 
 def test_figures_are_described_and_tables_have_heads():
-    known = Background([document(), past(20, PASSED), past(21, PASSED)])
+    known = Background([result(), past(20, PASSED), past(21, PASSED)])
     shown = page((DONE, BROKEN), known=known)
     assert len(shown.all("svg")) >= 4
     assert all(a["role"] == "img" and a["aria-label"] for a in shown.all("svg"))
@@ -214,8 +205,8 @@ def test_hostile_names_stay_text():
     )  # fmt: skip
     changes = dict.fromkeys(("run", "profile", "started", "commit"), HOSTILE)
     changes["environment"] = {"hardware": HOSTILE, "gpu": HOSTILE, "versions": {HOSTILE: HOSTILE}}
-    known = Background([document(**changes), document(**changes)], {(HOSTILE, HOSTILE): (0.81,)})
-    text = html_report(document((job,), (verdict,), **changes), known, {HOSTILE: {0: HOSTILE}})
+    known = Background([result(**changes), result(**changes)], {(HOSTILE, HOSTILE): (0.81,)})
+    text = html_report(result((job,), (verdict,), **changes), known, {HOSTILE: {0: HOSTILE}})
     assert "<script" not in text and "&lt;script&gt;" in text
     assert not Page(text).all("script")
 
@@ -227,7 +218,7 @@ def test_numbers_that_are_missing_or_not_finite_do_not_stop_the_page():
         replace(PASSED, observed=(), reference=None, delta=None, interval=None, margin=None),
     ]
     job = replace(DONE, peak_rss_mb=None, seconds=0.0, cells=(CellResult(0, "a", CellState.PENDING),))
-    text = html_report(document((job,), odd, environment={}), Background([document((), odd)] * 3), {})
+    text = html_report(result((job,), odd, environment={}), Background([result((), odd)] * 3), {})
     Page(text)
     for svg in re.findall(r"<svg.*?</svg>", text, re.S):
         ET.fromstring(svg)
@@ -238,7 +229,7 @@ def test_numbers_that_are_missing_or_not_finite_do_not_stop_the_page():
 
 def test_the_curve_joins_runs_on_the_same_hardware_only():
     other = {"hardware": "cuda-H100"}
-    history = [document(), past(22, PASSED), past(21, PASSED, environment=other), past(20, FAILED, MISSING)]
+    history = [result(), past(22, PASSED), past(21, PASSED, environment=other), past(20, FAILED, MISSING)]
     found = claim_readings(history)
     assert [one.when[8:10] for one in found["05-a", "accuracy"]] == ["22", "24"]
     assert [one.outcome for one in found["05-a", "loss"]] == [Outcome.FAIL, Outcome.FAIL]
@@ -247,7 +238,7 @@ def test_the_curve_joins_runs_on_the_same_hardware_only():
 
 def test_a_claim_with_several_references_is_one_point_of_its_curve():
     twice = [PASSED, replace(PASSED, rule="bounds", outcome=Outcome.FAIL)]
-    assert len(claim_readings([document(verdicts=twice)])["05-a", "accuracy"]) == 1
+    assert len(claim_readings([result(verdicts=twice)])["05-a", "accuracy"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -259,7 +250,7 @@ def test_a_claim_with_several_references_is_one_point_of_its_curve():
 def test_a_damaged_past_run_is_no_part_of_the_history(tmp_path, text):
     (tmp_path / "p1").mkdir()
     (tmp_path / "p1" / "result.json").write_text(text, encoding="utf-8")
-    assert [one["run"] for one in past_runs(tmp_path, document())] == ["r1"]
+    assert [one.manifest.run for one in past_runs(tmp_path, result())] == ["r1"]
 
 
 def blessed_file(folder, *runs):
@@ -290,8 +281,8 @@ def test_values_blessed_after_the_run_are_not_shown_as_its_reference():
     """The hollow dots are what the verdict was compared with, or they are not there."""
     ours, anew = ({("05-a", "accuracy"): values} for values in ((0.80, 0.82), (0.70, 0.72)))
     hollow = '<g fill="none" stroke="currentColor"'
-    assert html_report(document(), Background(blessed=ours), {}).count(hollow) == 1
-    assert hollow not in html_report(document(), Background(blessed=anew), {})
+    assert html_report(result(), Background(blessed=ours), {}).count(hollow) == 1
+    assert hollow not in html_report(result(), Background(blessed=anew), {})
 
 
 def test_cells_are_named_by_what_ran(tmp_path):
@@ -302,23 +293,25 @@ def test_cells_are_named_by_what_ran(tmp_path):
     )
     other = replace(DONE, id="x", notebook="x.ipynb")
     expected = {0: "a = 1", 1: "# 训练"}
-    assert cell_texts(tmp_path, [DONE, BROKEN, other]) == {DONE.id: expected, BROKEN.id: expected, "x": {}}
+    ran = replace(result([DONE, BROKEN, other]), folder=tmp_path)
+    assert cell_texts(ran) == {DONE.id: expected, BROKEN.id: expected, "x": {}}
 
 
 def test_the_page_is_written_with_what_the_book_knows(tmp_path):
     runs = tmp_path / "_build" / "runs"
-    for one in (document(), past(20, PASSED)):
-        (runs / one["run"]).mkdir(parents=True)
-        (runs / one["run"] / "result.json").write_text(json.dumps(one), encoding="utf-8")
+    mine = replace(result(), folder=runs / "r1")
+    for one in (mine, past(20, PASSED)):
+        (runs / one.manifest.run).mkdir(parents=True)
+        (runs / one.manifest.run / "result.json").write_text(json.dumps(one.to_json()), encoding="utf-8")
     blessed_file(tmp_path, (0.8, CPU), (0.82, CPU))
     book = SimpleNamespace(root=tmp_path, claims_dir=tmp_path)
-    known = background(document(), book)
+    known = background(mine, book)
     assert len(known.history) == 2 and known.blessed == {("05-a", "accuracy"): (0.8, 0.82)}
-    write_reports(runs / "r1", document(), book)
+    write_reports(mine, book)
     text = (runs / "r1" / "report.html").read_text(encoding="utf-8")
     assert "2 次运行，11-20 00:00 至 11-24 01:30" in text and "参考 0.8000、0.8200" in text
     assert 'lang="en"' in (runs / "r1" / "report.en.html").read_text(encoding="utf-8")
-    assert background(document(), None) == Background()
+    assert background(mine, None) == Background()
 
 
 def test_a_large_run_makes_a_small_page():
@@ -329,7 +322,7 @@ def test_a_large_run_makes_a_small_page():
         replace(PASSED, chapter=f"{i // 8:02}", claim=f"claim_{i % 8}", observed=(0.8, 0.81, 0.82, 0.83, 0.8))
         for i in range(160)
     ]
-    history = [document(jobs, verdicts), *(past(20, *verdicts) for _ in range(50))]
+    history = [result(jobs, verdicts), *(past(20, *verdicts) for _ in range(50))]
     blessed = {(v.chapter, v.claim): (0.79, 0.81, 0.81, 0.82, 0.82) for v in verdicts}
     texts = {job.id: {i: f"result_{i} = train(model, lr=0.1)" for i in range(80)} for job in jobs}
     page = html_report(history[0], Background(history, blessed), texts)

@@ -7,6 +7,7 @@ import itertools
 import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -14,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from harness.archive.environment import environment
+from harness.archive.recorded import RunResult, manifest_from_json, read_result, result_from_json
 from harness.errors import ExitCode
 from harness.judge.rules import judge_claim
 from harness.model import (
@@ -27,13 +29,11 @@ from harness.model import (
     Published,
     ReferenceRun,
     Verdict,
-    job_result_from_json,
-    to_json,
-    verdict_from_json,
 )
 from harness.report.junit import junit_xml
-from harness.report.markdown import markdown_report
-from harness.report.write import SCHEMA_PATH, exit_code, print_summary, run_document, write_reports
+from harness.report.summary import print_summary
+from harness.report.view import markdown_report
+from harness.report.write import SCHEMA_PATH, exit_code, write_reports
 from harness.wording import (
     OUTCOMES,
     RULES,
@@ -118,8 +118,14 @@ def verdicts() -> list[Verdict]:
     return found
 
 
-def document(jobs=(DONE, BROKEN, CACHED), judged=None, code=2) -> dict:
-    return run_document(MANIFEST, jobs, verdicts() if judged is None else judged, code, 240.1234)
+def result(jobs=(DONE, BROKEN, CACHED), judged=None, code=2, folder=Path("r1")) -> RunResult:
+    manifest = manifest_from_json(MANIFEST, folder / "manifest.json")
+    judged = verdicts() if judged is None else judged
+    return RunResult(folder, manifest, tuple(jobs), tuple(judged), 240.1234, code)
+
+
+def document(*arguments, **changes) -> dict:
+    return result(*arguments, **changes).to_json()
 
 
 @pytest.fixture(scope="module")
@@ -174,26 +180,28 @@ def test_the_schema_refuses_other_documents(schema, change):
 def test_jobs_and_verdicts_survive_the_journey_through_json():
     text = json.dumps(document(), ensure_ascii=True, allow_nan=False)
     loaded = json.loads(text)
-    assert [job_result_from_json(j) for j in loaded["jobs"]] == [DONE, BROKEN, CACHED]
-    assert [verdict_from_json(v) for v in loaded["verdicts"]] == verdicts()
+    read = result_from_json(loaded, Path("r1/result.json"))
+    assert read.jobs == (DONE, BROKEN, CACHED) and read.verdicts == tuple(verdicts())
+    assert read == replace(result(), seconds=240.123, manifest=replace(result().manifest, device=None))
 
 
 def test_all_files_are_written(tmp_path):
     clean = replace(BROKEN, cells=())
-    write_reports(tmp_path, document((DONE, clean), [v for v in verdicts() if v.message != NASTY]))
+    judged = [v for v in verdicts() if v.message != NASTY]
+    write_reports(result((DONE, clean), judged, folder=tmp_path))
     pages = {"report.md", "report.en.md", "report.html", "report.en.html"}
     assert {p.name for p in tmp_path.iterdir()} == {"result.json", "junit.xml", *pages}
     stored = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert stored["exit_code"] == 2 and stored["dirty"] is True and stored["seconds"] == 240.123
     assert "从零训练" in (tmp_path / "result.json").read_text(encoding="utf-8")
-    write_reports(tmp_path, stored)  # `harness report` writes them again from the file
+    write_reports(read_result(tmp_path))  # `harness report` writes them again from the file
 
 
 # -- JUnit ------------------------------------------------------------------------------------------
 
 
 def test_junit_counts_what_it_holds():
-    root = ET.fromstring(junit_xml(document()).encode())
+    root = ET.fromstring(junit_xml(result()).encode())
     suites = {suite.get("name"): suite for suite in root}
     assert set(suites) == {"05-a-offline-seed0", "06-b-offline", "04-c-offline", "05-a claims", "06-b claims"}
     for element in (root, *root):
@@ -211,7 +219,7 @@ def test_junit_counts_what_it_holds():
 
 @pytest.mark.parametrize("state", list(JobState))
 def test_junit_of_every_end_state(state):
-    root = ET.fromstring(junit_xml(document([replace(BROKEN, state=state)], [])).encode())
+    root = ET.fromstring(junit_xml(result([replace(BROKEN, state=state)], [])).encode())
     (case,) = root.iter("testcase")
     expected = {
         JobState.COMPLETED: None, JobState.SKIPPED: "skipped", JobState.FAILED: "failure",
@@ -227,7 +235,7 @@ def test_junit_of_every_end_state(state):
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_junit_of_every_verdict(outcome):
     verdict = replace(verdicts()[0], outcome=outcome)
-    root = ET.fromstring(junit_xml(document([], [verdict])).encode())
+    root = ET.fromstring(junit_xml(result([], [verdict])).encode())
     (case,) = root.iter("testcase")
     tag = {"pass": "system-out", "fail": "failure", "missing": "failure"}.get(outcome, "skipped")
     assert [child.tag for child in case] == [tag]
@@ -244,9 +252,9 @@ def test_junit_is_valid_xml_whatever_a_notebook_printed():
         reason=everything,
         cells=(CellResult(0, everything, CellState.FAILED, 1, everything),),
     )
-    text = junit_xml(document([job], [replace(verdicts()[1], title=everything, message=everything)]))
+    text = junit_xml(result([job], [replace(verdicts()[1], title=everything, message=everything)]))
     root = ET.fromstring(text.encode("utf-8"))
-    assert "坏" in junit_xml(document()) and root.get("tests") == "2"
+    assert "坏" in junit_xml(result()) and root.get("tests") == "2"
 
 
 # -- Markdown ---------------------------------------------------------------------------------------
@@ -259,7 +267,7 @@ def columns(line: str) -> int:
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_every_table_row_has_the_columns_of_its_head(language):
     jobs = (DONE, replace(BROKEN, notebook="a|`b`.ipynb"))
-    blocks = markdown_report(document(jobs), language).split("\n\n")
+    blocks = markdown_report(result(jobs), language).split("\n\n")
     tables = [block.splitlines() for block in blocks if block.startswith("|")]
     assert len(tables) == 2
     for table in tables:
@@ -268,7 +276,7 @@ def test_every_table_row_has_the_columns_of_its_head(language):
 
 
 def test_the_chinese_report_says_what_a_reader_needs():
-    text = markdown_report(document(), "zh")
+    text = markdown_report(result(), "zh")
     assert "# 运行 `20261124T013000-offline-ab12`" in text
     assert "- **提交**：`0123456789`（另有未提交的改动）" in text
     assert "- **硬件**：`cpu-x86_64-bf16` (A \\| B &lt;C>)" in text
@@ -282,7 +290,7 @@ def test_the_chinese_report_says_what_a_reader_needs():
 
 
 def test_the_english_report_is_english():
-    text = markdown_report(document(), "en")
+    text = markdown_report(result(), "en")
     assert "| ✗ fail |" in text and "worse than the reference" in text and "**✓ pass 1**" in text
     assert "cell 8, id `c3`" in text and "prediction interval" in text
     heads = [line for line in text.splitlines() if line.startswith(("#", "- **", "| verdict"))]
@@ -290,18 +298,18 @@ def test_the_english_report_is_english():
 
 
 def test_a_run_without_claims_or_notebooks_says_so():
-    assert "没有声明，也没有记录。" in markdown_report(document((), ()), "zh")
-    assert "No notebook was run." in markdown_report(document((), ()), "en")
+    assert "没有声明，也没有记录。" in markdown_report(result((), ()), "zh")
+    assert "No notebook was run." in markdown_report(result((), ()), "en")
 
 
 def test_what_a_notebook_outside_the_book_recorded_is_shown():
     """No claim names it, so no verdict does."""
     outside = replace(DONE, chapter=None, notebook="/tmp/笔记 {a}.ipynb")
-    text = markdown_report(document((outside,), ()), "zh")
+    text = markdown_report(result((outside,), ()), "zh")
     row = "| `/tmp/笔记 {a}.ipynb` | `accuracy` | 0.8100 | 100 | test | \\[0.7000, 0.9000\\] |"
     assert "## 记录" in text and row in text and "也没有记录" not in text
-    assert "Nothing is claimed of these notebooks." in markdown_report(document((outside,), ()), "en")
-    assert "## Recorded" not in markdown_report(document((DONE,), ()), "en")
+    assert "Nothing is claimed of these notebooks." in markdown_report(result((outside,), ()), "en")
+    assert "## Recorded" not in markdown_report(result((DONE,), ()), "en")
     shown = printed((outside,), ()).split("Recorded")[1]
     assert "accuracy" in shown and "0.8100" in shown
     assert "Recorded" not in printed((DONE,), ())
@@ -312,7 +320,7 @@ def test_what_a_notebook_outside_the_book_recorded_is_shown():
 
 def printed(results, judged, width=80, **options) -> str:
     stream = io.StringIO()
-    print_summary(Console(file=stream, width=width, **options), results, judged)
+    print_summary(Console(file=stream, width=width, **options), result(results, judged))
     return stream.getvalue()
 
 
@@ -323,7 +331,7 @@ def test_a_failed_cell_is_told_once():
     named = replace(BROKEN, cells=cells, reason=f"cell 8 (id c3), line 3: {error}")
     for text in (
         printed((named,), ()),
-        *(markdown_report(document((named,), ()), to) for to in ("zh", "en")),
+        *(markdown_report(result((named,), ()), to) for to in ("zh", "en")),
     ):
         told = text.split("RuntimeError: broken")
         assert len(told) == text.count("line 3: ") + 1 and "cell 9" not in text and "cell 7" not in text
@@ -472,4 +480,4 @@ def test_every_state_outcome_and_rule_has_words_in_both_languages():
 
 def test_the_schema_lists_the_rules(schema):
     assert set(schema["$defs"]["verdict"]["properties"]["rule"]["enum"]) == set(RULES)
-    assert to_json(verdicts()[0])["rule"] in RULES
+    assert verdicts()[0].rule in RULES

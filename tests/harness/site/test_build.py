@@ -16,10 +16,12 @@ import mini_book
 import psutil
 import pytest
 
+from harness.archive.recorded import read_result
 from harness.book.config import load_book
 from harness.cli.app import main
 from harness.cli.reference import GENERATED
 from harness.errors import ExitCode, HarnessError
+from harness.model import JobState
 from harness.site import build as book_module
 from harness.site.build import build, stage_tree
 from harness.site.sphinx import overrides
@@ -34,7 +36,7 @@ def small_book(tmp_path) -> Path:
 
 def stage_run(root: Path, executed=None, **changes) -> tuple[Path, dict[str, bytes]]:
     run = mini_book.write_run(root, mini_book.document(**changes), executed)
-    return run, stage_tree(load_book(root), run, root / "_build" / "site-src", GENERATED)
+    return run, stage_tree(load_book(root), read_result(run), root / "_build" / "site-src", GENERATED)
 
 
 def test_the_staged_tree_mirrors_the_repository_without_claims(small_book):
@@ -49,7 +51,7 @@ def test_only_changed_files_are_written(small_book):
     before = {path: (target / path).stat().st_mtime_ns for path in files}
     (small_book / "chapters" / "bibliography.md").write_text("# 参考文献\n", encoding="utf-8")
     (small_book / "_static" / "favicon.svg").unlink()
-    stage_tree(load_book(small_book), run, target, GENERATED)
+    stage_tree(load_book(small_book), read_result(run), target, GENERATED)
     assert not (target / "_static" / "favicon.svg").exists()
     after = {path: (target / path).stat().st_mtime_ns for path in files if (target / path).exists()}
     assert {path for path in after if after[path] != before[path]} == {"chapters/bibliography.md"}
@@ -70,7 +72,7 @@ def test_the_first_seed_stands_for_the_chapter(small_book):
 
 def test_a_cached_job_takes_its_notebook_from_the_run_it_came_from(small_book):
     mini_book.write_run(small_book, mini_book.document(run="old"), mini_book.chapter(True))
-    cached = mini_book.job(book_module.dashboard.JobState.SKIPPED, cached_from="old")
+    cached = mini_book.job(JobState.SKIPPED, cached_from="old")
     _, files = stage_run(small_book, None, jobs=[cached])
     text = files["chapters/05-mini.ipynb"].decode()
     assert "第 3 轮" in text and "结果沿用运行 `old`" in text

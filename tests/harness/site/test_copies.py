@@ -17,6 +17,7 @@ import mini_book
 import pytest
 from fontTools.ttLib import TTFont
 
+from harness.archive.recorded import Manifest, RunResult
 from harness.book.config import load_book
 from harness.cli.app import main
 from harness.cli.reference import GENERATED
@@ -47,7 +48,7 @@ def site(chromium, tmp_path_factory):
     mini_book.write_notebook(root / "chapters" / f"{mini_book.CHAPTER}.ipynb", source)
     run = mini_book.write_run(root, mini_book.document(commit=mini_book.commit(root)), executed)
     (root / "harness.yml").write_text("book: 后来的名字\n", encoding="utf-8")
-    return elsewhere(build, load_book(root), run, copies=True).parent
+    return elsewhere(build, load_book(root), run, GENERATED, copies=True).parent
 
 
 def elsewhere(function, *arguments, **options):
@@ -83,9 +84,10 @@ def test_the_source_is_that_of_the_run(site):
 
 @pytest.mark.parametrize("commit", ["", "0123456789abcdef", "--output=x", "HEAD"])
 def test_no_source_is_offered_where_git_has_not_the_commit_of_the_run(site, tmp_path, commit):
+    run = RunResult(tmp_path, Manifest("r1", "offline", "", commit=commit), (), (), 1.0, 0)
     for root in (site.parents[1], tmp_path):
-        assert copies.offered(root, {"commit": commit}) == {"PDF": copies.PDF, "EPUB": copies.EPUB}
-    assert copies.SOURCE not in copies.offered(site.parents[1], None).values()
+        assert copies.offered(root, run, "zh") == {"PDF": copies.PDF, "EPUB": copies.EPUB}
+    assert copies.SOURCE not in copies.offered(site.parents[1], None, "zh").values()
 
 
 def test_the_pdf_opens_with_a_title_and_contents(reader, texts):
@@ -132,7 +134,7 @@ def printed(page_text):
     with copies.open_browser() as browser:
         page = browser.new_page()
         page.set_content(page_text)
-        page.add_style_tag(content=copies._PRINT_STYLE)
+        page.add_style_tag(content=copies._script("print.css"))
         return copies._print(page)
 
 
@@ -174,7 +176,7 @@ def test_the_copies_are_the_same_on_machines_with_and_without_a_chinese_font(sit
     for _ in range(3):  # a busy browser has once broken a line elsewhere; a font would differ each time
         for machine in settings:
             monkeypatch.setenv("FONTCONFIG_FILE", settings[machine])
-            pdf, epub = elsewhere(copies.make_copies, tmp_path, pages, None, "有监督微调", "作者")
+            pdf, epub = elsewhere(copies.make_copies, tmp_path, pages, None, "有监督微调", "作者", "zh")
             with zipfile.ZipFile(epub) as book:  # the .opf has a date
                 parts = {name: book.read(name) for name in book.namelist() if not name.endswith(".opf")}
             made[machine] = list(drawn(pdf)), parts

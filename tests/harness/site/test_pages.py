@@ -5,17 +5,23 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import mini_book
 import pytest
 
-from harness.model import JobState, Outcome
+from harness.archive.recorded import result_from_json
+from harness.model import JobState, Outcome, to_json
+from harness.report.words import Words
 from harness.site import pages as staging
 from harness.site.pages import Evidence
 
+CHINESE = Words("zh")
+
 
 def evidence(**changes) -> Evidence:
-    return Evidence(mini_book.document(), mini_book.job(**changes), tuple(mini_book.verdicts()))
+    run = result_from_json(to_json(mini_book.document()), Path("r1/result.json"))
+    return Evidence(run, mini_book.job(**changes))
 
 
 def staged(executed=None, facts: Evidence | None = None) -> list[dict]:
@@ -61,12 +67,12 @@ def test_a_chapter_that_was_not_run_says_so_and_drops_committed_outputs():
 
 @pytest.mark.parametrize("state", [s for s in JobState if s not in (JobState.COMPLETED, JobState.SKIPPED)])
 def test_a_job_that_did_not_end_well_is_named_in_the_box(state):
-    box = staging.banner(evidence(state=state, reason="单元 7 超过 60 秒"), True, False)
+    box = staging.banner(evidence(state=state, reason="单元 7 超过 60 秒"), True, False, CHINESE)
     assert "没有跑完" in box and "单元 7 超过 60 秒" in box and "run-card-warn" in box
 
 
 def test_the_box_holds_cost_profile_hardware_and_verdicts():
-    box = staging.banner(evidence(), True, False)
+    box = staging.banner(evidence(), True, False, CHINESE)
     for words in ("`offline` 配置", "num_epochs = 3", "2 核 CPU", "3 分 52 秒", "1.9 GB", "`0123456789`"):
         assert words in box
     assert "✓ 通过 1" in box and "✗ 未通过 1" in box and "(#claims-05-mini)" in box
@@ -107,7 +113,10 @@ def test_a_recorded_number_is_shown_with_its_verdict():
 
 
 def test_a_recorded_number_without_a_claim_has_no_verdict():
-    assert "verdict" not in staging._show_metric(mini_book.metric("other"), evidence())["data"]["text/html"]
+    assert (
+        "verdict"
+        not in staging._show_metric(mini_book.metric("other"), evidence(), CHINESE)["data"]["text/html"]
+    )
 
 
 def test_links_are_rewritten_outside_fences_only():
@@ -139,6 +148,7 @@ def test_citations_lead_to_their_entry():
 def test_beside_a_number_stands_the_worst_of_its_verdicts(outcomes, shown):
     """One seed, one reference or one class of hardware may hold where another does not."""
     mine = tuple(replace(mini_book.verdicts()[0], outcome=outcome) for outcome in outcomes)
-    facts = replace(evidence(), verdicts=(*mine, mini_book.verdicts()[1]))
-    text = staging._show_metric(mini_book.metric("test_accuracy"), facts)["data"]["text/html"]
+    facts = evidence()
+    facts = replace(facts, run=replace(facts.run, verdicts=(*mine, mini_book.verdicts()[1])))
+    text = staging._show_metric(mini_book.metric("test_accuracy"), facts, CHINESE)["data"]["text/html"]
     assert f">{shown}</a>" in text and text.count('class="verdict') == 1

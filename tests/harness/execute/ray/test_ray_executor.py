@@ -16,7 +16,7 @@ import pytest
 from notebooks import RECORD, outputs_of, write_book, write_notebook
 
 from harness.archive.folder import create_run
-from harness.archive.recorded import hardware_by_job, read_run
+from harness.archive.recorded import read_manifest, read_run
 from harness.book.config import load_book
 from harness.book.plan import Request, plan
 from harness.cli.app import main
@@ -144,7 +144,7 @@ def test_every_state_is_as_in_a_local_run(cluster, root, importable):
     assert order[:2] == ["node", "job_start"] and order[-1] == "job_end" and order.count("cell_end") == 2
     manifest = read_json(run_dir / "manifest.json")
     assert {job for node in manifest["nodes"] for job in node["jobs"]} == set(manifest["jobs"])
-    assert set(hardware_by_job(manifest)) == set(manifest["jobs"])
+    assert set(read_manifest(run_dir).hardware_by_job) == set(manifest["jobs"])
     assert manifest["environment"] == to_json(local.manifest["environment"])
 
 

@@ -1,0 +1,276 @@
+"""A run as people read it, in one language: what every renderer shows, and nothing of how it looks.
+
+The templates of this wing lay it out as Markdown, HTML and MyST.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from harness.archive.recorded import RunResult
+from harness.judge.statistics import mean
+from harness.model import FINISHED, WORST_FIRST, CellResult, CellState, JobResult, Outcome, Verdict
+from harness.report.figures import Bar, cell_bars
+from harness.report.fill import fill
+from harness.report.history import Background, claim_figures
+from harness.report.words import Words, tone_of
+from harness.wording import (
+    Language,
+    format_memory,
+    format_number,
+    format_range,
+    html_language,
+    untold,
+)
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+CellTexts = Mapping[str, Mapping[int, str]]
+"""First line of each code cell, by job and by the cell's place in its notebook."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many claims have one outcome."""
+
+    kind: str  # for a style sheet
+    words: str
+    number: int
+
+
+@dataclass(frozen=True)
+class VerdictView:
+    """One judgement; a dash stands where there is no number."""
+
+    verdict: Verdict
+    kind: str
+    words: str
+    runs: int
+    observed: str  # mean of the runs
+    reference: str
+    difference: str
+    range: str
+    rule: str
+    message: str
+
+    def rank(self) -> int:
+        return WORST_FIRST.index(self.verdict.outcome)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A cell that failed."""
+
+    cell: CellResult
+    code: str  # its first line, or its id
+
+
+@dataclass(frozen=True)
+class JobView:
+    """How one notebook ended."""
+
+    job: JobResult
+    kind: str
+    words: str
+    seed: str
+    seconds: str
+    memory: str
+    share_of_seconds: float  # of the longest job
+    share_of_memory: float
+    failed: tuple[Problem, ...]
+    untold: tuple[CellResult, ...]  # failed cells that the job's reason does not name
+
+
+class View:
+    """A run in one language, with what is known beyond it."""
+
+    def __init__(
+        self,
+        run: RunResult,
+        language: Language,
+        known: Background | None = None,
+        cells: CellTexts | None = None,
+    ) -> None:
+        self.run, self.manifest, self.language = run, run.manifest, language
+        self.words, self._known, self._cells = Words(language), known or Background(), cells or {}
+
+    @property
+    def seconds(self) -> str:
+        return self.words.took_time(self.run.seconds)
+
+    @property
+    def commit(self) -> str:
+        """Its first digits."""
+        return self.manifest.commit[:10]
+
+    @property
+    def uncommitted(self) -> str:
+        """What is said where the tree held more than the commit."""
+        return self.words.uncommitted if self.manifest.dirty else ""
+
+    @property
+    def machine(self) -> str:
+        """Names of its processors."""
+        environment = self.manifest.environment
+        return ", ".join(str(environment[key]) for key in ("gpu", "cpu") if environment.get(key))
+
+    @property
+    def hardware(self) -> str:
+        """Class of the machine, and its processors."""
+        return (self.manifest.hardware or "—") + (f" ({self.machine})" if self.machine else "")
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        return defaultdict(lambda: None, self.manifest.environment)
+
+    @property
+    def versions(self) -> list[tuple[str, str]]:
+        return sorted(self.manifest.versions.items())
+
+    @property
+    def started(self) -> str:
+        """To the minute; the text itself where it is no date."""
+        try:
+            return f"{datetime.fromisoformat(self.manifest.started):%Y-%m-%d %H:%M} UTC"
+        except ValueError:
+            return self.manifest.started or "—"
+
+    @property
+    def broken(self) -> list[JobView]:
+        return [job for job in self.jobs if job.job.state not in FINISHED]
+
+    @property
+    def counts(self) -> list[Count]:
+        return count_verdicts(self.run.verdicts, self.words)
+
+    @cached_property
+    def verdicts(self) -> list[VerdictView]:
+        return [self._verdict(verdict) for verdict in self.run.verdicts]
+
+    @cached_property
+    def chapters(self) -> dict[str, list[VerdictView]]:
+        """Verdicts by chapter: of those that ran, and of those that are claimed about."""
+        names = [job.chapter for job in self.run.jobs if job.chapter]
+        found: dict[str, list[VerdictView]] = {name: [] for name in names}
+        for view in self.verdicts:
+            found.setdefault(view.verdict.chapter, []).append(view)
+        return found
+
+    @property
+    def claimed(self) -> list[tuple[str, list[VerdictView]]]:
+        """Chapters that are judged, with their verdicts, the bad ones first."""
+        names = dict.fromkeys(verdict.chapter for verdict in self.run.verdicts)
+        return [(name, sorted(self.chapters[name], key=VerdictView.rank)) for name in names]
+
+    @cached_property
+    def jobs(self) -> list[JobView]:
+        longest = max((job.seconds for job in self.run.jobs), default=0.0) or 1.0
+        largest = max((job.peak_rss_mb or 0.0 for job in self.run.jobs), default=0.0) or 1.0
+        return [self._job(job, longest, largest) for job in self.run.jobs]
+
+    @property
+    def recorded(self) -> list[dict[str, str]]:
+        """What notebooks outside the book recorded: nobody judges it."""
+        return [
+            {
+                "job": job.id,
+                "notebook": job.notebook,
+                "name": metric.name,
+                "value": format_number(metric.value, metric.unit),
+                "n": "—" if metric.n is None else str(metric.n),
+                "split": metric.split or "—",
+                "interval": format_range(metric.interval, metric.unit),
+            }
+            for job in self.run.jobs
+            if job.chapter is None
+            for metric in job.metrics
+        ]
+
+    @property
+    def history(self) -> list[View]:
+        """The runs of the same profile up to this one, newest first; none where it is the only one."""
+        past = self._known.history
+        return [View(one, self.language) for one in past] if len(past) > 1 else []
+
+    def figures(self, verdict: Verdict) -> tuple[Markup, Markup]:
+        """Dot plot and curve over history as SVG; empty where there is nothing to draw."""
+        dots, curve = claim_figures(verdict, self._known, self.language)
+        return Markup(dots), Markup(curve)
+
+    def bars(self, job: JobResult) -> Markup:
+        """The slowest cells as SVG; empty where no time is known."""
+        texts = self._cells.get(job.id, {})
+        bars = [
+            Bar(texts.get(cell.index) or cell.id, cell.seconds, cell.state is CellState.FAILED)
+            for cell in job.cells
+            if cell.seconds is not None
+        ]
+        return Markup(cell_bars(bars, title=job.id, language=self.language))
+
+    def _verdict(self, verdict: Verdict) -> VerdictView:
+        unit, chinese = verdict.unit, self.language == "zh"
+        return VerdictView(
+            verdict,
+            kind=verdict.outcome.value,
+            words=self.words.outcome_words(verdict.outcome),
+            runs=len(verdict.observed),
+            observed=format_number(mean(verdict.observed), unit) if verdict.observed else "—",
+            reference=format_number(verdict.reference, unit),
+            difference=format_number(verdict.delta, unit, signed=True),
+            range=format_range(verdict.interval, unit),
+            rule=self.words.rule_name(verdict.rule),
+            message=(verdict.message_zh or verdict.message) if chinese else verdict.message,
+        )
+
+    def _job(self, job: JobResult, longest: float, largest: float) -> JobView:
+        texts = self._cells.get(job.id, {})
+        return JobView(
+            job,
+            kind=tone_of(job.state).value,
+            words=self.words.state_words(job.state),
+            seed="—" if job.seed is None else str(job.seed),
+            seconds=self.words.took_time(job.seconds),
+            memory=format_memory(job.peak_rss_mb),
+            share_of_seconds=job.seconds / longest,
+            share_of_memory=(job.peak_rss_mb or 0.0) / largest,
+            failed=tuple(Problem(cell, texts.get(cell.index) or cell.id) for cell in job.failed),
+            untold=untold(job),
+        )
+
+
+def markdown_report(run: RunResult, language: Language) -> str:
+    """*run* as GitHub-flavoured Markdown in *language*, for a CI step's summary."""
+    view = View(run, language)
+    return fill(TEMPLATES / "report.md.j2", view=view, w=view.words)
+
+
+def html_report(run: RunResult, known: Background, cells: CellTexts, language: Language = "zh") -> str:
+    """*run* as one HTML file that needs nothing else: no script, no request, light and dark, screen and paper.
+
+    Args:
+        known: past runs and blessed values, for the figures.
+        cells: what stands in the first line of each cell; a cell without it is named by its id.
+        language: of the page.
+    """
+    view = View(run, language, known, cells)
+    return fill(
+        TEMPLATES / "report.html.j2",
+        view=view,
+        w=view.words,
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        lang=html_language(language),
+    )
+
+
+def count_verdicts(verdicts: Sequence[Verdict], words: Words) -> list[Count]:
+    """Only what occurs, the good first."""
+    found = Counter(verdict.outcome for verdict in verdicts)
+    return [Count(one.value, words.outcome_words(one), found[one]) for one in Outcome if found[one]]

@@ -1,0 +1,5 @@
+async () => {
+  document.querySelectorAll('details').forEach(one => one.open = true);
+  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  await document.fonts.ready;
+}
