@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from harness.wording import format_seconds
 
@@ -14,15 +14,7 @@ if TYPE_CHECKING:
 _MARKS = {"completed": "✓", "skipped": "="}
 
 
-class Progress(Protocol):
-    """Takes every event; ``close`` gives the terminal back."""
-
-    def __call__(self, event: Mapping[str, Any]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def make_progress(console: Console, *, quiet: bool) -> Progress:
+def make_progress(console: Console, *, quiet: bool) -> SilentProgress:
     """The display that suits *console*."""
     if quiet:
         return SilentProgress()
@@ -30,7 +22,7 @@ def make_progress(console: Console, *, quiet: bool) -> Progress:
 
 
 class SilentProgress:
-    """Shows nothing."""
+    """Takes every event and shows nothing; ``close`` gives the terminal back."""
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         pass
@@ -39,7 +31,7 @@ class SilentProgress:
         pass
 
 
-class PlainProgress:
+class PlainProgress(SilentProgress):
     """One line at the start, every fifteen seconds and at the end of a job."""
 
     def __init__(self, console: Console) -> None:
@@ -57,6 +49,12 @@ class PlainProgress:
                 code = f" “{event['code']}”" if event.get("code") else ""
                 place = f"cell {event['cell']}/{event['total']}{code}"
                 self._print(f"{job}: {place}, {elapsed}, {event['rss_mb']:.0f} MB")
+            case _:
+                self._print_lasting(event)
+
+    def _print_lasting(self, event: Mapping[str, Any]) -> None:
+        """What stays to be read, on any display."""
+        match event["event"]:
             case "job_end":
                 self._print(end_line(event))
             case "speed" if not event["usual"]:
@@ -64,56 +62,38 @@ class PlainProgress:
             case "warning":
                 self._print(f"warning: {event['message']}")
 
-    def close(self) -> None:
-        pass
-
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class LiveProgress:
+class LiveProgress(PlainProgress):
     """A bar per running job with the current cell and the elapsed time."""
 
     def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as RichProgress
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._console = console
+        super().__init__(console)
         self._tasks: dict[str, Any] = {}
-        self._bars = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("cell {task.fields[cell]}", markup=False),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24),
+            TextColumn("cell {task.fields[cell]}", markup=False), TimeElapsedColumn(),
+            console=console, transient=True,
+        )  # fmt: skip
         self._bars.start()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         job = event.get("job", "")
-        match event["event"]:
-            case "job_start":
-                self._tasks[job] = self._bars.add_task(job, total=None, cell="–")
-            case "cell_start" if job in self._tasks:
-                self._bars.update(
-                    self._tasks[job], total=event["total"], completed=event["cell"] - 1,
-                    cell=f"{event['cell']}/{event['total']} {event.get('code', '')[:32]}",
-                )  # fmt: skip
-            case "job_end":
-                if job in self._tasks:
-                    self._bars.remove_task(self._tasks.pop(job))
-                self._print(end_line(event))
-            case "speed" if not event["usual"]:
-                self._print(event["message"])
-            case "warning":
-                self._print(f"warning: {event['message']}")
+        if event["event"] == "job_start":
+            self._tasks[job] = self._bars.add_task(job, total=None, cell="–")
+        elif event["event"] == "cell_start" and job in self._tasks:
+            cell = f"{event['cell']}/{event['total']} {event.get('code', '')[:32]}"
+            self._bars.update(self._tasks[job], total=event["total"], completed=event["cell"] - 1, cell=cell)
+        elif event["event"] == "job_end" and job in self._tasks:
+            self._bars.remove_task(self._tasks.pop(job))
+        self._print_lasting(event)
 
     def close(self) -> None:
         self._bars.stop()
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def end_line(event: Mapping[str, Any]) -> str:
