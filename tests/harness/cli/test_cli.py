@@ -592,7 +592,7 @@ def test_the_site_is_built_from_the_named_run(book, monkeypatch, capsys):
     )
     assert main(["book", "--allow-warnings"]) == ExitCode.OK
     assert capsys.readouterr().out == "open site/index.html\n"
-    ((the_book, run_dir), options) = calls[0]
+    ((the_book, run_dir, _), options) = calls[0]
     assert the_book.root == book and run_dir == find_run(book)
     assert options == {"warnings_are_errors": False, "copies": False}
 
