@@ -7,7 +7,6 @@ import platform
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from harness.archive.speed import MOST, find_speed
 from harness.book.config import Book, load_book
 from harness.cli import reach
 from harness.errors import HarnessError
-from harness.execute.kernel.job import run_job
+from harness.execute.kernel.job import JobFolder, run_job
 from harness.model import Job, JobState, Limits
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -171,7 +170,7 @@ def check_kernel() -> Check:
             path = Path(folder, "probe.ipynb")
             path.write_text(json.dumps(notebook), encoding="utf-8")
             job = Job("probe", path, None, "offline", None, {}, Limits(60, 60))
-            result = run_job(job, Path(folder, "job"), emit=lambda event: None, cancel=threading.Event())
+            result = run_job(JobFolder(job, Path(folder, "job")))
     except Exception as error:
         return Check("kernel", FAIL, str(error), remedy)
     if result.state is not JobState.COMPLETED:

@@ -25,6 +25,7 @@ from harness.book.notebook import PASSED_OVER, read_notebook
 from harness.book.parameters import read_parameters
 from harness.book.plan import Request, job_stem, parse_seeds, plan
 from harness.errors import HarnessError, InfrastructureError
+from harness.execute.resume import Origin
 from harness.execute.run import execute
 from harness.files import explain_os_error, write_text
 from harness.model import FINISHED, ChapterClaims, JobResult, Outcome, Verdict, worst_of
@@ -111,7 +112,7 @@ class Notebooks:
         planned = plan(book, [path], Request(self.profile, seeds))
         command = ["pytest", *map(str, self.config.invocation_params.args)]
         use_cache = not self.config.getoption("--harness-no-cache")
-        outcome = execute(planned, run_dir, book=book, command=command, use_cache=use_cache)
+        outcome = execute(planned, run_dir, Origin(command), book=book, use_cache=use_cache)
         if outcome.trouble:
             raise InfrastructureError(outcome.trouble)
         manifest = manifest_from_json(outcome.manifest, run_dir / "manifest.json")

@@ -1,4 +1,4 @@
-"""Skip a chapter when nothing that could change its result changed.
+"""Skip a chapter when nothing that could change its result changed, and say what did (``harness run --why``).
 
 Two things are compared. The key covers what is known before a chapter runs: the code cells, the parameters, the profile
 and seed, the files that its text reaches (:mod:`harness.book.sources`), ``harness/record.py``, the versions of all
@@ -14,15 +14,18 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache as memoise
 from pathlib import Path
 from typing import Any
 
+from harness.archive.environment import hardware_class
 from harness.archive.folder import build_dir
+from harness.book.config import Book
 from harness.book.notebook import Notebook
+from harness.book.plan import Planned
 from harness.book.sources import files_below, follow
 from harness.errors import HarnessError
 from harness.execute.kernel.opened import READS
@@ -32,6 +35,7 @@ from harness.files import PACKAGE, explain_os_error, read_json, write_json
 from harness.model import Job, JobResult, JobState, job_result_from_json
 
 VERSION = 3  # raise it when the meaning of a key or an entry changes
+MOST_REASONS = 8  # told of one job
 KEPT_FILES = ("out.ipynb", "metrics.jsonl", "result.json", "log.txt", READS)
 
 
@@ -39,8 +43,22 @@ KEPT_FILES = ("out.ipynb", "metrics.jsonl", "result.json", "log.txt", READS)
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
-    """The key that these parts make."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    """The key that these parts make; no parts, no key."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest() if parts else ""
+
+
+def parts_of(entry: Planned, book: Book | None, variables: Sequence[str]) -> dict[str, Any]:
+    """What the key of a chapter's job is made of; empty for other notebooks: they may depend on anything.
+
+    Raises:
+        OSError: a file that counts cannot be read.
+    """
+    job = entry.job
+    if book is None or job.chapter is None or entry.notebook is None:
+        return {}
+    hardware, data = hardware_class(job.device), book.data_files(job.chapter)
+    return key_parts(job, entry.notebook, book.root, book.packages, hardware, variables, data)
 
 
 def key_parts(
@@ -77,6 +95,12 @@ def key_parts(
         "data": sorted(os.path.relpath(path, root) for path in data),
         "record": file_digest(PACKAGE / "record.py"),
     }
+
+
+def without_files(parts: Mapping[str, Any], root: Path, own: Collection[str]) -> dict[str, Any]:
+    """The parts of a key but for the files that the notebook itself wrote, its *own*."""
+    files: Mapping[str, str] = parts.get("files") or {}
+    return {**parts, "files": {f: one for f, one in files.items() if os.path.normpath(root / f) not in own}}
 
 
 def _short_digest(text: str) -> str:
@@ -137,6 +161,7 @@ class Entry:
     run: str
     files: Mapping[str, str]
     parts: Mapping[str, Any]  # of its key
+    about: Mapping[str, Any]  # chapter and profile
     reads: Reads = NOTHING
 
     def changes(self, root: Path) -> list[str]:
@@ -159,7 +184,7 @@ def find(root: Path, key: str) -> Entry | None:
     if not folder.is_dir():
         return None
     try:
-        return _read_entry(folder)
+        return _whole_entry(folder)
     except _Damaged as damaged:
         shutil.rmtree(folder, ignore_errors=True)
         raise HarnessError(
@@ -170,41 +195,50 @@ def find(root: Path, key: str) -> Entry | None:
 def look(root: Path, key: str) -> Entry | None:
     """As :func:`find`, but changes nothing, and a damaged entry is none."""
     with suppress(_Damaged):
-        return _read_entry(cache_dir(root) / key)
+        return _whole_entry(cache_dir(root) / key)
     return None
-
-
-class _Damaged(Exception):
-    """Names the file of the entry that is not what was kept."""
-
-
-def _read_entry(folder: Path) -> Entry:
-    try:
-        manifest = read_json(folder / "manifest.json")
-        files = dict(manifest["files"])
-        for name, digest in files.items():
-            if file_digest(folder / name) != digest:
-                raise _Damaged(name)
-        if manifest["key"] != folder.name or "result.json" not in files:
-            raise _Damaged("manifest.json")
-        reads = read_reads(folder) if READS in files else NOTHING
-        return Entry(folder, str(manifest["run"]), files, dict(manifest["parts"]), reads)
-    except (HarnessError, OSError, KeyError, TypeError, ValueError, AttributeError):
-        raise _Damaged("manifest.json") from None
 
 
 def entries_of(root: Path, job: Job) -> list[Entry]:
     """The entries of the same chapter and profile, whatever their keys, the newest first."""
     found: list[tuple[float, Entry]] = []
     for folder in cache_dir(root).glob("*"):
-        try:
-            manifest = read_json(folder / "manifest.json")
-            entry = Entry(folder, str(manifest["run"]), dict(manifest["files"]), dict(manifest["parts"]))
-            if (manifest["about"]["chapter"], manifest["about"]["profile"]) == (job.chapter, job.profile):
+        with suppress(_Damaged, OSError):
+            entry = _entry(folder)
+            if entry.about == {"chapter": job.chapter, "profile": job.profile}:
                 found.append((folder.stat().st_mtime, entry))
-        except (HarnessError, OSError, KeyError, TypeError, ValueError):
-            continue
     return [entry for _, entry in sorted(found, key=lambda item: -item[0])]
+
+
+class _Damaged(Exception):
+    """Names the file of the entry that is not what was kept."""
+
+
+def _entry(folder: Path) -> Entry:
+    """What the entry's manifest says."""
+    try:
+        manifest = read_json(folder / "manifest.json")
+        files, parts, about = (dict(manifest[name]) for name in ("files", "parts", "about"))
+        if manifest["key"] == folder.name and "result.json" in files:
+            return Entry(folder, str(manifest["run"]), files, parts, about)
+    except (HarnessError, OSError, KeyError, TypeError, ValueError):
+        pass
+    raise _Damaged("manifest.json")
+
+
+def _whole_entry(folder: Path) -> Entry:
+    entry = _entry(folder)
+    for name, digest in entry.files.items():
+        try:
+            same = file_digest(folder / name) == digest
+        except OSError:
+            same = False
+        if not same:
+            raise _Damaged(name)
+    try:
+        return replace(entry, reads=read_reads(folder)) if READS in entry.files else entry
+    except (HarnessError, KeyError, TypeError, ValueError, AttributeError):
+        raise _Damaged(READS) from None
 
 
 def restore(entry: Entry, job: Job, folder: Path, shown: str) -> JobResult:
@@ -234,17 +268,15 @@ def keep(root: Path, job: Job, parts: Mapping[str, Any], folder: Path, run: str)
             shutil.copyfile(folder / name, temporary / name)
         digests = {name: file_digest(temporary / name) for name in names}
         about = {"chapter": job.chapter, "profile": job.profile}
-        write_json(
-            temporary / "manifest.json",
-            {
-                "version": VERSION,
-                "key": job.key,
-                "run": run,
-                "about": about,
-                "parts": parts,
-                "files": digests,
-            },
-        )
+        manifest = {
+            "version": VERSION,
+            "key": job.key,
+            "run": run,
+            "about": about,
+            "parts": parts,
+            "files": digests,
+        }
+        write_json(temporary / "manifest.json", manifest)
         shutil.rmtree(target, ignore_errors=True)
         temporary.replace(target)
     except OSError as error:
@@ -252,3 +284,88 @@ def keep(root: Path, job: Job, parts: Mapping[str, Any], folder: Path, run: str)
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+# -- why a job would run -----------------------------------------------------------------------------
+
+
+def explain(book: Book | None, planned: Sequence[Planned], variables: Sequence[str] = ()) -> Iterator[str]:
+    """A line for each job: whether it would run or be skipped, and why; nothing is run.
+
+    Args:
+        variables: of the environment, that the run would let through.
+    """
+    for entry in planned:
+        runs, reasons = _why(book, entry, variables)
+        if len(reasons) > MOST_REASONS:
+            reasons = [*reasons[: MOST_REASONS - 1], f"and {len(reasons) - MOST_REASONS + 1} more"]
+        yield f"{'run ' if runs else 'skip'}  {entry.job.id}: {'; '.join(reasons)}"
+
+
+def _why(book: Book | None, entry: Planned, variables: Sequence[str]) -> tuple[bool, list[str]]:
+    if entry.problem:
+        return False, [f"it cannot run: {entry.problem}"]
+    try:
+        parts = parts_of(entry, book, variables)
+    except OSError as error:
+        return True, [f"cannot read {error.filename}: {error.strerror}"]
+    if book is None or not parts:
+        return True, ["no chapter of a book: what it depends on is not known, so it always runs"]
+    if (kept := look(book.root, key_of(parts))) is not None:
+        if changed := kept.changes(book.root):
+            return True, [f"since run {kept.run}", *changed]
+        named = entry.job.chapter in book.data  # its author has named what it reads
+        unseen = [f"not seen: {', '.join(kept.reads.unseen)}"] if kept.reads.unseen and not named else []
+        return False, [f"unchanged since run {kept.run}", *unseen]
+    entries = entries_of(book.root, entry.job)
+    if not entries:
+        return True, ["no finished run of it is kept"]
+    told = [(list(differences(one.parts, parts)), one.run) for one in entries]
+    reasons, run = min(told, key=lambda one: len(one[0]))  # of equals the newest
+    return True, [f"since run {run}", *reasons] if reasons else ["its entry is damaged"]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each thing that two keys do not have in common, the likeliest cause first."""
+    yield from _changed_cells(before.get("code") or [], now["code"])
+    for name, word, absent in (
+        ("parameters", "parameter", "as in the notebook"),
+        ("variables", "variable", "not set"),
+    ):
+        for key, old, new in _changed(before.get(name), now[name]):
+            yield f"{word} {key}: {absent if old is None else old} → {absent if new is None else new}"
+    named = (dict.fromkeys(parts.get("data") or (), "") for parts in (before, now))
+    for files in ((before.get("files"), now["files"]), (before.get("local"), now["local"]), named):
+        for key, old, new in _changed(*files):
+            yield f"{key} {'is new' if old is None else 'is gone' if new is None else 'changed'}"
+    for key, old, new in _changed(*map(_versions, (before.get("distributions"), now["distributions"]))):
+        if old is None or new is None:
+            yield f"{key} {new} was installed" if old is None else f"{key} was removed"
+        else:
+            yield f"{key} {old} → {new}"
+    for name, word in (("python", "Python"), *((name, name) for name in ("hardware", "kernel", "folder"))):
+        if before.get(name) != now[name]:
+            yield f"{word}: {before.get(name)} → {now[name]}"
+    for name, word in (("tags", "tags"), ("record", "harness.record"), ("version", "the cache's format")):
+        if before.get(name) != now[name]:
+            yield f"{word} changed"
+
+
+def _changed_cells(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:
+    if len(before) != len(now):
+        yield f"code cells: {len(before)} → {len(now)}"
+    elif changed := [i for i, (a, b) in enumerate(zip(before, now, strict=True), 1) if a != b]:
+        yield f"code cell {', '.join(map(str, changed))} changed"
+
+
+def _changed(before: Mapping[str, str] | None, now: Mapping[str, str]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, old and new value (None: there is none) of what differs."""
+    before = before or {}
+    names = sorted(before.keys() | now.keys())
+    return ((name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name))
+
+
+def _versions(distributions: Sequence[str] | None) -> dict[str, str]:
+    """Of distributions as ``name-version``, the versions by name."""
+    return {name or version: version if name else "" for name, _, version in
+            (one.rpartition("-") for one in distributions or ())}  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.archive.recorded import RecordedRun, read_manifest
+from harness.archive.shard import Shard
 from harness.book.config import Book
 from harness.book.matrix import read_matrix
 from harness.book.plan import Planned, Request, plan, plan_matrix
@@ -33,6 +34,15 @@ class Asked:
         if self.matrix and book:
             return plan_matrix(book, read_matrix(self.matrix, book), book.select(self.chapters), self.request)
         return plan(book, self.notebooks or (book.select(self.chapters) if book else ()), self.request)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run comes from, as its manifest says."""
+
+    command: Sequence[str]
+    asked: Asked | None = None  # where that is known: for ``run --resume``
+    shard: Shard | None = None  # where the plan is a part of a run
 
 
 def asked_from_json(data: Any) -> Asked:

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from harness.archive.environment import cores, hardware_class, memory_bytes, nvidia_gpus
 from harness.archive.folder import runs_dir
+from harness.archive.speed import Speed
 from harness.errors import HarnessError
 from harness.files import read_json
 from harness.model import Job, JobState
@@ -44,6 +45,7 @@ class Machine:
     memory_mb: float
     gpus: tuple[str, ...] = ()  # ids for CUDA_VISIBLE_DEVICES, one job each; empty: no job takes a GPU
     pinned: bool = False  # the user named the GPU (cuda:1): it is locked, not renumbered
+    speed: Speed | None = None  # None: not known yet, or not one machine
 
 
 @dataclass(frozen=True)

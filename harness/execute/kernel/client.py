@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from queue import Empty
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jupyter_client.utils import run_sync
 from jupyter_core.utils import ensure_async
@@ -18,14 +19,12 @@ from nbclient.client import CellExecutionComplete
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat.v4 import output_from_msg
 
-from harness.execute.kernel.failures import failed_line, first_line, shorten, told_error
+from harness.execute.kernel.cells import CellRecord
+from harness.execute.kernel.ending import failed_line, first_line, shorten, told_error
 from harness.execute.kernel.kernelspec import EXIT_POLL, kernel_environment, kernel_manager, start_error
-from harness.execute.kernel.opened import kernel_source
 from harness.execute.kernel.outputs import CellOutputs
-from harness.model import Limits
-
-if TYPE_CHECKING:
-    from harness.execute.kernel.engine import CellRecord
+from harness.files import PACKAGE
+from harness.model import Job
 
 START_TIMEOUT = 60  # seconds for the kernel to start
 START_TRIES = 3  # of a kernel whose ports another process took meanwhile
@@ -34,7 +33,8 @@ IOPUB_TIMEOUT = 60  # seconds for outputs to arrive once a cell has ended
 END_GRACE = 20.0  # seconds for threads and exit handlers to end after the last cell
 LEAST_GRACE = 1.0  # seconds of it, however little the notebook's limit leaves
 
-KERNEL_SETUP = (Path(__file__).parent / "startup.py").read_text(encoding="utf-8")
+IN_KERNEL = ("startup.py", "opened.py")
+"""Modules that run in a Python kernel before the first cell, from their source alone."""
 
 _SHOWN = ("stream", "display_data", "execute_result", "error")
 _BELONGS = (*_SHOWN, "update_display_data", "clear_output", "comm_open", "comm_msg", "comm_close")
@@ -48,37 +48,44 @@ class ExitedEarly(Exception):
     """A cell ended the kernel on purpose."""
 
 
+def kernel_source(fallback: str) -> str:
+    """Code that prepares a Python kernel in a namespace of its own, so that the notebook sees nothing of it.
+
+    Args:
+        fallback: the end of ``sys.path`` where ``harness`` cannot be imported; empty for none.
+    """
+    sources = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in IN_KERNEL]
+    text = "\n".join([*sources, f"set_up({fallback!r})", "note_opened()"])
+    return f"exec(compile({text!r}, '<harness>', 'exec'), {{}})"
+
+
 class Client(NotebookClient):
-    """Runs the cells, records each one's end, and never lets a cell outlive its limit."""
+    """Runs the cells, records each one's end, and never lets a cell outlive its limit.
+
+    Args:
+        folder: of the kernel's sockets.
+        log_file: where the kernel prints.
+    """
 
     def __init__(
-        self,
-        nb_man: Any,
-        *,
-        cells: CellRecord,
-        limits: Limits,
-        folder: Path,
-        log_file: Path,
-        fallback: str,
-        **kw: Any,
-    ):
-        self.deadline = time.monotonic() + limits.notebook if limits.notebook else None
+        self, nb: Any, kernel: str, record: CellRecord, job: Job, *, folder: Path, log_file: Path
+    ) -> None:
+        self.limits = job.limits
+        self.deadline = time.monotonic() + self.limits.notebook if self.limits.notebook else None
         super().__init__(
-            nb_man.nb,
+            nb,
+            kernel_name=kernel,
+            log=logging.getLogger(__name__),
+            resources={"metadata": {"path": str(job.notebook.parent)}},
             timeout=START_TIMEOUT,  # of messages that belong to no cell
             startup_timeout=START_TIMEOUT,
             iopub_timeout=IOPUB_TIMEOUT,
             raise_on_iopub_timeout=True,
             coalesce_streams=False,
             shutdown_kernel="immediate",  # once it has had its time to end by itself
-            **kw,
         )
-        self.nb_man = nb_man
-        self.record = cells
-        self.limits = limits
-        self.folder = folder
-        self.log_file = log_file
-        self.fallback = fallback
+        self.record, self.folder, self.log_file = record, folder, log_file
+        self.fallback = "" if job.chapter else str(PACKAGE.parent)
         self.limit_hit = ""
         self.timeout_func = self._seconds_left
         self.exit_asked = False
@@ -96,13 +103,11 @@ class Client(NotebookClient):
         return self.km
 
     async def async_start_new_kernel_client(self) -> Any:
-        limit = START_TIMEOUT
-        overdue = f"did not answer in {START_TIMEOUT} s; does it speak Jupyter's protocol?"
-        remedy = ""
+        limit, log = START_TIMEOUT, f"(its log: {self.log_file})"
+        overdue = f"did not answer in {START_TIMEOUT} s; does it speak Jupyter's protocol? {log}"
         if self._rest() < limit:
-            limit = self._rest()
-            overdue = f"ran past {self.limits.told('notebook')} as it started"
-            remedy = self.limits.remedy("notebook")
+            limit, told, remedy = self._rest(), self.limits.told("notebook"), self.limits.remedy("notebook")
+            overdue = f"ran past {told} as it started {log}; {remedy}"
         for tries_left in reversed(range(START_TRIES)):
             self.kc = self.km.client()
             self.kc.start_channels()
@@ -110,7 +115,7 @@ class Client(NotebookClient):
                 await self.kc.wait_for_ready(timeout=limit)
                 break
             except Exception:
-                error = start_error(self.kernel_name, self.km, overdue, self.log_file, remedy)
+                error = start_error(self.kernel_name, self.km, overdue, self.log_file)
                 await self._async_cleanup_kernel()
                 if not tries_left or error.running or "address already in use" not in str(error).lower():
                     raise error from None
@@ -147,9 +152,8 @@ class Client(NotebookClient):
             self.nb.metadata["language_info"] = info["content"]["language_info"]
             if info["content"]["language_info"].get("name") != "python":
                 return
-        source = f"{KERNEL_SETUP}\nset_up({self.fallback!r})\n{kernel_source()}"
-        wrapped = f"exec(compile({source!r}, '<harness>', 'exec'), {{}})"
-        reply = self.wait_for_reply(self.kc.execute(wrapped, silent=True, store_history=False))
+        source = kernel_source(self.fallback)
+        reply = self.wait_for_reply(self.kc.execute(source, silent=True, store_history=False))
         if reply is None or reply["content"]["status"] != "ok":
             raise RuntimeError("the kernel could not be prepared")
 
@@ -185,20 +189,17 @@ class Client(NotebookClient):
         for index, cell in enumerate(self.nb.cells):
             if not self.record.is_to_run(index):
                 continue
-            self.nb_man.cell_start(cell, index)
             try:
                 self.record.start(index)
                 self.execute_cell(cell, index)
                 if self.exit_asked and self.record.has_more_after(index):
                     raise ExitedEarly
             except BaseException as error:
-                self.nb_man.cell_exception(self.nb.cells[index], cell_index=index, exception=error)
                 line = failed_line(self.nb.cells[index], getattr(error, "told", None))
                 self.record.fail(index, _describe(error, self.limit_hit), line)
                 raise
             finally:
                 self._settle(index)
-                self.nb_man.cell_complete(self.nb.cells[index], cell_index=index)
             self.record.complete(index)
             self._raise_late_error()
 
@@ -241,7 +242,7 @@ class Client(NotebookClient):
         output = super().process_message(msg, cell, cell_index)
         if self.record.is_save_due():
             self._settle()
-            self.record.autosave(self.nb)
+            self.record.autosave()
         return output
 
     def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
@@ -355,18 +356,13 @@ def _exit_code(reply: Mapping[str, Any]) -> Any:
 
 
 def _describe(error: BaseException, limit: str) -> str:
+    """What a cell ended with, in one line; *limit* is the one that it was about to pass."""
     if isinstance(error, CellExecutionError):
         return shorten(f"{error.ename}: {error.evalue}" if error.evalue else error.ename)
     if isinstance(error, CellTimeoutError):
-        return (
-            f"ran past {limit}"
-            if "IOPub" not in str(error)
-            else f"its outputs did not arrive in {IOPUB_TIMEOUT} s"
-        )
-    if isinstance(error, DeadKernelError):
-        return "the kernel died"
-    if isinstance(error, ExitedEarly):
-        return "ended the kernel"
-    if isinstance(error, Cancelled):
-        return "interrupted"
-    return first_line(error)
+        late = "IOPub" in str(error)
+        return f"its outputs did not arrive in {IOPUB_TIMEOUT} s" if late else f"ran past {limit}"
+    return _ENDS.get(type(error)) or first_line(error)
+
+
+_ENDS = {DeadKernelError: "the kernel died", ExitedEarly: "ended the kernel", Cancelled: "interrupted"}

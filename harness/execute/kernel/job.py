@@ -12,20 +12,21 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from harness.archive.folder import await_worker, load_metrics
 from harness.archive.foreign import read_foreign
-from harness.book.notebook import Notebook, first_code_line, is_blank, read_document, read_notebook
+from harness.book.notebook import first_code_line, read_document, read_notebook
 from harness.errors import HarnessError, InfrastructureError
+from harness.execute.kernel.ending import Ending, describe_exit, untouched_state
 from harness.execute.kernel.opened import NOTES, READS
-from harness.execute.kernel.process import WorkerProcess, describe_exit
-from harness.execute.kernel.variables import MASK, common_environment, job_environment, secrets
+from harness.execute.kernel.process import WorkerProcess
+from harness.execute.kernel.variables import MASK, job_environment, secrets, worker_environment
 from harness.files import explain_os_error, write_json, write_text
-from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, Metric, to_json
+from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, to_json
 
 SAMPLE_EVERY = 0.5  # seconds between looks at the process tree
 HEARTBEAT_EVERY = 15.0  # seconds between signs of life of a running job
@@ -39,32 +40,15 @@ NOT_SAVED = "the notebook could not be saved"
 Emit = Callable[[Mapping[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class Place:
-    """What a job runs in."""
-
-    environment: Mapping[str, str]  # of every job of the run
-    gpu: str | None = None  # the one device that the job may see; None: whatever the caller sees
-
-
 def run_job(
-    job: Job,
-    folder: Path,
-    *,
-    emit: Emit,
-    cancel: threading.Event,
-    shown: str | None = None,
-    place: Place | None = None,
+    place: JobFolder, cancel: threading.Event | None = None, environment: Mapping[str, str] | None = None
 ) -> JobResult:
-    """Run *job* in *folder* and return how it ended, with nothing of it left running.
+    """Run the job of *place* there and return how it ended, with nothing of it left running.
 
     Args:
-        job: what to run.
-        folder: the job's own folder, created here; holds out.ipynb, metrics.jsonl, log.txt, result.json.
-        emit: called with every event (a mapping with the keys ``event`` and ``job``).
+        place: the folder is created here; holds out.ipynb, metrics.jsonl, log.txt, result.json.
         cancel: once set, the job is stopped and ends as cancelled.
-        shown: path of the notebook as the result states it; the job's own by default.
-        place: a fresh worker and kernel by default.
+        environment: of the kernel; what a job sees by default.
 
     What could not be saved once the job ran (full disk) is told by an event called ``trouble``, and such a
     job never counts as completed.
@@ -72,62 +56,12 @@ def run_job(
     Raises:
         InfrastructureError: the job cannot start, as its folder cannot be written.
     """
-    started = datetime.now(UTC)
-    clock = time.monotonic()
-    prepare(job, folder)
-    emit({"event": "job_start", "job": job.id, "notebook": str(job.notebook)})
-    watch = _Watch(job, folder, emit, cancel, place or Place(common_environment(job)))
+    place.prepare()
+    place.tell("job_start", notebook=str(place.job.notebook))
+    watch = _Watch(place, cancel or threading.Event(), environment or job_environment(place.job))
     ending = watch.run()
-    _mask_log(folder / "log.txt")
-    seconds = time.monotonic() - clock
-    return finish(job, folder, ending, emit, shown, started, seconds, watch.peak_rss_mb)
-
-
-def finish(
-    job: Job,
-    folder: Path,
-    ending: Mapping[str, Any],
-    emit: Emit,
-    shown: str | None,
-    started: datetime,
-    seconds: float,
-    peak_rss_mb: float | None = None,
-) -> JobResult:
-    """Read what a job left in *folder*, write its result there and tell its end.
-
-    Args:
-        ending: ``state``, ``reason`` and ``cells``; ``trouble`` if the notebook could not be saved.
-    """
-    metrics, warnings = load_metrics(folder / "metrics.jsonl")
-    foreign = read_foreign(folder / "out.ipynb", metrics)
-    metrics += foreign.metrics
-    for message in (*warnings, *foreign.warnings):
-        emit({"event": "warning", "job": job.id, "message": message})
-    ending = _with_trouble(ending, ending.get("trouble", ""), emit, job)
-    result = _result(job, ending, metrics, shown, started, seconds, peak_rss_mb)
-    result = replace(result, passed_over=dict(foreign.passed_over))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)  # a notebook can remove any folder
-        if not (folder / "out.ipynb").exists():
-            _write_unrun(job, folder)
-        write_json(folder / "result.json", {"schema": SCHEMA, **to_json(result)})
-    except (OSError, InfrastructureError) as error:
-        if not ending.get("trouble"):
-            trouble = str(
-                error
-                if isinstance(error, InfrastructureError)
-                else explain_os_error(error, f"cannot write to {folder}")
-            )
-            ending = _with_trouble(ending, trouble, emit, job)
-            result = replace(result, state=JobState(ending["state"]), reason=ending["reason"])
-    emit(end_event(result))
-    return result
-
-
-def end_event(result: JobResult) -> dict[str, Any]:
-    """What the run is told when a job has ended, wherever and however that was."""
-    return {"event": "job_end", "job": result.id, "state": result.state, "reason": result.reason,
-            "seconds": result.seconds, "metrics": len(result.metrics)}  # fmt: skip
+    _mask_log(place.path / "log.txt")
+    return place.finish(ending, watch.peak_rss_mb)
 
 
 def _mask_log(log: Path) -> None:
@@ -141,80 +75,111 @@ def _mask_log(log: Path) -> None:
                 log.write_bytes(masked)
 
 
-def _with_trouble(ending: Mapping[str, Any], trouble: str, emit: Emit, job: Job) -> Mapping[str, Any]:
-    """An ending that owns up to what could not be saved, told to the whole run by an event."""
-    if not trouble:
-        return ending
-    emit({"event": "trouble", "job": job.id, "message": f"{job.id}: {trouble}"})
-    told = f"{NOT_SAVED}: {trouble}"
-    if ending["state"] == JobState.COMPLETED:
-        return {**ending, "state": JobState.DEAD, "reason": told, "trouble": trouble}
-    return {**ending, "reason": f"{ending['reason']}; {told}", "trouble": trouble}
+@dataclass
+class JobFolder:
+    """Where one job leaves what it did, and the run that hears of it."""
 
+    job: Job
+    path: Path
+    emit: Emit = lambda event: None
+    shown: str = ""  # path of the notebook as the result states it; the job's own by default
+    _started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _clock: float = field(default_factory=time.monotonic)
 
-def unrun_result(
-    job: Job, folder: Path, state: JobState, reason: str, shown: str | None = None, emit: Emit | None = None
-) -> JobResult:
-    """The result of a job that never started (invalid or cancelled), written like any other.
+    def tell(self, event: str, **details: Any) -> None:
+        self.emit({"event": event, "job": self.job.id, **details})
 
-    Raises:
-        InfrastructureError: the folder cannot be written; with *emit* this is told by an event instead.
-    """
-    ending = {"state": state, "reason": reason, "cells": _pending_cells(job)}
-    result = _result(job, ending, (), shown, datetime.now(UTC), 0.0, None)
-    try:
-        prepare(job, folder)
-        _write_unrun(job, folder)
-        write_json(folder / "result.json", {"schema": SCHEMA, **to_json(result)})
-    except InfrastructureError as error:
-        if emit is None:
-            raise
-        emit({"event": "trouble", "job": job.id, "message": f"{job.id}: {error}"})
-    return result
+    def tell_end(self, result: JobResult) -> JobResult:
+        """What the run is told when a job has ended, wherever and however that was."""
+        self.tell("job_end", state=result.state, reason=result.reason, seconds=result.seconds,
+                  metrics=len(result.metrics))  # fmt: skip
+        return result
 
+    def tell_trouble(self, error: Exception | str) -> None:
+        """What stops the run: something of the job could not be saved."""
+        self.tell("trouble", message=f"{self.job.id}: {error}")
 
-def prepare(job: Job, folder: Path) -> None:
-    """Make the job's folder, empty it of what an earlier try left and write job.json.
+    def prepare(self) -> None:
+        """Make the folder, empty it of what an earlier try left and write job.json.
 
-    Raises:
-        InfrastructureError: it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        await_worker(folder)
-        for name in ("out.ipynb", "metrics.jsonl", "result.json", "log.txt", NOTES, READS):
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise explain_os_error(error, f"cannot write to {folder}") from None
-    exact = repr(dict(job.parameters))  # JSON knows neither tuples nor keys that are no strings
-    write_json(folder / "job.json", {"schema": SCHEMA, **to_json(job), "literal": exact})
+        Raises:
+            InfrastructureError: it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            await_worker(self.path)
+            for name in ("out.ipynb", "metrics.jsonl", "result.json", "log.txt", NOTES, READS):
+                (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise explain_os_error(error, f"cannot write to {self.path}") from None
+        exact = repr(dict(self.job.parameters))  # JSON knows neither tuples nor keys that are no strings
+        write_json(self.path / "job.json", {"schema": SCHEMA, **to_json(self.job), "literal": exact})
 
+    def unrun(self, state: JobState, reason: str) -> JobResult:
+        """The result of a job that never started (invalid or cancelled), written and told like any other."""
+        result = replace(self._result(Ending(state, reason, pending_cells(self.job))), seconds=0.0)
+        try:
+            self.prepare()
+            self._save(result)
+        except InfrastructureError as error:
+            self.tell_trouble(error)
+        return self.tell_end(result)
 
-def _result(
-    job: Job,
-    ending: Mapping[str, Any],
-    metrics: tuple[Metric, ...],
-    shown: str | None,
-    started: datetime,
-    seconds: float,
-    peak_rss_mb: float | None,
-) -> JobResult:
-    return JobResult(
-        id=job.id,
-        notebook=shown or str(job.notebook),
-        chapter=job.chapter,
-        profile=job.profile,
-        seed=job.seed,
-        state=JobState(ending["state"]),
-        reason=ending.get("reason", ""),
-        parameters=job.parameters,
-        cells=tuple(CellResult(**{**c, "state": CellState(c["state"])}) for c in ending.get("cells", ())),
-        metrics=metrics,
-        seconds=round(seconds, 3),
-        peak_rss_mb=peak_rss_mb,
-        started=started.isoformat(timespec="seconds"),
-        key=job.key,
-    )
+    def finish(self, ending: Ending, peak_rss_mb: float | None = None) -> JobResult:
+        """Read what the job left, write its result and tell its end."""
+        metrics, warnings = load_metrics(self.path / "metrics.jsonl")
+        foreign = read_foreign(self.path / "out.ipynb", metrics)
+        for message in (*warnings, *foreign.warnings):
+            self.tell("warning", message=message)
+        if ending.trouble:
+            ending = self._owning_up(ending)
+        result = replace(
+            self._result(ending), metrics=metrics + foreign.metrics, peak_rss_mb=peak_rss_mb,
+            passed_over=dict(foreign.passed_over),
+        )  # fmt: skip
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)  # a notebook can remove any folder
+            self._save(result)
+        except (OSError, InfrastructureError) as error:
+            if not ending.trouble:
+                if isinstance(error, OSError):
+                    error = explain_os_error(error, f"cannot write to {self.path}")
+                ending = self._owning_up(replace(ending, trouble=str(error)))
+                result = replace(result, state=ending.state, reason=ending.reason)
+        return self.tell_end(result)
+
+    def _owning_up(self, ending: Ending) -> Ending:
+        """The ending that its trouble makes of it; the run is told."""
+        self.tell_trouble(ending.trouble)
+        told = f"{NOT_SAVED}: {ending.trouble}"
+        if ending.state is JobState.COMPLETED:
+            return replace(ending, state=JobState.DEAD, reason=told)
+        return replace(ending, reason=f"{ending.reason}; {told}")
+
+    def _result(self, ending: Ending) -> JobResult:
+        job = self.job
+        return JobResult(
+            id=job.id, notebook=self.shown or str(job.notebook), chapter=job.chapter, profile=job.profile,
+            seed=job.seed, state=ending.state, reason=ending.reason, parameters=job.parameters,
+            cells=tuple(ending.cells), seconds=round(time.monotonic() - self._clock, 3),
+            started=self._started.isoformat(timespec="seconds"), key=job.key,
+        )  # fmt: skip
+
+    def _save(self, result: JobResult) -> None:
+        """Write the result, and where the job saved no notebook its source without outputs."""
+        if not (self.path / "out.ipynb").exists():
+            self._write_source()
+        write_json(self.path / "result.json", {"schema": SCHEMA, **to_json(result)})
+
+    def _write_source(self) -> None:
+        try:
+            document = read_document(self.job.notebook)
+        except HarnessError:
+            return  # it is no notebook at all
+        for cell in document["cells"]:
+            if cell.get("cell_type") == "code":
+                cell.update(outputs=[], execution_count=None)
+        write_text(self.path / "out.ipynb", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
 
 
 def socket_folder() -> Path:
@@ -234,28 +199,25 @@ def socket_folder() -> Path:
 class _Watch:
     """Reads a worker's reports, watches its memory and its limits, and cleans up after it."""
 
-    def __init__(self, job: Job, folder: Path, emit: Emit, cancel: threading.Event, place: Place) -> None:
-        self._at = place
-        self._job = job
-        self._folder = folder.resolve()
-        self._emit = emit
-        self._cancel = cancel
+    def __init__(self, place: JobFolder, cancel: threading.Event, environment: Mapping[str, str]) -> None:
+        self._place, self._job, self._folder = place, place.job, place.path.resolve()
+        self._cancel, self._environment = cancel, environment
         self._cells: dict[int, dict[str, Any]] = {}
-        self._place = {"cell": 0, "total": 0, "code": ""}  # of the running cell
-        self._ending: dict[str, Any] | None = None
+        self._running = {"cell": 0, "total": 0, "code": ""}  # the cell that does
+        self._ending: Ending | None = None
         self._stop_at = float("inf")  # when the worker is killed
         self._stopped_for = ""  # why we stopped it: "cancelled" or "timed_out"
         self.peak_rss_mb: float | None = None
 
-    def run(self) -> Mapping[str, Any]:
-        marker = uuid.uuid4().hex
-        started = time.monotonic()
+    def run(self) -> Ending:
         if self._job.limits.notebook:
-            self._stop_at = started + self._job.limits.notebook + OVERRUN_GRACE
+            self._stop_at = time.monotonic() + self._job.limits.notebook + OVERRUN_GRACE
         try:
             sockets = socket_folder()
             with (self._folder / "log.txt").open("wb") as log:
-                worker = self._start(marker, sockets, log)
+                arguments = [str(self._folder), str(sockets), str(os.getpid())]
+                own = worker_environment(self._folder, uuid.uuid4().hex)
+                worker = WorkerProcess(arguments, {**self._environment, **own}, log)
         except OSError as error:
             raise explain_os_error(error, f"cannot start a worker for {self._job.id}") from None
         try:
@@ -267,11 +229,6 @@ class _Watch:
             self.peak_rss_mb = round(worker.peak_rss / 2**20, 1) or None
         return self._ending or self._ending_of_lost_worker(code)
 
-    def _start(self, marker: str, sockets: Path, log: IO[Any]) -> WorkerProcess:
-        arguments = [str(self._folder), str(sockets), str(os.getpid())]
-        environment = {**self._at.environment, **job_environment(self._folder, marker, self._at.gpu)}
-        return WorkerProcess(arguments, environment, log)
-
     def _follow(self, worker: WorkerProcess) -> None:
         """Read reports until the worker is gone, has to go, or has said its last word."""
         buffer = b""
@@ -280,9 +237,7 @@ class _Watch:
         while True:
             now = time.monotonic()
             if now >= next_heartbeat:
-                self._emit(
-                    {"event": "heartbeat", "job": self._job.id, "rss_mb": worker.rss / 2**20, **self._place}
-                )
+                self._place.tell("heartbeat", rss_mb=worker.rss / 2**20, **self._running)
                 next_heartbeat = now + HEARTBEAT_EVERY
             if now >= next_sample:
                 worker.sample()
@@ -313,25 +268,25 @@ class _Watch:
 
     def _take(self, event: dict[str, Any]) -> None:
         if event["event"] == "end":
-            self._ending = event
+            cells = [CellResult(**{**cell, "state": CellState(cell["state"])}) for cell in event["cells"]]
+            self._ending = Ending(JobState(event["state"]), event["reason"], cells, event["trouble"])
             self._stop_at = time.monotonic() + EXIT_GRACE
             return
         note_cell(event, self._cells)
         if event["event"] == "cell_start":
-            self._place = {key: event[key] for key in ("cell", "total", "code")}
-        self._emit({**event, "job": self._job.id})
+            self._running = {key: event[key] for key in ("cell", "total", "code")}
+        self._place.emit({**event, "job": self._job.id})
 
-    def _ending_of_lost_worker(self, code: int | None) -> Mapping[str, Any]:
+    def _ending_of_lost_worker(self, code: int | None) -> Ending:
         """The worker could not say how it ended: say what we know from outside."""
-        cells = cells_so_far(self._job, self._cells)
-        if self._stopped_for == "cancelled":
-            return {"state": JobState.CANCELLED, "reason": "interrupted", "cells": cells}
-        if self._stopped_for == "timed_out":
-            limits = self._job.limits
-            reason = f"did not stop at {limits.told('notebook')} and was killed; {limits.remedy('notebook')}"
-            return {"state": JobState.TIMED_OUT, "reason": reason, "cells": cells}
+        state, limits = JobState.DEAD, self._job.limits
         reason = f"the process that ran it died ({describe_exit(code)}); see {self._folder / 'log.txt'}"
-        return {"state": JobState.DEAD, "reason": reason, "cells": cells}
+        if self._stopped_for == "cancelled":
+            state, reason = JobState.CANCELLED, "interrupted"
+        elif self._stopped_for == "timed_out":
+            state = JobState.TIMED_OUT
+            reason = f"did not stop at {limits.told('notebook')} and was killed; {limits.remedy('notebook')}"
+        return Ending(state, reason, cells_so_far(self._job, self._cells))
 
 
 def note_cell(event: Mapping[str, Any], cells: dict[int, dict[str, Any]]) -> None:
@@ -339,45 +294,24 @@ def note_cell(event: Mapping[str, Any], cells: dict[int, dict[str, Any]]) -> Non
     if event["event"] == "cell_start":
         cells[event["cell"] - 1] = {"state": CellState.FAILED}
     elif event["event"] == "cell_end":
-        cells[event["cell"] - 1] = {k: event[k] for k in ("state", "seconds", "error", "line")}
+        told = {key: event[key] for key in ("seconds", "error", "line")}
+        cells[event["cell"] - 1] = {"state": CellState(event["state"]), **told}
 
 
-def cells_so_far(job: Job, noted: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def cells_so_far(job: Job, noted: Mapping[int, Mapping[str, Any]]) -> list[CellResult]:
     """All code cells of a job that was lost: what :func:`note_cell` kept, else as never run."""
-    return [{**cell, **noted.get(cell["index"], {})} for cell in _pending_cells(job)]
+    return [replace(cell, **noted.get(cell.index, {})) for cell in pending_cells(job)]
 
 
-def _pending_cells(job: Job) -> list[dict[str, Any]]:
-    notebook = _readable(job)
-    if notebook is None:
-        return []
-    return [
-        {
-            "index": cell.index,
-            "id": cell.id,
-            "state": CellState.SKIPPED
-            if "skip-execution" in cell.tags or is_blank(cell.source)
-            else CellState.PENDING,
-            "code": first_code_line(cell.source),
-        }
-        for cell in notebook.code
-    ]
-
-
-def _readable(job: Job) -> Notebook | None:
+def pending_cells(job: Job) -> list[CellResult]:
     with suppress(Exception):
-        return read_notebook(job.notebook)
-    return None
-
-
-def _write_unrun(job: Job, folder: Path) -> None:
-    """out.ipynb of a job that saved none: the source without outputs, if it is a notebook at all."""
-    try:
-        document = read_document(job.notebook)
-    except HarnessError:
-        return
-    for cell in document["cells"]:
-        if cell.get("cell_type") == "code":
-            cell["outputs"] = []
-            cell["execution_count"] = None
-    write_text(folder / "out.ipynb", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+        return [
+            CellResult(
+                cell.index,
+                cell.id,
+                untouched_state(cell.tags, cell.source),
+                code=first_code_line(cell.source),
+            )
+            for cell in read_notebook(job.notebook).code
+        ]
+    return []

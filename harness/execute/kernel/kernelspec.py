@@ -20,8 +20,7 @@ from traitlets import Type, default
 
 from harness.book.notebook import NATIVE_KERNEL
 from harness.errors import HarnessError
-from harness.execute.kernel.failures import first_line, telling_line
-from harness.execute.kernel.process import describe_exit
+from harness.execute.kernel.ending import describe_exit, first_line, telling_line
 
 RECONNECT_EVERY = 5  # milliseconds between tries to reach a kernel that does not listen yet
 EXIT_POLL = 0.01  # seconds between looks at a kernel that was asked to end
@@ -32,10 +31,9 @@ SILENT_ANSWERS = 5  # after which a kernel is believed to send no outputs for ke
 class KernelStartError(Exception):
     """A kernel did not start; the message says why."""
 
-    def __init__(self, reason: str, code: int | None, running: bool) -> None:
+    def __init__(self, reason: str, *, running: bool) -> None:
         super().__init__(reason)
-        self.code = code  # how it ended, None if it was not seen to
-        self.running = running
+        self.running = running  # still
 
 
 class OwnInterpreter(KernelSpecManager):
@@ -168,21 +166,11 @@ def language_of(kernel: str) -> str:
     return spec.language or "python"
 
 
-def start_error(
-    kernel: str, manager: KernelManager, overdue: str, log: Path, remedy: str = ""
-) -> KernelStartError:
-    """Why the kernel that *manager* started did not answer.
-
-    Args:
-        overdue: what it did where it still runs.
-        log: where it prints.
-        remedy: for that, where there is one.
-    """
+def start_error(kernel: str, manager: KernelManager, overdue: str, log: Path) -> KernelStartError:
+    """Why the kernel that *manager* started did not answer; where it still runs, it is *overdue*."""
     code = manager.exit_code
-    if code is None:
-        told = f"the kernel {kernel!r} {overdue} (its log: {log})"
-        return KernelStartError(f"{told}; {remedy}" if remedy else told, None, running=True)
-    return KernelStartError(describe_death(kernel, code, log), code, running=False)
+    reason = f"the kernel {kernel!r} {overdue}" if code is None else describe_death(kernel, code, log)
+    return KernelStartError(reason, running=code is None)
 
 
 def describe_death(kernel: str, code: int | None, log: Path) -> str:

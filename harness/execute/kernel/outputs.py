@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from harness.execute.kernel.streams import CellText, cut
+from harness.execute.kernel.terminal import Screen, complete
+
+MAX_TEXT = 10_000_000
+"""Characters of text that one cell may leave in the notebook; the rest is counted and left out."""
 
 MAX_DATA = 20_000_000
 """Characters of figures, results and errors of one cell: beyond, the first ones stay, and the last."""
 
 _OVERHEAD = 200  # characters that any output costs beside its data
+_REDUCE_EVERY = 1_000_000  # characters; progress bars are reduced before they fill the cell's room
 
 
 class CellOutputs:
@@ -99,6 +104,98 @@ class CellOutputs:
         self._left_out[1] += size_of(output) - _OVERHEAD
         assert self._note is not None
         self._note["data"]["text/plain"] = _note(*self._left_out)
+
+
+# -- text --------------------------------------------------------------------------------------------
+
+
+class _Stream:
+    """One stream output that still grows."""
+
+    def __init__(self, name: str) -> None:
+        self.node = new_output("stream", name=name, text="")
+        self.screen = Screen()
+        self.parts: list[str] = []  # not yet on the screen
+        self.shown = ""  # on the screen
+        self.size = 0
+        self.left_out = 0
+        self.reduce_at = _REDUCE_EVERY
+
+
+class CellText:
+    """The stream outputs of the running cell.
+
+    Streams that no other output separates become one stdout and one stderr, in this order: they come over
+    different pipes, so how they interleave is chance.
+    """
+
+    def __init__(self) -> None:
+        self._streams: dict[str, _Stream] = {}  # those at the end of the outputs
+        self._settled = 0  # characters in streams that other outputs have closed
+
+    def clear(self) -> None:
+        """Nothing is there any more: all of the room is free again."""
+        self._streams, self._settled = {}, 0
+
+    def add(self, outputs: list[Any], name: str, text: str) -> None:
+        """Take what the kernel printed; *outputs* is the cell's list, extended where needed."""
+        if not outputs:
+            self.clear()
+        elif not any(outputs[-1] is s.node for s in self._streams.values()):
+            self.settle()
+            self._settled += sum(s.size for s in self._streams.values())
+            self._streams = {}
+        if name not in self._streams:
+            stream = self._streams[name] = _Stream(name)
+            before_stderr = name == "stdout" and "stderr" in self._streams
+            outputs.insert(len(outputs) - before_stderr, stream.node)
+        self._append(self._streams[name], text)
+
+    def settle(self) -> None:
+        """Put what was collected into the notebook."""
+        for stream in self._streams.values():
+            self._reduce(stream)
+            stream.node["text"] = stream.shown + (_text_note(stream.left_out) if stream.left_out else "")
+
+    def _append(self, stream: _Stream, text: str) -> None:
+        if stream.left_out:
+            stream.left_out += len(text)
+            return
+        stream.parts.append(text)
+        stream.size += len(text)
+        if stream.size >= stream.reduce_at:
+            self._reduce(stream)
+            stream.reduce_at = stream.size + max(stream.size, _REDUCE_EVERY)  # linear in all
+
+    def _reduce(self, stream: _Stream) -> None:
+        if stream.parts:
+            self._show(stream)
+        others = self._settled + sum(s.size for s in self._streams.values() if s is not stream)
+        room = max(MAX_TEXT - others, 0)
+        if len(stream.shown) > room:
+            stream.left_out += len(stream.shown) - room
+            stream.shown = stream.shown[:room]
+            stream.screen, stream.parts = Screen(), []
+        stream.size = len(stream.shown)
+
+    def _show(self, stream: _Stream) -> None:
+        text = "".join(stream.parts)
+        end = complete(text)
+        stream.parts = [text[end:]] if end < len(text) else []
+        stream.screen.feed(text[:end])
+        stream.shown = stream.screen.text()
+
+
+# -- room --------------------------------------------------------------------------------------------
+
+
+def cut(text: str, length: int = MAX_TEXT) -> str:
+    """At most *length* characters of *text*, with a note on what is missing."""
+    return text if len(text) <= length else text[:length] + _text_note(len(text) - length)
+
+
+def _text_note(characters: int) -> str:
+    return f"\n… {characters:,} characters left out\n"
 
 
 def size_of(output: NotebookNode) -> int:

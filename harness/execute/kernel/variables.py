@@ -58,18 +58,20 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def common_environment(
+def job_environment(
     job: Job,
     *,
     patterns: Sequence[str] = (),
     threads: int | None = None,
+    gpu: str | None = None,
     given: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """What every job like *job* has in common.
+    """What *job* sees of the caller's environment, and what it is told to do.
 
     Args:
         patterns: names that are let through beside ``PASSED``.
         threads: of each library that has a pool, unless the caller's environment says so; None leaves it to them.
+        gpu: the one device that the job may see; None: whatever the caller sees.
         given: the caller's environment, this process's by default.
     """
     given = os.environ if given is None else given
@@ -84,17 +86,16 @@ def common_environment(
         environment["HF_HUB_OFFLINE"] = "1"
     if threads is not None and not any(name in given for name in THREADS):
         environment |= dict.fromkeys(THREADS, str(threads))
-    return environment
+    return environment if gpu is None else {**environment, "CUDA_VISIBLE_DEVICES": gpu}
 
 
-def job_environment(folder: Path, marker: str, gpu: str | None = None) -> dict[str, str]:
-    """What one job alone has; goes on top of the common environment."""
-    own = {
+def worker_environment(folder: Path, marker: str) -> dict[str, str]:
+    """What the worker of the job in *folder* has on top: where metrics go, what to mask, whose it is."""
+    return {
         MARKER: marker,
         METRICS_VARIABLE: str(folder / "metrics.jsonl"),
         SECRETS_VARIABLE: json.dumps(secrets()),
     }
-    return own if gpu is None else {**own, "CUDA_VISIBLE_DEVICES": gpu}
 
 
 def secrets(given: Mapping[str, str] | None = None) -> list[str]:

@@ -18,7 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.execute.kernel.ending import Ending
+    from harness.model import Job
 
 PARENT_CHECK_EVERY = 1.0  # seconds
 GUARD_GRACE = 12.0  # seconds for a worker to end in order after its harness was killed
@@ -49,7 +53,7 @@ def main(arguments: list[str]) -> int:
     threading.Thread(target=stop_with_parent, args=(harness,), daemon=True).start()
     ending = run(folder, sockets, report, stopping, hidden)
     with contextlib.suppress(BrokenPipeError):  # the harness is gone
-        report(ending)
+        report({"event": "end", **to_json(ending)})
     kill_until_none(
         lambda: running_below(os.getpid())
     )  # what the notebook started; the kernel is gone by now
@@ -149,11 +153,12 @@ def run(
     report: Callable[[Mapping[str, Any]], None],
     stopping: list[int],
     hidden: list[str],
-) -> dict[str, Any]:
-    """Run the job of *folder*; the event that says how it ended."""
+) -> Ending:
+    """Run the job of *folder* and say how it ended."""
     import_papermill()
+    from harness.execute.kernel.ending import Ending
     from harness.execute.kernel.engine import Cancelled, run_notebook
-    from harness.model import Limits, to_json
+    from harness.model import JobState
 
     def stop(number: int, frame: object) -> None:
         raise Cancelled
@@ -162,35 +167,29 @@ def run(
         sockets.mkdir(mode=0o700)
         give_temporary_folder(sockets / "tmp")
     except OSError as error:
-        reason = f"cannot make {sockets} for the kernel's sockets: {error.strerror}"
-        return {"event": "end", "state": "dead", "reason": reason, "cells": []}
-    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        return Ending(JobState.DEAD, f"cannot make {sockets} for the kernel's sockets: {error.strerror}")
     try:
         signal.signal(signal.SIGTERM, stop)
         if stopping:  # asked to stop while papermill was being imported
             raise Cancelled
-        ending = run_notebook(
-            Path(job["notebook"]),
-            folder / "out.ipynb",
-            ast.literal_eval(job["literal"]),
-            Limits(**job["limits"]),
-            sockets=sockets,
-            log_file=folder / "log.txt",
-            fallback="" if job["chapter"] else str(Path(__file__).resolve().parents[3]),
-            report=report,
-            hidden=hidden,
-            words=job["language"],
-        )
+        return run_notebook(read_job(folder), folder, sockets, report, hidden)
     except Cancelled:
-        return {
-            "event": "end",
-            "state": "cancelled",
-            "reason": "interrupted",
-            "cells": [],
-        }
+        return Ending(JobState.CANCELLED, "interrupted")
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    return {"event": "end", **to_json(ending)}
+
+
+def read_job(folder: Path) -> Job:
+    """What :func:`harness.execute.kernel.job.prepare` wrote."""
+    from harness.model import Job, Limits
+
+    told = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    exact = {
+        "notebook": Path(told["notebook"]),
+        "parameters": ast.literal_eval(told["literal"]),
+        "limits": Limits(**told["limits"]),
+    }
+    return Job(**{name: told[name] for name in Job.__dataclass_fields__} | exact)
 
 
 if __name__ == "__main__":

@@ -7,34 +7,40 @@ it runs. A node that is lost has its job started once more elsewhere; a job whos
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.archive.nodes import Site
-from harness.book.plan import Planned
 from harness.errors import HarnessError, InfrastructureError
-from harness.execute.executor import Setting, Start
+from harness.execute.executor import Run
 from harness.execute.kernel.process import PACKAGE_PARENT
 from harness.execute.kernel.variables import DECIDING, matches
 from harness.execute.ray import remote as ray_remote
 from harness.execute.ray.node import BOOK
-from harness.execute.ray.pack import pack
 from harness.execute.ray.task import Cargo, Task, root_of
-from harness.execute.schedule import needs
+from harness.execute.schedule import Machine, Need
+from harness.files import explain_os_error
 from harness.model import Job, JobResult
 
 CONNECT_TIMEOUT = 20.0  # seconds for a cluster to say that it is there
+PACK_LIMIT = 500 * 2**20  # bytes of all files
+LEFT_OUT = frozenset(
+    {".git", ".hg", ".venv", "venv", "_build", "node_modules", "__pycache__", ".ipynb_checkpoints",
+     ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+)  # fmt: skip
+"""Names of folders that are made again or concern nobody but their owner."""
 
 
 @contextmanager
@@ -138,46 +144,77 @@ class RayExecutor:
     shares: Sequence[Share]
     shared: bool  # the nodes see the notebooks under the same paths
     jobs: int | None
-    sites: dict[str, Site] = field(default_factory=dict)
+    _run: Run = field(init=False)
+    _needs: Mapping[str, Need] = field(init=False)
+    _cargo: Cargo = field(init=False)
 
-    def run_all(self, entries: Sequence[Planned], setting: Setting, start: Start) -> list[JobResult]:
-        jobs = [entry.job for entry in entries]
-        need = needs(setting.root, jobs)
+    def open(self, run: Run, jobs: Sequence[Job], needs: Mapping[str, Need]) -> Machine:
         cores, at_once = divide(self.shares, len(jobs), self.jobs)
-        cargo = self._load(jobs, setting, cores)
-        order = sorted(range(len(jobs)), key=lambda i: -(need[jobs[i].id].seconds or math.inf))
+        self._run, self._needs, self._cargo = run, needs, self._load(run, jobs, cores)
+        return Machine(at_once, cores, memory_mb=math.inf)  # Ray finds each its place
 
-        def begin(i: int) -> JobResult:
-            def run_job(job: Job, folder: Path, shown: str) -> JobResult:
-                return Task(setting, cargo, job, folder, shown, need[job.id].memory_mb).run()
+    def run(self, job: Job, gpu: str | None) -> tuple[JobResult, Site | None]:
+        task = Task(self._run, self._cargo, self._run.place(job), self._needs[job.id].memory_mb)
+        return task.run(), task.site
 
-            return start(entries[i], run_job)
-
-        with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="ray-job") as pool:
-            futures = {i: pool.submit(begin, i) for i in order}
-        return [futures[i].result() for i in range(len(jobs))]
-
-    def _load(self, jobs: Sequence[Job], setting: Setting, cores: int) -> Cargo:
+    def _load(self, run: Run, jobs: Sequence[Job], cores: int) -> Cargo:
         """Put into the cluster's store what its nodes need."""
         ray = self.ray
         ray.cloudpickle.register_pickle_by_value(ray_remote)
         books: dict[Path, Any] = {}
-        for root in {root_of(job, setting) for job in jobs}:
+        for root in {root_of(job, run) for job in jobs}:
             books[root] = None if self.shared else ray.put(pack(root, BOOK))
-        code = ray.put(pack(PACKAGE_PARENT / "harness", "harness"))
-        names = (*DECIDING, *setting.variables)
-        variables = {name: value for name, value in os.environ.items() if matches(name, names)}
+        names = (*DECIDING, *run.variables)
         plain = subprocess.run([sys.executable, "-c", "import harness"], cwd="/", capture_output=True)
-        actor = ray.remote(max_restarts=0, max_concurrency=4)(ray_remote.RemoteJob)
         return Cargo(
             ray,
-            actor,
-            code,
-            books,
-            variables,
+            actor=ray.remote(max_restarts=0, max_concurrency=4)(ray_remote.RemoteJob),
+            code=ray.put(pack(PACKAGE_PARENT / "harness", "harness")),
+            books=books,
+            variables={name: value for name, value in os.environ.items() if matches(name, names)},
             harness_visible=plain.returncode == 0,
             cores=cores,
             gpus=1 if self.shares[0].gpus else 0,
             memory=max(share.memory for share in self.shares),
-            sites=self.sites,
         )
+
+
+# -- what travels to a node --------------------------------------------------------------------------
+
+
+def pack(folder: Path, prefix: str = "", limit: int = PACK_LIMIT) -> bytes:
+    """Every file below *folder* but for what lies in ``LEFT_OUT``, links followed; names begin with *prefix*.
+
+    Raises:
+        HarnessError: it holds more than *limit* bytes.
+        InfrastructureError: a file cannot be read.
+    """
+    buffer, size = io.BytesIO(), 0
+    try:
+        with tarfile.open(fileobj=buffer, mode="w", dereference=True) as tar:
+            for path in _files(folder):
+                size += path.stat().st_size
+                if size > limit:
+                    raise HarnessError(
+                        f"{folder} holds more than {limit >> 20} MB, too much to send to the nodes: move data out"
+                        " of it, or use --shared where every node sees this folder under the same path"
+                    )
+                name = Path(prefix, path.relative_to(folder)).as_posix()
+                tar.add(path, name, recursive=False)
+    except OSError as error:
+        raise explain_os_error(error, f"cannot read {error.filename or folder}") from None
+    return buffer.getvalue()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    seen: set[str] = set()  # a link may lead back
+    for directory, names, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(directory)) in seen or Path(directory, "pyvenv.cfg").is_file():
+            names.clear()
+            continue
+        seen.add(real)
+        names[:] = sorted(set(names) - LEFT_OUT)
+        for name in sorted(files):
+            path = Path(directory, name)
+            if path.is_file():  # no socket, no broken link
+                yield path

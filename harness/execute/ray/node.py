@@ -22,9 +22,9 @@ from typing import Any
 from harness.archive.environment import environment
 from harness.archive.speed import find_speed
 from harness.errors import InfrastructureError
-from harness.execute.kernel.job import Place, run_job
+from harness.execute.kernel.job import JobFolder, run_job
 from harness.execute.kernel.opened import NOTES
-from harness.execute.kernel.variables import common_environment
+from harness.execute.kernel.variables import job_environment
 from harness.files import write_json
 from harness.model import SCHEMA, Job, to_json
 
@@ -73,9 +73,8 @@ def main(folder: Path) -> int:
             _emit({key: here(value) if isinstance(value, str) else value for key, value in event.items()})
 
     try:
-        result = run_job(
-            job, folder / "job", emit=emit, cancel=cancel, shown=request.shown, place=_place(request, folder)
-        )
+        seen = _environment(request, folder)
+        result = run_job(JobFolder(job, folder / "job", emit, request.shown), cancel, seen)
         result = replace(result, reason=here(result.reason))
         with suppress(OSError):
             notes = folder / "job" / NOTES
@@ -90,13 +89,13 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _place(request: Request, folder: Path) -> Place:
-    variables = common_environment(request.job, patterns=request.patterns, threads=request.threads)
+def _environment(request: Request, folder: Path) -> dict[str, str]:
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES") if request.gpu else None
+    variables = job_environment(request.job, patterns=request.patterns, threads=request.threads, gpu=gpu)
     if request.harness_visible:
         paths = (str(folder), variables.get("PYTHONPATH", ""))
         variables["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    gpu = os.environ.get("CUDA_VISIBLE_DEVICES") if request.gpu else None
-    return Place(variables, gpu=gpu)
+    return variables
 
 
 def _watch_input(cancel: threading.Event) -> None:

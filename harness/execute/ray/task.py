@@ -9,15 +9,14 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.archive.nodes import Site
 from harness.errors import InfrastructureError
-from harness.execute.executor import Setting
-from harness.execute.kernel.job import NOT_SAVED, cells_so_far, end_event, finish, note_cell, prepare
-from harness.execute.kernel.process import describe_exit
+from harness.execute.executor import Run
+from harness.execute.kernel.ending import Ending, describe_exit
+from harness.execute.kernel.job import NOT_SAVED, JobFolder, cells_so_far, note_cell
 from harness.execute.ray.node import BOOK, Request
 from harness.files import explain_os_error
 from harness.model import Job, JobResult, JobState, job_result_from_json
@@ -41,17 +40,16 @@ class Cargo:
     cores: int  # of each job
     gpus: int  # of each job
     memory: int  # bytes of the largest node
-    sites: dict[str, Site]  # where jobs ran, filled in
 
 
 class _NodeLost(Exception):
     """The node went away with the job."""
 
 
-def root_of(job: Job, setting: Setting) -> Path:
+def root_of(job: Job, run: Run) -> Path:
     """The folder that travels with a job: the book, or the notebook's own where it lies outside."""
     notebook = job.notebook.resolve()
-    root = setting.book.root.resolve() if setting.book else None
+    root = run.book.root.resolve() if run.book else None
     return root if root and notebook.is_relative_to(root) else notebook.parent
 
 
@@ -59,14 +57,11 @@ def root_of(job: Job, setting: Setting) -> Path:
 class Task:
     """One job on the cluster, as seen from here."""
 
-    setting: Setting
+    of_run: Run
     cargo: Cargo
-    job: Job
-    folder: Path
-    shown: str
+    place: JobFolder
     memory_mb: float  # that it took before
-    _started: datetime = field(default_factory=lambda: datetime.now(UTC))
-    _clock: float = field(default_factory=time.monotonic)
+    site: Site | None = None  # where it runs, once it does
     _node: str = ""  # id of where it runs; empty until it does
     _begun: bool = False  # its start was told
     _cells: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -77,17 +72,16 @@ class Task:
         """The job to its end, tried once more if its node is lost."""
         reason = ""
         for attempt in range(1, ATTEMPTS + 1):
-            prepare(self.job, self.folder)  # what a lost try recorded does not count
+            self.place.prepare()  # what a lost try recorded does not count
             self._node, self._cells, self._seen, self._offsets = "", {}, 0, {}
             try:
                 return self._try()
             except _NodeLost as lost:
                 reason = str(lost)
-                if attempt == ATTEMPTS or self.setting.stopped():
+                if attempt == ATTEMPTS or self.of_run.stopped:
                     break
-                message = f"{self.job.id}: {reason}; it starts again on another node"
-                self.setting.emit({"event": "warning", "job": self.job.id, "message": message})
-        if self.setting.cancel.is_set():
+                self.of_run.warn(f"{reason}; it starts again on another node", self.place.job)
+        if self.of_run.cancel.is_set():
             return self._lost(JobState.CANCELLED, f"interrupted; {reason}")
         return self._lost(JobState.DEAD, reason)
 
@@ -99,7 +93,7 @@ class Task:
             "memory": min(int(self.memory_mb * 2**20), cargo.memory),
             "scheduling_strategy": "SPREAD",
         }
-        root = root_of(self.job, self.setting)
+        root = root_of(self.place.job, self.of_run)
         actor = cargo.actor.options(**place).remote(cargo.code, cargo.books[root], self._request(root))
         try:
             return self._follow(actor)
@@ -108,26 +102,27 @@ class Task:
                 ray.kill(actor)
 
     def _request(self, root: Path) -> bytes:
-        notebook = self.job.notebook
+        job = self.place.job
+        notebook = job.notebook
         if self.cargo.books[root] is not None:
             notebook = Path(BOOK) / notebook.resolve().relative_to(root)
         request = Request(
-            job=replace(self.job, notebook=notebook, parameters=dict(self.job.parameters)),
-            shown=self.shown,
+            job=replace(job, notebook=notebook, parameters=dict(job.parameters)),
+            shown=self.place.shown,
             root=root,
-            folder=self.folder,
+            folder=self.place.path,
             variables=self.cargo.variables,
-            patterns=tuple(self.setting.variables),
+            patterns=tuple(self.of_run.variables),
             threads=self.cargo.cores,
             gpu=bool(self.cargo.gpus),
             harness_visible=self.cargo.harness_visible,
-            speed=self.setting.book.speed if self.setting.book else None,
+            speed=self.of_run.speed,
         )
         return pickle.dumps(request)
 
     def _follow(self, actor: Any) -> JobResult:
         """Ask for news until the job has ended; hand on an interrupt."""
-        ray, cancel = self.cargo.ray, self.setting.cancel
+        ray, cancel = self.cargo.ray, self.of_run.cancel
         question, stop_at, heard = None, math.inf, time.monotonic()
         while True:
             if question is None:
@@ -174,23 +169,23 @@ class Task:
             self._seen += 1
             note_cell(event, self._cells)
             if event["event"] == "node":
-                self.cargo.sites[self.job.id] = Site(self._name, event["environment"])
-                self.setting.emit({"event": "node", "job": self.job.id, "node": self._name})
+                self.site = Site(self._name, event["environment"])
+                self.place.tell("node", node=self._name)
             elif event["event"] == "job_start":  # once, whatever the number of tries
                 if self._begun:
                     continue
                 self._begun = True
-                self.setting.emit({**event, "notebook": str(self.job.notebook)})
+                self.of_run.emit({**event, "notebook": str(self.place.job.notebook)})
             else:
-                self.setting.emit(event)
+                self.of_run.emit(event)
         for name, data in answer["tails"].items():
             self._offsets[name] = self._offsets.get(name, 0) + len(data)
-            with suppress(OSError), (self.folder / name).open("ab") as file:
+            with suppress(OSError), (self.place.path / name).open("ab") as file:
                 file.write(data)
 
     def _finish(self, end: Mapping[str, Any]) -> JobResult:
         """Put the job's files into its folder, then tell its end."""
-        files = dict(end["files"])
+        files, folder = dict(end["files"]), self.place.path
         if "result.json" not in files:
             if end["code"] is not None and end["code"] < 0:
                 reason = f"the process that ran it on {self._name} died ({describe_exit(end['code'])})"
@@ -198,24 +193,20 @@ class Task:
             raise InfrastructureError(f"the node {self._name} cannot run it: {end['error']}")
         last = files.pop("result.json")
         files.pop("job.json", None)  # written here, with the paths of this machine
-        result = job_result_from_json(json.loads(last))
-        result = replace(result, parameters=self.job.parameters)
+        result = replace(job_result_from_json(json.loads(last)), parameters=self.place.job.parameters)
         try:
             for name, data in [*files.items(), ("result.json", last)]:
-                (self.folder / name).write_bytes(data)
+                (folder / name).write_bytes(data)
         except OSError as error:
-            trouble = explain_os_error(error, f"cannot write to {self.folder}")
-            self.setting.emit(
-                {"event": "trouble", "job": self.job.id, "message": f"{self.job.id}: {trouble}"}
-            )
+            trouble = explain_os_error(error, f"cannot write to {folder}")
+            self.place.tell_trouble(trouble)
             result = replace(result, state=JobState.DEAD, reason=f"{NOT_SAVED}: {trouble}")
-        self.setting.emit(end_event(result))
-        return result
+        return self.place.tell_end(result)
 
     def _died(self, said: str) -> JobResult:
         """The job's Ray worker is gone: with its node, or alone."""
         nodes = {node["NodeID"]: node["Alive"] for node in self.cargo.ray.nodes()}
-        if self.setting.cancel.is_set():
+        if self.of_run.cancel.is_set():
             return self._lost(JobState.CANCELLED, "interrupted")
         if "its node has died" in said or not nodes.get(self._node, False):
             raise _NodeLost(f"the node {self._name} was lost")
@@ -227,6 +218,4 @@ class Task:
 
     def _lost(self, state: JobState, reason: str) -> JobResult:
         """The result of a job whose own did not arrive: what was heard of it until then."""
-        ending = {"state": state, "reason": reason, "cells": cells_so_far(self.job, self._cells)}
-        seconds = time.monotonic() - self._clock
-        return finish(self.job, self.folder, ending, self.setting.emit, self.shown, self._started, seconds)
+        return self.place.finish(Ending(state, reason, cells_so_far(self.place.job, self._cells)))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 
 import pytest
 from notebooks import RECORD, write_notebook
 
 from harness.archive.foreign import foreign_metrics, read_foreign
-from harness.execute.kernel.job import run_job
+from harness.execute.kernel.job import JobFolder, run_job
 from harness.files import read_json
 from harness.model import Job, JobState, Limits, Metric, job_result_from_json
 
@@ -228,7 +227,7 @@ def test_glue_in_a_notebook_that_runs(tmp_path):
     path.write_text(json.dumps(stale), encoding="utf-8")
     events = []
     job = Job("job", path, None, "offline", None, {}, Limits(60, 60), network=False)
-    result = run_job(job, tmp_path / "job", emit=events.append, cancel=threading.Event())
+    result = run_job(JobFolder(job, tmp_path / "job", events.append))
     assert result.state is JobState.FAILED and "ZeroDivisionError" in result.reason
     found = {metric.name: metric.value for metric in result.metrics}
     assert found == {

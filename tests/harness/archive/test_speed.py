@@ -13,6 +13,7 @@ from harness.book.plan import Request, plan
 from harness.cli.doctor import WARN, check_speed
 from harness.cli.terminal import PlainProgress
 from harness.errors import HarnessError
+from harness.execute.resume import Origin
 from harness.execute.run import execute
 from harness.files import read_json
 from harness.model import JobState, Limits
@@ -125,7 +126,7 @@ def run(root, folder, *, progress=lambda event: None, **request):
     book = load_book(root)
     folder.mkdir()
     planned = plan(book, book.chapters, Request("smoke", **request))
-    return execute(planned, folder, book=book, command=["x"], use_cache=True, progress=progress)
+    return execute(planned, folder, Origin(["x"]), book=book, use_cache=True, progress=progress)
 
 
 def test_a_run_tells_the_speed_and_its_key_does_not_hang_on_it(tmp_path):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 
 import pytest
 
 from harness.book.notebook import InvalidNotebook, first_code_line, read_document, read_notebook
-from harness.execute.kernel.job import run_job
+from harness.execute.kernel.job import JobFolder, run_job
 from harness.model import Job, JobState, Limits
 
 
@@ -78,7 +77,7 @@ def end_of(tmp_path, text):
     path = tmp_path / "a.ipynb"
     path.write_text(text, encoding="utf-8")
     job = Job("job", path, None, "offline", None, {}, Limits(30, 30))
-    return run_job(job, tmp_path / "job", emit=lambda event: None, cancel=threading.Event())
+    return run_job(JobFolder(job, tmp_path / "job"))
 
 
 @pytest.mark.parametrize("text", [document({"metadata": {"tags": 5}}), document(nbformat="4")])

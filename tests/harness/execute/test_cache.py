@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import replace
 
 import pytest
@@ -14,7 +13,7 @@ from harness.book.notebook import read_notebook
 from harness.book.sources import follow
 from harness.errors import HarnessError
 from harness.execute import cache
-from harness.execute.kernel.job import run_job
+from harness.execute.kernel.job import JobFolder, run_job
 from harness.model import Job, JobState, Limits
 
 FILES = {
@@ -137,7 +136,7 @@ def completed(tmp_path_factory):
     place = tmp_path_factory.mktemp("completed")
     path = write_notebook(place / "a.ipynb", "from harness.record import record\nrecord('acc', 0.5)")
     job = Job("a", path, None, "offline", 0, {}, Limits(30, 60), key="k" * 64)
-    result = run_job(job, place / "first", emit=lambda event: None, cancel=threading.Event())
+    result = run_job(JobFolder(job, place / "first"))
     assert result.state is JobState.COMPLETED
     return job, result, place / "first"
 

@@ -17,8 +17,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from harness.cli.app import main
-from harness.execute.kernel.streams import last_on_line
-from harness.execute.kernel.variables import common_environment
+from harness.execute.kernel.terminal import render
+from harness.execute.kernel.variables import job_environment
 from harness.files import read_json
 from harness.model import Job, Limits
 
@@ -56,7 +56,7 @@ def bare(tmp_path_factory):
     """The same in kernels that nobody but nbclient touches: notebook and folder by the case's name."""
     place = tmp_path_factory.mktemp("bare")
     job = Job("job", Path("any.ipynb"), None, "offline", None, {}, Limits(), network=True)
-    environment = common_environment(job)
+    environment = job_environment(job)
 
     def run(case: Case) -> Any:
         path = write(case, place / case.name)
@@ -89,7 +89,7 @@ def shown(cell: Any, place: Path) -> list[Any]:
             others.append((output.ename, output.evalue))
         else:
             others.append((sorted(output.data), output.data.get("text/plain")))
-    return [*sorted((name, last_on_line(text).rstrip("\r")) for name, text in streams.items()), *others]
+    return [*sorted((name, render(text).rstrip("\r")) for name, text in streams.items()), *others]
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

@@ -20,7 +20,8 @@ from harness.archive.folder import find_run
 from harness.book.notebook import read_notebook
 from harness.cli.app import main
 from harness.execute import reads as reads_module
-from harness.execute.kernel.opened import NOTES, kernel_source
+from harness.execute.kernel import opened
+from harness.execute.kernel.opened import NOTES
 from harness.execute.reads import Unsettled, changes, named_by, settle, write_reads
 from harness.files import read_json
 
@@ -404,10 +405,13 @@ exec(compile({source!r}, "<harness>", "exec"), {{}})
 """
 
 
+SOURCE = Path(opened.__file__).read_text(encoding="utf-8") + "\nnote_opened()"
+
+
 def noted(folder: Path, code: str) -> tuple[str, list[list[object]]]:
     """What *code* prints in a process that takes notes, and the notes."""
     (folder / "job").mkdir(exist_ok=True)
-    program = NOTED.format(source=kernel_source()) + code
+    program = NOTED.format(source=SOURCE) + code
     environment = {**os.environ, "HARNESS_METRICS": str(folder / "job" / "metrics.jsonl")}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
@@ -450,7 +454,7 @@ def test_nothing_of_the_notes_is_in_the_namespace(tmp_path):
     command = [
         sys.executable,
         "-c",
-        program.format(source=kernel_source()) + "print(set(globals()) - before)",
+        program.format(source=SOURCE) + "print(set(globals()) - before)",
     ]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "{'before'}" and (tmp_path / "job" / NOTES).exists()

@@ -15,9 +15,13 @@ from harness.book.config import load_book
 from harness.book.plan import Request, plan
 from harness.cli.app import main
 from harness.execute import cache
-from harness.execute.run import execute, shown_path
+from harness.execute.executor import shown_path
+from harness.execute.resume import Origin
+from harness.execute.run import execute
 from harness.files import read_json
 from harness.model import JobState
+
+NOBODY = Origin([])
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def go(book, *, seeds=None, chapters=None, events=None, **options):
     planned = plan(book, book.select(chapters), Request("offline", seeds=seeds))
     run_dir = create_run(book.root, "offline")
     heard = events if events is not None else []
-    return run_dir, execute(planned, run_dir, book=book, command=["test"], progress=heard.append, **options)
+    return run_dir, execute(planned, run_dir, Origin(["test"]), book=book, progress=heard.append, **options)
 
 
 @pytest.fixture
@@ -130,7 +134,7 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_run(book, harness_impo
     cache.cache_dir(book.root).write_text("in the way")
     planned = plan(book, book.select(["01"]), Request("offline", seeds=(0, 1)))
     events = []
-    outcome = execute(planned, create_run_at(tmp_path / "out"), book=book, command=[], progress=events.append)
+    outcome = execute(planned, create_run_at(tmp_path / "out"), NOBODY, book=book, progress=events.append)
     assert [r.state.value for r in outcome.results] == ["completed", "completed"] and not outcome.interrupted
     warnings = [e["message"] for e in events if e["event"] == "warning"]
     assert len(warnings) == 2 and "not kept for the next run: cannot write to" in warnings[0]
@@ -147,7 +151,7 @@ def test_data_that_the_book_names_and_does_not_have_is_told(book, harness_import
 def test_a_problem_in_the_plan_ends_that_job_alone(book, tmp_path):
     paths = [tmp_path / "none.ipynb", write_notebook(tmp_path / "x.ipynb", "1")]
     planned = plan(book, paths, Request())
-    outcome = execute(planned, create_run(book.root, "offline"), book=book, command=[])
+    outcome = execute(planned, create_run(book.root, "offline"), NOBODY, book=book)
     assert [r.state for r in outcome.results] == [JobState.INVALID, JobState.COMPLETED]
     assert "not found" in outcome.results[0].reason
 
@@ -158,7 +162,7 @@ SPOIL = "import os; os.mkdir(os.environ['HARNESS_METRICS'].replace('metrics.json
 def test_nothing_is_started_once_something_could_not_be_saved(book, tmp_path):
     paths = [write_notebook(tmp_path / "a.ipynb", SPOIL), write_notebook(tmp_path / "b.ipynb", "1")]
     run_dir = create_run(book.root, "offline")
-    outcome = execute(plan(book, paths, Request()), run_dir, book=book, command=[])
+    outcome = execute(plan(book, paths, Request()), run_dir, NOBODY, book=book)
     assert [r.state for r in outcome.results] == [JobState.DEAD, JobState.CANCELLED]
     assert outcome.interrupted and "out.ipynb" in outcome.trouble
     assert outcome.results[1].reason == f"not started: {outcome.trouble}"
@@ -170,7 +174,7 @@ def test_a_job_that_cannot_start_stops_the_run_in_order(book, tmp_path):
     planned = plan(book, paths, Request())
     run_dir = create_run(book.root, "offline")
     (run_dir / "jobs" / planned[0].job.id).write_text("in the way")
-    outcome = execute(planned, run_dir, book=book, command=[])
+    outcome = execute(planned, run_dir, NOBODY, book=book)
     assert [r.state for r in outcome.results] == [JobState.CANCELLED, JobState.CANCELLED]
     assert "cannot write to" in outcome.trouble and outcome.results[0].reason.startswith("could not start: ")
 
@@ -181,7 +185,7 @@ def test_an_event_log_on_a_full_disk_stops_the_run_in_order(book, tmp_path):
     run_dir = create_run(book.root, "offline")
     (run_dir / "events.jsonl").symlink_to("/dev/full")
     planned = plan(book, [write_notebook(tmp_path / "a.ipynb", "1")], Request())
-    outcome = execute(planned, run_dir, book=book, command=[])
+    outcome = execute(planned, run_dir, NOBODY, book=book)
     assert [r.state for r in outcome.results] == [JobState.CANCELLED]
     assert "the disk is full" in outcome.trouble
 

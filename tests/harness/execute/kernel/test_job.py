@@ -20,9 +20,8 @@ from notebooks import RECORD, outputs_of, write_notebook
 
 from harness.errors import InfrastructureError
 from harness.execute.kernel import job as execution
-from harness.execute.kernel.job import Place, run_job, unrun_result
+from harness.execute.kernel.job import JobFolder, run_job
 from harness.execute.kernel.process import MARKER, marked
-from harness.execute.kernel.variables import common_environment
 from harness.files import read_json
 from harness.model import CellState, Job, JobState, Limits, job_result_from_json
 
@@ -35,11 +34,11 @@ def run(tmp_path):
     """Run a notebook; afterwards no process of any of its jobs may be left."""
     markers: list[str] = []
     folders: list[Path] = []
-    real = execution.job_environment
+    real = execution.worker_environment
 
-    def remember(folder, marker, gpu=None):
+    def remember(folder, marker):
         markers.append(marker)
-        return real(folder, marker, gpu)
+        return real(folder, marker)
 
     real_folder = execution.socket_folder
 
@@ -47,15 +46,14 @@ def run(tmp_path):
         folders.append(real_folder())
         return folders[-1]
 
-    execution.job_environment, execution.socket_folder = remember, remember_folder
+    execution.worker_environment, execution.socket_folder = remember, remember_folder
 
     def run(path, *, parameters=None, limits=LIMITS, chapter=None, cancel=None, emit=lambda event: None):
         job = Job("job", path, chapter, "offline", None, parameters or {}, limits, network=False)
-        place = Place(common_environment(job))
-        return run_job(job, tmp_path / "job", emit=emit, cancel=cancel or threading.Event(), place=place)
+        return run_job(JobFolder(job, tmp_path / "job", emit), cancel)
 
     yield run
-    execution.job_environment, execution.socket_folder = real, real_folder
+    execution.worker_environment, execution.socket_folder = real, real_folder
     assert markers and folders
     assert not [folder for folder in folders if folder.exists()], "sockets left behind"
     left = [p for marker in markers for p in marked(marker)]
@@ -512,11 +510,11 @@ def test_a_process_without_parent_and_environment_does_not_outlive_the_job(run, 
 BUSY = """
 import sys, threading
 from pathlib import Path
-from harness.execute.kernel.job import run_job
+from harness.execute.kernel.job import JobFolder, run_job
 from harness.model import Job, Limits
 
 job = Job("job", Path(sys.argv[1]), None, "offline", None, {}, Limits())
-run_job(job, Path(sys.argv[2]), emit=lambda e: print(e["event"], flush=True), cancel=threading.Event())
+run_job(JobFolder(job, Path(sys.argv[2]), lambda e: print(e["event"], flush=True)))
 """
 
 
@@ -548,7 +546,7 @@ def test_a_worker_whose_harness_was_gone_before_it_began(tmp_path):
     gone.wait()
     notebook = write_notebook(tmp_path / "a.ipynb", "import time\ntime.sleep(600)")
     job = Job("job", notebook, None, "offline", None, {}, LIMITS, network=False)
-    execution.prepare(job, tmp_path / "job")
+    JobFolder(job, tmp_path / "job").prepare()
     sockets, marker = execution.socket_folder(), f"test-{os.getpid()}-{time.monotonic()}"
     read_end, write_end = os.pipe()
     worker = subprocess.Popen(
@@ -860,7 +858,7 @@ def test_temporary_files_go_with_the_job(run, tmp_path, last):
 def test_an_unrun_job_leaves_the_same_files(tmp_path):
     path = write_notebook(tmp_path / "a.ipynb", "1", "2")
     job = Job("job", path, None, "offline", None, {}, Limits())
-    result = unrun_result(job, tmp_path / "job", JobState.INVALID, "because")
+    result = JobFolder(job, tmp_path / "job").unrun(JobState.INVALID, "because")
     assert [c.state for c in result.cells] == [CellState.PENDING] * 2
     assert {p.name for p in (tmp_path / "job").iterdir()} == {"job.json", "result.json", "out.ipynb"}
 
@@ -894,7 +892,7 @@ def test_the_folder_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     job = Job("job", write_notebook(tmp_path / "a.ipynb", "1"), None, "offline", None, {}, Limits())
     with pytest.raises(InfrastructureError, match="cannot write to"):
-        run_job(job, tmp_path / "file" / "job", emit=lambda event: None, cancel=threading.Event())
+        run_job(JobFolder(job, tmp_path / "file" / "job"))
 
 
 def test_marked_finds_detached_processes_by_their_environment():

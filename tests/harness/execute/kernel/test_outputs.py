@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from nbformat.v4 import new_code_cell, new_output
 
-from harness.execute.kernel import outputs, streams
+from harness.execute.kernel import outputs
 from harness.execute.kernel.outputs import CellOutputs, limit, size_of
 
 
@@ -62,7 +62,7 @@ def test_an_error_is_never_left_out(shown):
 
 
 def test_a_cleared_cell_has_its_room_again(shown, monkeypatch):
-    monkeypatch.setattr(streams, "MAX_TEXT", 1_000)
+    monkeypatch.setattr(outputs, "MAX_TEXT", 1_000)
     for i in range(30):
         shown.clear(wait=True)
         shown.add(image(9_000, **{"text/plain": str(i)}))

@@ -12,7 +12,7 @@ from notebooks import outputs_of, write_book
 from harness.archive.folder import find_run
 from harness.book.config import load_book
 from harness.cli.app import main
-from harness.execute.kernel.variables import common_environment, job_environment, mask, secrets
+from harness.execute.kernel.variables import job_environment, mask, secrets
 from harness.model import Job, Limits
 
 JOB = Job("job", Path("n.ipynb"), None, "smoke", None, {}, Limits(), network=False)
@@ -27,20 +27,20 @@ def test_what_is_on_the_list_passes_and_nothing_else():
         "MY_PLACE": "x",
         "RANDOM": "1",
     }
-    assert set(given) & set(common_environment(JOB, given=given)) == {"PATH", "LC_ALL", "HF_HOME"}
-    assert "MY_DATA" in common_environment(JOB, given=given, patterns=["MY_DATA"])
-    assert {"MY_DATA", "MY_PLACE"} <= set(common_environment(JOB, given=given, patterns=["MY_*"]))
+    assert set(given) & set(job_environment(JOB, given=given)) == {"PATH", "LC_ALL", "HF_HOME"}
+    assert "MY_DATA" in job_environment(JOB, given=given, patterns=["MY_DATA"])
+    assert {"MY_DATA", "MY_PLACE"} <= set(job_environment(JOB, given=given, patterns=["MY_*"]))
 
 
 def test_threads_are_divided_unless_the_caller_did_it():
-    assert "OMP_NUM_THREADS" not in common_environment(JOB, given={})
-    assert common_environment(JOB, given={}, threads=3)["MKL_NUM_THREADS"] == "3"
-    assert "MKL_NUM_THREADS" not in common_environment(JOB, given={"OMP_NUM_THREADS": "8"}, threads=3)
+    assert "OMP_NUM_THREADS" not in job_environment(JOB, given={})
+    assert job_environment(JOB, given={}, threads=3)["MKL_NUM_THREADS"] == "3"
+    assert "MKL_NUM_THREADS" not in job_environment(JOB, given={"OMP_NUM_THREADS": "8"}, threads=3)
 
 
-def test_one_job_sees_one_gpu(tmp_path):
-    assert job_environment(tmp_path, "m", "2")["CUDA_VISIBLE_DEVICES"] == "2"
-    assert "CUDA_VISIBLE_DEVICES" not in job_environment(tmp_path, "m")
+def test_one_job_sees_one_gpu():
+    assert job_environment(JOB, given={}, gpu="2")["CUDA_VISIBLE_DEVICES"] == "2"
+    assert "CUDA_VISIBLE_DEVICES" not in job_environment(JOB, given={})
 
 
 @pytest.mark.parametrize(

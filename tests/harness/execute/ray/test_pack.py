@@ -11,7 +11,7 @@ from notebooks import write_notebook
 
 from harness.cli.app import main
 from harness.errors import HarnessError
-from harness.execute.ray.pack import pack
+from harness.execute.ray.executor import pack
 
 
 def names(data: bytes) -> set[str]:

@@ -21,7 +21,7 @@ from harness.book.config import load_book
 from harness.book.plan import Request, plan
 from harness.cli.app import main
 from harness.execute.kernel.process import MARKER
-from harness.execute.resume import Asked
+from harness.execute.resume import Asked, Origin
 from harness.execute.run import execute
 from harness.files import read_json
 from harness.model import JobState, to_json
@@ -65,12 +65,13 @@ def root(tmp_path):
     return tmp_path / "书 a{b}"
 
 
-def go(book, paths, executor, *, events=None, **options):
+def go(book, paths, executor, *, events=None, asked=None, **options):
     events = [] if events is None else events
     planned = plan(book, paths, Request("offline", **options.pop("request", {})))
     run_dir = create_run(book.root, "offline")
+    origin = Origin(["test"], asked)
     outcome = execute(
-        planned, run_dir, book=book, command=["test"], progress=events.append, executor=executor, **options
+        planned, run_dir, origin, book=book, progress=events.append, executor=executor, **options
     )
     return run_dir, outcome, events
 

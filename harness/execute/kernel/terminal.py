@@ -1,4 +1,4 @@
-"""A cell's text output: merged as it arrives, shown as a terminal would in the end, never more than a notebook holds.
+"""What a terminal shows in the end of text with progress bars, cursor movements and colours.
 
 nbclient's ``coalesce_streams`` looks for carriage returns with a pattern whose time grows with the square of a
 line's length and that holds the interpreter lock meanwhile. Here everything is linear in what was printed.
@@ -8,14 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any
 
-from nbformat.v4 import new_output
-
-MAX_TEXT = 10_000_000
-"""Characters of text that one cell may leave in the notebook; the rest is counted and left out."""
-
-_REDUCE_EVERY = 1_000_000  # characters; progress bars are reduced before they fill the cell's room
 _REACH = 100  # rows that the cursor can go up; a terminal's window is smaller
 _WIDEST = 1000  # columns that the cursor can go past a row's end
 _MOST_STYLES = 8  # colour codes at a time
@@ -31,7 +24,7 @@ _Cell = str | tuple[str, str]  # a character; with its style where it has one; "
 
 
 class Screen:
-    """What a terminal shows in the end of text with returns, backspaces and cursor movements.
+    """A terminal that text is fed to.
 
     Rows that no control character has touched stay plain strings; of the others each column is a cell of its own.
     """
@@ -226,97 +219,14 @@ def _joined(row: str | list[_Cell]) -> str:
     return "".join(parts).rstrip(" ") + ("\x1b[0m" if style else "")
 
 
-def last_on_line(text: str) -> str:
+def render(text: str) -> str:
     """What a terminal shows of *text* in the end."""
     screen = Screen()
     screen.feed(text)
     return screen.text()
 
 
-def cut(text: str, length: int = MAX_TEXT) -> str:
-    """At most *length* characters of *text*, with a note on what is missing."""
-    return text if len(text) <= length else text[:length] + _note(len(text) - length)
-
-
-def _note(characters: int) -> str:
-    return f"\n… {characters:,} characters left out\n"
-
-
-class _Stream:
-    """One stream output that still grows."""
-
-    def __init__(self, name: str) -> None:
-        self.node = new_output("stream", name=name, text="")
-        self.screen = Screen()
-        self.parts: list[str] = []  # not yet on the screen
-        self.shown = ""  # on the screen
-        self.size = 0
-        self.left_out = 0
-        self.reduce_at = _REDUCE_EVERY
-
-
-class CellText:
-    """The stream outputs of the running cell.
-
-    Streams that no other output separates become one stdout and one stderr, in this order: they come over
-    different pipes, so how they interleave is chance.
-    """
-
-    def __init__(self) -> None:
-        self._streams: dict[str, _Stream] = {}  # those at the end of the outputs
-        self._settled = 0  # characters in streams that other outputs have closed
-
-    def clear(self) -> None:
-        """Nothing is there any more: all of the room is free again."""
-        self._streams, self._settled = {}, 0
-
-    def add(self, outputs: list[Any], name: str, text: str) -> None:
-        """Take what the kernel printed; *outputs* is the cell's list, extended where needed."""
-        if not outputs:
-            self.clear()
-        elif not any(outputs[-1] is s.node for s in self._streams.values()):
-            self.settle()
-            self._settled += sum(s.size for s in self._streams.values())
-            self._streams = {}
-        if name not in self._streams:
-            stream = self._streams[name] = _Stream(name)
-            before_stderr = name == "stdout" and "stderr" in self._streams
-            outputs.insert(len(outputs) - before_stderr, stream.node)
-        self._append(self._streams[name], text)
-
-    def settle(self) -> None:
-        """Put what was collected into the notebook."""
-        for stream in self._streams.values():
-            self._reduce(stream)
-            stream.node["text"] = stream.shown + (_note(stream.left_out) if stream.left_out else "")
-
-    def _append(self, stream: _Stream, text: str) -> None:
-        if stream.left_out:
-            stream.left_out += len(text)
-            return
-        stream.parts.append(text)
-        stream.size += len(text)
-        if stream.size >= stream.reduce_at:
-            self._reduce(stream)
-            stream.reduce_at = stream.size + max(stream.size, _REDUCE_EVERY)  # linear in all
-
-    def _reduce(self, stream: _Stream) -> None:
-        if stream.parts:
-            self._show(stream)
-        others = self._settled + sum(s.size for s in self._streams.values() if s is not stream)
-        room = max(MAX_TEXT - others, 0)
-        if len(stream.shown) > room:
-            stream.left_out += len(stream.shown) - room
-            stream.shown = stream.shown[:room]
-            stream.screen, stream.parts = Screen(), []
-        stream.size = len(stream.shown)
-
-    def _show(self, stream: _Stream) -> None:
-        text = "".join(stream.parts)
-        escape = text.rfind("\x1b", -_LONGEST_ESCAPE)
-        if escape >= 0 and not _CONTROL.match(text, escape):  # cut inside a sequence: its rest is yet to come
-            text, stream.parts = text[:escape], [text[escape:]]
-        else:
-            stream.parts = []
-        stream.screen.feed(text)
-        stream.shown = stream.screen.text()
+def complete(text: str) -> int:
+    """How much of *text* can be fed: not an escape sequence at its end whose rest is yet to come."""
+    escape = text.rfind("\x1b", -_LONGEST_ESCAPE)
+    return escape if escape >= 0 and not _CONTROL.match(text, escape) else len(text)

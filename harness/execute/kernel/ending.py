@@ -1,10 +1,15 @@
-"""What went wrong in a cell, told in one line: which error, in its own words, and from which line it came."""
+"""How a cell, a notebook or a process ended, told in one line: which error, in its own words, from which line."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from harness.book.notebook import is_blank
+from harness.model import CellResult, CellState, JobState
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -14,8 +19,24 @@ _CELL_FRAME = re.compile(
 _ERROR_LINE = re.compile(r"\b(?:\w*Error|\w*Exception|error|fatal|panicked)\b")
 _LAST_LINES = 20  # of a log, among which the error is looked for
 
+
+@dataclass(frozen=True)
+class Ending:
+    """How a notebook ended."""
+
+    state: JobState
+    reason: str = ""
+    cells: Sequence[CellResult] = ()
+    trouble: str = ""  # of the machine: something could not be saved
+
+
 HIDING = frozenset({"NoneType", "StdinNotImplementedError"})
 """Errors that come after the real one: a reply that was lost, a debugger that waits for somebody."""
+
+
+def untouched_state(tags: Iterable[str], source: str) -> CellState:
+    """Of a cell before it runs: not all are to."""
+    return CellState.SKIPPED if "skip-execution" in tags or is_blank(source) else CellState.PENDING
 
 
 def told_error(reply: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -68,3 +89,16 @@ def first_line(error: BaseException) -> str:
 def shorten(text: str) -> str:
     text = " ".join(plain(text[:100_000]).split())
     return text if len(text) <= 300 else text[:299] + "…"
+
+
+def describe_exit(code: int | None) -> str:
+    """``-9`` as ``killed by SIGKILL``: for the reason of a job."""
+    if code is None:
+        return "it vanished"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from harness.execute.kernel import streams
-from harness.execute.kernel.outputs import limit
-from harness.execute.kernel.streams import CellText, cut, last_on_line
+from harness.execute.kernel import outputs as limits
+from harness.execute.kernel.outputs import CellText, cut, limit
+from harness.execute.kernel.terminal import render
 
 
 def collect(*messages):
@@ -42,7 +42,7 @@ def collect(*messages):
     ],
 )
 def test_a_carriage_return_starts_the_line_anew(printed, shown):
-    assert last_on_line(printed) == shown
+    assert render(printed) == shown
 
 
 def test_a_return_split_over_messages_is_the_same():
@@ -73,7 +73,7 @@ def test_time_grows_with_what_was_printed_and_no_faster(part):
 
         sys.settrace(step)
         try:
-            last_on_line(text)
+            render(text)
         finally:
             sys.settrace(None)
         return count
@@ -108,7 +108,7 @@ def test_what_is_saved_in_between_goes_on_growing():
 
 
 def test_too_much_is_left_out_and_counted(monkeypatch):
-    monkeypatch.setattr(streams, "MAX_TEXT", 1_000_000)
+    monkeypatch.setattr(limits, "MAX_TEXT", 1_000_000)
     outputs, text = [], CellText()
     text.add(outputs, "stdout", "x" * 600_000)
     outputs.append({"output_type": "display_data"})
@@ -122,13 +122,13 @@ def test_too_much_is_left_out_and_counted(monkeypatch):
 
 
 def test_a_long_progress_bar_fills_nothing(monkeypatch):
-    monkeypatch.setattr(streams, "MAX_TEXT", 2_000_000)
+    monkeypatch.setattr(limits, "MAX_TEXT", 2_000_000)
     bar = [("stderr", f"\r{i:>999}") for i in range(5000)]
     assert collect(*bar) == [("stderr", f"{4999:>999}")]
 
 
 def test_a_cleared_cell_has_its_room_again(monkeypatch):
-    monkeypatch.setattr(streams, "MAX_TEXT", 10)
+    monkeypatch.setattr(limits, "MAX_TEXT", 10)
     outputs, text = [], CellText()
     text.add(outputs, "stdout", "x" * 20)
     text.settle()
@@ -140,9 +140,9 @@ def test_a_cleared_cell_has_its_room_again(monkeypatch):
 
 def test_results_and_errors_are_limited(monkeypatch):
     assert cut("x" * 5, 3).startswith("xxx\n… ")
-    error = {"ename": "E", "evalue": "v", "traceback": ["t" * (streams.MAX_TEXT + 1)]}
+    error = {"ename": "E", "evalue": "v", "traceback": ["t" * (limits.MAX_TEXT + 1)]}
     limit(error)
     assert error["traceback"][0].endswith("left out\n")
-    result = {"data": {"text/plain": "t" * (streams.MAX_TEXT + 1), "text/html": "<p>"}}
+    result = {"data": {"text/plain": "t" * (limits.MAX_TEXT + 1), "text/html": "<p>"}}
     limit(result)
     assert result["data"]["text/plain"].endswith("left out\n") and result["data"]["text/html"] == "<p>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.execute.kernel.failures import failed_line, telling_line, told_error
+from harness.execute.kernel.ending import failed_line, telling_line, told_error
 
 ERROR = {"ename": "ValueError", "evalue": "real", "traceback": []}
 BROKEN_REPR = {"ename": "RuntimeError", "evalue": "shown before", "traceback": []}
