@@ -39,7 +39,7 @@ START_KERNELS = {
     "test_copies",
     "test_corpus",
     "test_docs",
-    "test_failures",
+    "test_ending",
     "test_init",
     "test_job",
     "test_kernelspec",
@@ -53,7 +53,7 @@ START_KERNELS = {
     "test_schedule",
     "test_search",
     "test_speed",
-    "test_streams",
+    "test_screen",
     "test_teaching",
     "test_variables",
 }

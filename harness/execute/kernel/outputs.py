@@ -8,7 +8,7 @@ from typing import Any
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from harness.execute.kernel.terminal import Screen, complete
+from harness.execute.kernel.screen import Screen, complete
 
 MAX_TEXT = 10_000_000
 """Characters of text that one cell may leave in the notebook; the rest is counted and left out."""

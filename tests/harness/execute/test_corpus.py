@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from harness.cli.app import main
-from harness.execute.kernel.terminal import render
+from harness.execute.kernel.screen import render
 from harness.execute.kernel.variables import job_environment
 from harness.files import read_json
 from harness.model import Job, Limits

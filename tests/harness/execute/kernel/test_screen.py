@@ -8,7 +8,7 @@ import pytest
 
 from harness.execute.kernel import outputs as limits
 from harness.execute.kernel.outputs import CellText, cut, limit
-from harness.execute.kernel.terminal import render
+from harness.execute.kernel.screen import render
 
 
 def collect(*messages):
