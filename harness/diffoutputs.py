@@ -31,6 +31,7 @@ _VARYING = tuple(
     for pattern, shown, flags in (
         (r"\x1b\[[0-?]*[ -/]*[@-~]", "", 0),
         (r"\b0x[0-9a-fA-F]{6,}\b", "0x…", 0),
+        (r"(?<=/)hk-[0-9a-f]{8}/tmp/", "", 0),  # a job's own temporary folder
         (r"(?<=/)ipykernel_\d+/\d+(?=\.py)", "ipykernel_…", 0),
         (r"(?<=/)tmp[a-z0-9_]{8}\b", "tmp…", 0),
         (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?", "<time>", 0),

@@ -83,7 +83,7 @@ def shown(cell: Any, place: Path) -> list[Any]:
     others: list[Any] = []
     for output in cell.get("outputs", ()):
         if output.output_type == "stream":
-            text = re.sub(r"ipykernel_\d+", "ipykernel", output.text.replace(str(place), ""))
+            text = re.sub(r"(hk-\w{8}/tmp/)?ipykernel_\d+", "ipykernel", output.text.replace(str(place), ""))
             streams[output.name] = streams.get(output.name, "") + text
         elif output.output_type == "error":
             others.append((output.ename, output.evalue))

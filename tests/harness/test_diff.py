@@ -259,6 +259,7 @@ def changes(tmp_path, old, new, source="x = 1"):
         ("Wall time: 3 s\nCPU times: user 1 s", "Wall time: 1min 3s\nCPU times: user 2 s"),
         ("10/10 [00:03<00:00,  3.33it/s]", "10/10 [01:02<00:00, 12.1it/s]"),
         ("2026-01-01T10:00:00+00:00 start", "2027-11-21 11:12:13.456 start"),
+        ("/tmp/hk-0a1b2c3d/tmp/tmpab12cd34/x", "/tmp/hk-ffffffff/tmp/tmpzz99zz99/x"),
         ("/tmp/tmpab12cd34/x /tmp/ipykernel_12/345.py:3", "/tmp/tmpzz99zz99/x /tmp/ipykernel_9/1.py:3"),
         ("\x1b[31mred\x1b[0m", "red"),
     ],
