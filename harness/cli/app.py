@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import typer
+from typer.main import get_command
 
 from harness.archive.remote import fetched_folders
 from harness.cli import book, results, run
@@ -42,6 +44,27 @@ for _command, _options in (
     app.command(**_options)(_command)
 
 
+def command_tree() -> Any:
+    """The command line as typer's group of commands."""
+    return get_command(app)
+
+
+def _commands() -> str:
+    from harness.cli import reference
+
+    return reference.commands(command_tree())
+
+
+def _variables() -> str:
+    from harness.cli import reference
+
+    return reference.variables()
+
+
+GENERATED: Mapping[str, Callable[[], str]] = {"commands": _commands, "variables": _variables}
+"""What the pages' markers of these names become; the commands find it as their context's object."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -57,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_command(arguments: list[str]) -> int:
     try:
-        code = app(args=arguments, prog_name="harness", standalone_mode=False)
+        code = app(args=arguments, prog_name="harness", standalone_mode=False, obj=GENERATED)
         if code == _TYPER_INTERRUPTED:
             raise KeyboardInterrupt
         return int(code or 0)

@@ -64,6 +64,7 @@ def list_chapters(
 
 
 def book(
+    context: typer.Context,
     run: RunArgument = "latest",
     allow_warnings: Annotated[
         bool, typer.Option("--allow-warnings", help="Build even if Sphinx warns.")
@@ -74,12 +75,11 @@ def book(
     ] = False,
 ) -> None:
     """Build the site from the notebooks of a run."""
-    from harness.cli.reference import GENERATED
     from harness.site.build import build
 
     the_book = load_book()
     folder = run_folder(the_book.root, run)
-    page = build(the_book, folder, GENERATED, warnings_are_errors=not allow_warnings, copies=copies)
+    page = build(the_book, folder, context.obj, warnings_are_errors=not allow_warnings, copies=copies)
     print(f"open {page}")
 
 

@@ -1,13 +1,13 @@
 """The parts of the book's pages that are made from the harness itself, when the site is built.
 
 A line ``<!-- harness:commands -->`` in a Markdown page becomes the reference of all commands, and likewise for the
-other names of ``GENERATED``: what the pages say of options and names cannot fall behind the code.
+other names of :data:`harness.cli.app.GENERATED`: what the pages say of options and names cannot fall behind the code.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from harness.execute.kernel.variables import DECIDING, PASSED
@@ -16,20 +16,10 @@ from harness.wording import markdown_text
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
-def command_tree() -> Any:
-    """The command line as typer's group of commands."""
-    from typer.main import get_command
-
-    from harness.cli.app import app
-
-    return get_command(app)
-
-
-def commands() -> str:
-    """Every command with its arguments and options, as Markdown with definition lists."""
+def commands(group: Any) -> str:
+    """Every command of typer's *group* with its arguments and options, as Markdown with definition lists."""
     from typer import Context
 
-    group = command_tree()
     lines: list[str] = []
     notes: dict[str, list[str]] = {}  # several commands end in the same one
     with Context(group, info_name="harness") as above:
@@ -61,7 +51,3 @@ def variables() -> str:
 def _prose(text: str) -> str:
     """Plain text as Markdown; an option in it reads as code, else two hyphens may be set as a dash."""
     return _OPTION.sub(r"`\g<0>`", markdown_text(text))
-
-
-GENERATED: Mapping[str, Callable[[], str]] = {"commands": commands, "variables": variables}
-"""What a marker of this name becomes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,6 +102,7 @@ SiteOption = Annotated[bool, typer.Option("--book", help="Then build the site, w
 
 
 def run(
+    context: typer.Context,
     notebooks: Notebooks = None,
     profile: ProfileOption = None,
     chapters: ChaptersOption = None,
@@ -138,7 +139,19 @@ def run(
     request = Request(profile, parse_seeds(seeds), device, _texts(param or ()), *limits)
     asked = _asked(notebooks, chapters, request, env, shard, matrix)
     options = _Options(
-        executor, address, shared, jobs, memory, gpus, out, not no_cache, strict, quiet, site, annotations
+        executor,
+        address,
+        shared,
+        jobs,
+        memory,
+        gpus,
+        out,
+        not no_cache,
+        strict,
+        quiet,
+        site,
+        context.obj,
+        annotations,
     )
     if resume:
         run_dir = _to_resume(book, out, asked)
@@ -168,6 +181,7 @@ class _Options:
     strict: bool
     quiet: bool
     site: bool  # is built afterwards
+    generated: Mapping[str, Callable[[], str]]  # parts of its pages
     annotations: bool | None
     resumes: Path | None = None  # the folder of the run that goes on
 
@@ -312,7 +326,7 @@ def _run(book: Book | None, planned: Sequence[Planned], asked: Asked, options: _
     if options.site and book and code != ExitCode.INFRASTRUCTURE:
         if cancel.is_set():  # while the reports were written
             raise KeyboardInterrupt
-        _build_site(book, place.folder, began)
+        _build_site(book, place.folder, options.generated, began)
     return code
 
 
@@ -389,11 +403,10 @@ def _print_failures(results: Any, verdicts: Any) -> None:
             fail(f"{verdict.claim}: {OUTCOMES[verdict.outcome].en}: {verdict.message}", ExitCode.OK)
 
 
-def _build_site(book: Book, run_dir: Path, began: float) -> None:
+def _build_site(book: Book, run_dir: Path, generated: Mapping[str, Any], began: float) -> None:
     """Build the site of *run_dir*; say where its first page is and how long all took since *began*."""
-    from harness.cli.reference import GENERATED
     from harness.site.build import build
     from harness.wording import format_seconds
 
-    page = build(book, run_dir, GENERATED)
+    page = build(book, run_dir, generated)
     print(f"total wall time {format_seconds(time.monotonic() - began)}; open {page}")

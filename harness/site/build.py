@@ -85,7 +85,7 @@ def build(
     """Render the site with the outputs of *run_dir*; returns the page to open.
 
     Args:
-        generated: parts of pages that are made from the harness itself; see :mod:`harness.cli.reference`.
+        generated: parts of pages that are made from the harness itself; see :data:`harness.cli.app.GENERATED`.
         copies: make PDF, EPUB and an archive of the source, too, for the front page to offer.
 
     Raises:

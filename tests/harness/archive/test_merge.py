@@ -18,8 +18,7 @@ from harness.book.claims import load_claims
 from harness.book.config import load_book
 from harness.book.plan import Request, plan
 from harness.book.references import references_path, references_text
-from harness.cli.app import main
-from harness.cli.reference import GENERATED
+from harness.cli.app import GENERATED, main
 from harness.errors import ExitCode, HarnessError
 from harness.files import read_json, write_json
 from harness.judge.bless import write_references

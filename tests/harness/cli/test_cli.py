@@ -19,8 +19,7 @@ from notebooks import RECORD, write_book, write_notebook
 
 from harness.archive.folder import find_run
 from harness.book.claims import load_claims
-from harness.cli.app import main
-from harness.cli.reference import GENERATED
+from harness.cli.app import GENERATED, main
 from harness.errors import ExitCode
 from harness.files import read_json, write_json
 

@@ -21,7 +21,7 @@ from notebooks import write_notebook
 from harness.archive import folder as store
 from harness.archive.remote import JOB_FILES
 from harness.book import claims, config, matrix, references
-from harness.cli.reference import GENERATED, command_tree, commands
+from harness.cli.app import GENERATED, command_tree
 from harness.errors import ExitCode, HarnessError
 from harness.execute.kernel import outputs, variables
 from harness.execute.kernel.job import CANCEL_GRACE, HEARTBEAT_EVERY
@@ -257,7 +257,7 @@ def test_every_command_that_is_shown_exists():
             r"(?:^\$ |^|`|run: |bin/)(?:\w+=\S+ )*(?:python -m )?harness ([a-z]\w*)", text, re.M
         )
         assert set(shown) <= known
-    assert known <= set(re.findall(r"^## harness (\w+)$", commands(), re.M))
+    assert known <= set(re.findall(r"^## harness (\w+)$", GENERATED["commands"](), re.M))
 
 
 def test_links_between_the_pages_lead_somewhere():
@@ -391,7 +391,7 @@ def test_constants_that_the_pages_tell_are_those_of_the_code():
 
 
 def test_the_reference_has_every_option_with_its_help():
-    text = commands()
+    text = GENERATED["commands"]()
     for name, command in command_tree().commands.items():
         section = text[text.index(f"## harness {name}\n") :].split("\n## ")[0]
         for parameter in command.params:

@@ -11,7 +11,7 @@ import mini_book
 import pytest
 
 from harness.book.config import load_book
-from harness.cli.reference import GENERATED
+from harness.cli.app import GENERATED
 from harness.errors import HarnessError
 from harness.site.build import build
 from harness.site.copies import check_copies, open_browser, served

@@ -18,8 +18,7 @@ import pytest
 
 from harness.archive.recorded import read_result
 from harness.book.config import load_book
-from harness.cli.app import main
-from harness.cli.reference import GENERATED
+from harness.cli.app import GENERATED, main
 from harness.errors import ExitCode, HarnessError
 from harness.model import JobState
 from harness.site import build as book_module

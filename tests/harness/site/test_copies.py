@@ -19,8 +19,7 @@ from fontTools.ttLib import TTFont
 
 from harness.archive.recorded import Manifest, RunResult
 from harness.book.config import load_book
-from harness.cli.app import main
-from harness.cli.reference import GENERATED
+from harness.cli.app import GENERATED, main
 from harness.errors import ExitCode, HarnessError
 from harness.site import copies
 from harness.site.build import build

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.book.config import load_book
-from harness.cli.reference import GENERATED
+from harness.cli.app import GENERATED
 from harness.site.build import build
 
 ROOT = Path(__file__).parents[3]

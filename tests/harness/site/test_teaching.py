@@ -11,7 +11,7 @@ import pytest
 from test_browser import PHONE, contrast, page_of
 
 from harness.book.config import load_book
-from harness.cli.reference import GENERATED
+from harness.cli.app import GENERATED
 from harness.site.build import build
 
 ROOT = Path(__file__).parents[3]
