@@ -68,7 +68,7 @@ WORDS: Mapping[str, Text] = {
     "list_comma": Text(", ", "、"),
     "unknown_hardware": Text("unknown hardware", "未知硬件"),
     "uncommitted": Text(" (with uncommitted changes)", "（另有未提交的改动）"),
-    "no_commit": Text("none", "未提交的代码"),
+    "no_commit": Text("none", "无"),
     "mean_of": Text(" (mean of {})", "（{} 次平均）"),
     "mean_below": Text("mean of {}", "{} 次平均"),
     "reference_from": Text("from {}", "来自 {}"),
