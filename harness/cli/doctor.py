@@ -31,6 +31,7 @@ OWN_PACKAGES = (
     "jinja2",
     "jupyter-client",
     "jupyter-core",
+    "markupsafe",
     "nbclient",
     "nbformat",
     "numpy",

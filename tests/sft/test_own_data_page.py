@@ -56,5 +56,5 @@ def test_the_packages_of_the_page_are_those_of_the_project(name):
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert name in project["dependencies"]
+    assert name in project["optional-dependencies"]["book"]
     assert re.search(rf"^pip install .*\b{name}\b", PAGE, re.M)
