@@ -49,7 +49,7 @@ colab: $(VENV)/.colab/.built
 
 # make lint   what CI says about style: Python, which module may import which, notebooks
 lint: $(VENV)/.test
-	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(VENV)/bin/lint-imports && $(RUN) -m harness lint
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -c 'from importlinter.cli import lint_imports_command as main; main()' && $(RUN) -m harness lint
 
 # make fix    mend what can be mended by machine
 fix: $(VENV)/.test
