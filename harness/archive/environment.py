@@ -7,18 +7,20 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 VERSIONS_OF = ("torch", "transformers", "datasets", "evaluate", "papermill", "numpy", "scikit-learn")
+"""Packages that decide many a book's results; a book adds its own under ``requires``."""
 BF16 = "-bf16"  # the end of the class of a processor that multiplies bfloat16
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
-def environment(device: str = "auto") -> dict[str, Any]:
-    """Python, machine and the versions of the packages that decide a result."""
+def environment(device: str = "auto", packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Python, machine and the versions of the packages that decide a result; *packages* are the book's own."""
     gpus = nvidia_gpus()
     return {
         "python": platform.python_version(),
@@ -28,7 +30,7 @@ def environment(device: str = "auto") -> dict[str, Any]:
         "cores": cores(),
         "memory_gb": round(memory_bytes() / 2**30, 1),
         "gpu": gpus[0]["name"] if gpus else None,
-        "versions": versions(),
+        "versions": versions(packages),
     }
 
 
@@ -45,10 +47,10 @@ def hardware_class(device: str = "auto") -> str:
     return f"cpu-{machine}{BF16 if cpu_has_bf16() else ''}"
 
 
-def versions() -> dict[str, str]:
-    """Installed versions of the packages in VERSIONS_OF; those not installed are left out."""
+def versions(packages: Sequence[str] = ()) -> dict[str, str]:
+    """Installed versions of VERSIONS_OF and of *packages*; those not installed are left out."""
     found = {}
-    for name in VERSIONS_OF:
+    for name in dict.fromkeys((*VERSIONS_OF, *packages)):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

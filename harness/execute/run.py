@@ -113,7 +113,7 @@ def make_manifest(
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "commit": commit,
         "dirty": dirty,
-        "environment": environment(first.device),
+        "environment": environment(first.device, book.requires if book else ()),
         "asked": to_json(origin.asked) if origin.asked else None,
         "jobs": [p.job.id for p in planned],
     }

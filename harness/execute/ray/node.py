@@ -46,6 +46,7 @@ class Request:
     threads: int
     gpu: bool
     harness_visible: bool  # to a kernel of the sender
+    packages: tuple[str, ...]  # whose versions the run states beside the usual ones
     speed: float | None  # of the node, where the book says it; None: measure it
 
 
@@ -61,7 +62,7 @@ def main(folder: Path) -> int:
     os.environ.update(request.variables)
     speed = find_speed(request.speed, job.device, request.threads)
     job = replace(job, limits=speed.adapt(job.limits))
-    _emit({"event": "node", "environment": {**environment(job.device), "speed": speed}})
+    _emit({"event": "node", "environment": {**environment(job.device, request.packages), "speed": speed}})
 
     def here(text: str) -> str:
         """Names of this folder as the sender knows them."""

@@ -116,6 +116,7 @@ class Task:
             threads=self.cargo.cores,
             gpu=bool(self.cargo.gpus),
             harness_visible=self.cargo.harness_visible,
+            packages=self.of_run.book.requires if self.of_run.book else (),
             speed=self.of_run.speed,
         )
         return pickle.dumps(request)

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from notebooks import RECORD, write_book, write_notebook
 
@@ -76,6 +77,14 @@ def test_all_jobs_run_and_are_kept_in_order(book, harness_importable):
     lines = (run_dir / "events.jsonl").read_text(encoding="utf-8").splitlines()
     kinds = [json.loads(line)["event"] for line in lines]
     assert kinds[0] == "run_start" and kinds[-1] == "run_end" and kinds.count("job_end") == 3
+
+
+def test_the_versions_of_what_the_book_requires_are_kept(book, harness_importable):
+    named = replace(book, requires=("psutil", "no-such-package"))
+    run_dir, _ = go(named, chapters=["01"])
+    versions = read_json(run_dir / "manifest.json")["environment"]["versions"]
+    assert versions["psutil"] == psutil.__version__ and "no-such-package" not in versions
+    assert versions["papermill"]  # which decides every book's
 
 
 @pytest.mark.quick
