@@ -9,6 +9,15 @@
     return element;
   };
 
+  /* What was chosen is kept in this browser until the reader clears it on the first page. */
+  const KEY = `quiz:${location.pathname}`;
+  const chosen = () => {
+    try {
+      const kept = JSON.parse(localStorage.getItem(KEY));
+      return Array.isArray(kept) ? kept : [];
+    } catch { return []; }
+  };
+
   /* An option gets a button over all of it, and below it room for its explanation. */
   const offer = (option, reason, id) => {
     const right = reason.classList.contains("quiz-right");
@@ -18,10 +27,15 @@
     const sign = made("strong", {}, right ? "✓ 对。" : "✗ 不对。");
     const why = made("div", { class: "quiz-why", hidden: "" }, sign, ...reason.childNodes);
     const button = made("button", { type: "button", "aria-labelledby": id, "aria-expanded": "false" });
-    button.addEventListener("click", () => {
+    const choose = () => {
       button.setAttribute("aria-expanded", "true");
       option.classList.add(right ? "quiz-right" : "quiz-wrong");
       why.hidden = false;
+    };
+    if (chosen().includes(id)) choose(); /* on an earlier visit */
+    button.addEventListener("click", () => {
+      choose();
+      try { localStorage.setItem(KEY, JSON.stringify([...new Set([...chosen(), id])])); } catch { /* it is not kept */ }
     });
     option.append(made("div", { class: "quiz-choice" }, words, button), made("div", { role: "status" }, why));
   };
