@@ -136,7 +136,9 @@ def test_a_source_is_shown_from_its_page_and_from_a_file_it_is_only_linked(site,
 def test_letters_are_large_enough_and_a_phone_scrolls_one_way(site, browser):
     with page_of(browser, viewport=PHONE) as (page, _):
         page.goto(f"{site.address}/{CHAPTER}.html")
-        size = page.locator(".bd-article p").nth(2).evaluate("e => parseFloat(getComputedStyle(e).fontSize)")
+        size = page.locator(".bd-article section > p:not([class])").first.evaluate(
+            "e => parseFloat(getComputedStyle(e).fontSize)"
+        )
         assert 17 <= size <= 18
         page.locator(".callout a", has_text="图 5.1").focus()
         page.get_by_role("tooltip").wait_for()
