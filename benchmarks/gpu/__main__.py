@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -36,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ResultsError as error:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        print("benchmarks.gpu: 停下了；测到的都留着", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -100,7 +105,7 @@ def _head(options: argparse.Namespace) -> dict[str, Any]:
 
         if not torch.cuda.is_available():
             raise ResultsError(
-                f"没有可用的 CUDA 显卡（torch {torch.__version__}）；换一台有显卡的机器，或加上 --device cpu --tiny 试跑"
+                f"没有可用的 CUDA 显卡（torch {torch.__version__}）；换一台有显卡的机器，或用 --device cpu --tiny 试跑"
             )
         card, driver = torch.cuda.get_device_name(), _driver()
         if peak_of(card) is None:
@@ -148,7 +153,7 @@ def _record(out: Path, report: dict[str, Any], row: Mapping[str, Any]) -> None:
 def _run_part(
     part: str, options: argparse.Namespace, left: float, record: Callable[[Mapping[str, Any]], None]
 ) -> dict[str, Any]:
-    """Run a part in a process of its own for at most *left* seconds; its state, and in one line why it is not better."""
+    """Run a part in a process of its own for at most *left* seconds; its state, and why it is not better."""
     if part == "chapters":
         return _run_chapters(options, left)
     command = [sys.executable, "-m", "benchmarks.gpu", "--part", part, "--device", options.device]
@@ -162,12 +167,11 @@ def _run_part(
         )  # fmt: skip
         cut = _Alarm(process, deadline)
         assert process.stdout is not None
-        with cut:
+        with process, cut:  # leaving it waits for the process
             for line in process.stdout:
                 if line.startswith(_MARK):
                     record(json.loads(line.removeprefix(_MARK)))
                     rows += 1
-        process.wait()
         complaints.seek(0)
         said = [line.strip() for line in complaints if line.strip()]
     if cut.rang:
@@ -178,17 +182,13 @@ def _run_part(
 
 
 class _Alarm:
-    """Kills a process and what it started once the time is up."""
+    """Kills a process and what it started once the time is up, or whoever waits for it is interrupted."""
 
     def __init__(self, process: subprocess.Popen, deadline: float) -> None:
-        import threading
-
         self.process, self.rang = process, False
         self.timer = threading.Timer(max(0.0, deadline - time.monotonic()), self._ring)
 
     def _ring(self) -> None:
-        import signal
-
         self.rang = True
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -199,8 +199,10 @@ class _Alarm:
         self.timer.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.timer.cancel()
+        if kind is not None:
+            self._ring()
 
 
 def _run_chapters(options: argparse.Namespace, left: float) -> dict[str, Any]:

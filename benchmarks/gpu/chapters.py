@@ -48,6 +48,10 @@ def run_chapters(
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             said, _ = process.communicate()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)  # it has a session of its own: Ctrl-C did not reach it
+        process.wait(GRACE)
+        raise
     result = out / "result.json"
     if not result.is_file():
         lines = [line.strip() for line in said.splitlines() if line.strip()]

@@ -61,8 +61,8 @@ def pad(examples: Sequence[Example]) -> BatchEncoding:
 def pack(examples: Sequence[Example], line_length: int) -> BatchEncoding:
     """Texts end to end in as few lines as first-fit decreasing finds; each counts its positions from 0.
 
-    There is no attention mask: where positions start anew, `transformers` begins a new text, and none sees another. What
-    is left of a line counts as one more text without labels.
+    There is no attention mask: where positions start anew, `transformers` begins a new text; none sees another. What is
+    left of a line counts as one more text without labels.
     """
     lines: list[list[Example]] = []
     for example in sorted(examples, key=lambda e: len(e["input_ids"]), reverse=True):

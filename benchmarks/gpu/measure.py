@@ -6,6 +6,7 @@ A row's repeats are windows of one training, one after the other, not new traini
 from __future__ import annotations
 
 import gc
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -110,7 +111,7 @@ def measure(
     part: str, model: str, name: str, candidate: Callable[[Watch], Sequence[float]],
     *, work: Work, plan: Plan, device: torch.device, peak: float | None, count_mfu: bool = True,
 ) -> Row:  # fmt: skip
-    """Run *candidate*, which trains under a :class:`Watch` and returns its losses; what it raises becomes the row's error."""
+    """Run *candidate*, which trains under a :class:`Watch` and returns its losses; its error becomes the row's."""
     row = Row(part, model, name, work.unit)
     cuda = device.type == "cuda"
     if cuda:
@@ -142,8 +143,4 @@ def one_line(error: BaseException) -> str:
 def window_means(losses: Sequence[float], plan: Plan) -> list[float]:
     """Mean loss of the warm-up and of each window, as a trainer that logs at the end of each would tell it."""
     edges = [0, *range(plan.warmup, plan.steps + 1, plan.window)]
-    return [
-        statistics.fmean(losses[start:end])
-        for start, end in zip(edges, edges[1:], strict=False)
-        if end > start
-    ]
+    return [statistics.fmean(losses[start:end]) for start, end in itertools.pairwise(edges) if end > start]

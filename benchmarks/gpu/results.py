@@ -11,8 +11,10 @@ from typing import Any
 SCHEMA = 1
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "gpu.json"
 EQUAL_LOSS = 0.01
-"""Relative difference of the last window's mean loss up to which two trainings count as equal: bfloat16 rounds to 1/256,
-and a mean over ten steps of thousands of tokens differs by less than half of that where the arithmetic is the same."""
+"""Relative difference of the last window's mean loss up to which two trainings count as equal.
+
+bfloat16 rounds to 1/256; a mean over ten steps of thousands of tokens is nearer where the arithmetic is the same.
+"""
 
 
 class ResultsError(ValueError):
