@@ -25,7 +25,7 @@ from sft.fine_tuning import training_loop
 from sft.hub import PRETRAINED
 
 LENGTH, BATCH_SIZE, LR = 128, 128, 2e-5
-PLAN, TINY_PLAN = Plan(warmup=10, window=20, repeats=5), Plan(warmup=1, window=1, repeats=2)
+PLAN, TINY_PLAN = Plan(warmup=20, window=20, repeats=5), Plan(warmup=1, window=1, repeats=2)
 TINY_LENGTH, TINY_BATCH = 8, 4
 
 

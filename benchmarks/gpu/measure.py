@@ -114,8 +114,10 @@ def measure(
     """Run *candidate*, which trains under a :class:`Watch` and returns its losses; its error becomes the row's."""
     row = Row(part, model, name, work.unit)
     cuda = device.type == "cuda"
+    before = 0
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
     watch = Watch(plan, device)
     try:
         row.losses = list(candidate(watch))
@@ -125,7 +127,7 @@ def measure(
         row.spread = (max(row.values) - min(row.values)) / row.median
         if count_mfu:
             row.mfu = utilisation(sum(flops) / sum(watch.seconds), peak)
-        row.peak_bytes = torch.cuda.max_memory_allocated(device) if cuda else None
+        row.peak_bytes = torch.cuda.max_memory_allocated(device) - before if cuda else None
     except Exception as error:  # a missing kernel, too little memory: the other candidates go on
         row.error = one_line(error)
     gc.collect()
