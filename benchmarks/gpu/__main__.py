@@ -172,11 +172,12 @@ def _run_part(
         )  # fmt: skip
         cut = _Alarm(process, deadline)
         assert process.stdout is not None
-        with process, cut:  # leaving it waits for the process
+        with process, cut:
             for line in process.stdout:
                 if line.startswith(_MARK):
                     record(json.loads(line.removeprefix(_MARK)))
                     rows += 1
+            process.wait()  # under the alarm: one that hangs in its last breath is killed, too
         complaints.seek(0)
         said = [line.strip() for line in complaints if line.strip()]
     if cut.rang:
