@@ -27,6 +27,7 @@ SHARES = {"encoders": 0.4, "decoders": 0.35, "kernels": 0.35, "chapters": 1.0}
 """Parts by worth, and the share of the budget that one may take at most: a compiler that hangs costs little."""
 PARTS = tuple(SHARES)
 BUDGET, TINY_BUDGET = 570, 2000  # tiny shapes measure nothing, on whatever busy machine
+PACKAGES = ("torch", "triton", "transformers", "datasets", "accelerate", "trl", "peft", "flash-attn")
 TINY_CHAPTER = "08-3"  # the quickest of the smoke profile
 USAGE = 2
 
@@ -119,7 +120,7 @@ def _head(options: argparse.Namespace) -> dict[str, Any]:
             print(f"{card} 的峰值不在 benchmarks/gpu/flops.py 的表里：不算 MFU", file=sys.stderr)
     return {
         "schema": SCHEMA, "device": options.device, "tiny": options.tiny, "card": card, "driver": driver,
-        "peak_bf16_flops": peak_of(card), "versions": {**versions(), **_more_versions()},
+        "peak_bf16_flops": peak_of(card), "versions": versions(PACKAGES),
         "started": datetime.now(UTC).isoformat(timespec="seconds"), "budget": options.budget, "seconds": 0.0,
         "parts": {}, "rows": [], "targets": judged([]),
     }  # fmt: skip
@@ -134,18 +135,6 @@ def _driver() -> str | None:
         subprocess.run(command, capture_output=True, text=True, check=False).stdout.split("\n")[0].strip()
         or None
     )
-
-
-def _more_versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("trl", "peft", "accelerate", "flash-attn", "triton"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _record(out: Path, report: dict[str, Any], row: Mapping[str, Any]) -> None:
