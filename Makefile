@@ -17,8 +17,10 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --
 PROFILE ?= offline
 HARNESS_FLAGS ?=
 PYTEST_FLAGS ?= -n auto
+BUDGET ?= 570
+GPU_FLAGS ?=
 
-.PHONY: help book test quick run site copies colab lint fix serve clean
+.PHONY: help book test quick run site copies colab lint fix serve gpu clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -58,6 +60,10 @@ fix: $(VENV)/.test
 # make serve  show the built site on this machine
 serve: $(VENV)/.site
 	@$(RUN) -m http.server --bind 127.0.0.1 --directory _build/site 8000
+
+# make gpu    measure the book's loops on a CUDA card for BUDGET=570 seconds, for the page 基准; installs nothing
+gpu:
+	@$(if $(wildcard $(VENV)/bin/python),$(RUN),python3) -m benchmarks.gpu --budget $(BUDGET) $(GPU_FLAGS)
 
 # make clean  remove everything generated but the virtual environment
 clean:

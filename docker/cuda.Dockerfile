@@ -7,10 +7,10 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 FROM ${PYTHON_IMAGE}
 ARG TORCH_INDEX=
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-# Debian keeps one version of git only, so none can be named.
+# Debian keeps one version of each only, so none can be named. The compiler is for torch.compile: Triton builds with it.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends git \
+ && apt-get install --yes --no-install-recommends gcc git libc6-dev \
  && rm -rf /var/lib/apt/lists/*
 # Jobs in a container run as root in a checkout that is somebody else's: git then wants to be told that this is right.
 RUN git config --system --add safe.directory '*'

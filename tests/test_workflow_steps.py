@@ -16,6 +16,9 @@ import yaml
 from notebooks import RECORD
 from workflows import ROOT, Play, evaluate, read_workflow
 
+from benchmarks.gpu.__main__ import PARTS
+from benchmarks.gpu.page import UNVERIFIED
+from benchmarks.gpu.results import SCHEMA, read_results, write_results
 from harness.book.references import parse_references
 
 FIRST, SECOND = mini_book.CHAPTER, "06-more"
@@ -67,6 +70,16 @@ def write_claim(
     path.write_text(yaml.safe_dump({"chapter": chapter, "claims": [claim]}), encoding="utf-8")
 
 
+def copy_kit(root: Path) -> None:
+    """What the GPU kit is, and the page that it fills."""
+    shutil.copytree(ROOT / "benchmarks" / "gpu", root / "benchmarks" / "gpu")
+    (root / "benchmarks" / "results").mkdir(exist_ok=True)
+    shutil.rmtree(root / "sft")  # an empty file that pages link to: it would hide the book's package
+    (root / "benchmarks" / "__init__.py").touch()
+    text = f"# 基准\n\n<!-- gpu-kit -->\n**{UNVERIFIED}**\n<!-- /gpu-kit -->\n"
+    (root / "chapters" / "benchmarks.md").write_text(text, encoding="utf-8")
+
+
 def break_notebook(root: Path, chapter: str) -> None:
     path = root / "chapters" / f"{chapter}.ipynb"
     text = path.read_text(encoding="utf-8")
@@ -77,7 +90,7 @@ def break_notebook(root: Path, chapter: str) -> None:
 def play(checkout, tmp_path):
     """Makes a start of a workflow on a copy of the book, changed as asked before it is committed."""
 
-    def make(workflow: str, github: dict[str, Any], change=None, **more: Any) -> Play:
+    def make(workflow: str, github: dict[str, Any], change=None, kit: str = "skipped", **more: Any) -> Play:
         origin = tmp_path / "origin.git"
         source = checkout
         if change:
@@ -86,9 +99,16 @@ def play(checkout, tmp_path):
             change(source)
             mini_book.commit(source)
         mini_book.git(tmp_path, "clone", "--quiet", "--bare", str(source), str(origin))
-        return Play(workflow, tmp_path / "play", origin, github, **more)
+        made = Play(workflow, tmp_path / "play", origin, github, **more)
+        if workflow == "gpu":
+            made.results["kit"] = kit  # it computes for half a minute; one test plays it
+        return made
 
     return make
+
+
+FULL = ("run", "judge", "bless")
+"""The jobs of the full profile."""
 
 
 def result_of(folder: Path) -> dict[str, Any]:
@@ -128,7 +148,7 @@ def test_what_is_no_expression_is_refused(expression):
 )
 def test_who_may_start_the_gpu(play, github, variables, starts):
     made = play("gpu", github, variables=variables)
-    assert made.starts("run") is starts
+    assert made.starts("run") is made.starts("kit") is starts
     if not starts:
         assert set(made.run().values()) == {"skipped"}
 
@@ -139,7 +159,9 @@ def test_a_gpu_run_in_parts_is_judged_as_one(play):
             write_claim(root, chapter, profiles=("full",))
 
     made = play("gpu", labelled("gpu"), know, variables=GPU)
-    assert made.run() == {"run": "success", "judge": "success", "bless": "skipped"}, made.logs
+    assert made.run(*FULL) == {"kit": "skipped", "run": "success", "judge": "success", "bless": "skipped"}, (
+        made.logs
+    )
     parts = [result_of(made.artifacts / f"part-{i}")["jobs"] for i in (0, 1)]
     assert [len(jobs) for jobs in parts] == [3, 3]
     whole = result_of(made.artifacts / "run")
@@ -153,7 +175,9 @@ def test_a_gpu_run_in_parts_is_judged_as_one(play):
 def test_numbers_without_references_are_proposed_as_such_in_a_pull_request(play):
     made = play("gpu", BY_HAND, variables=GPU, inputs={"chapters": "", "seeds": "2", "bless": True})
     made.stand_in("gh")
-    assert made.run() == {"run": "success", "judge": "failure", "bless": "success"}, made.logs
+    assert made.run(*FULL) == {"kit": "skipped", "run": "success", "judge": "failure", "bless": "success"}, (
+        made.logs
+    )
     assert "no reference yet" in made.logs["judge"]
     proposed = mini_book.git(made.origin, "show", f"bless-42:chapters/claims/blessed/{FIRST}.jsonl")
     references = parse_references(proposed, Path(FIRST))
@@ -171,7 +195,9 @@ def test_one_chapter_with_one_seed_leaves_a_part_without_jobs(play):
 
     inputs = {"chapters": SECOND[:2], "seeds": "1", "bless": False}
     made = play("gpu", BY_HAND, know, variables=GPU, inputs=inputs)
-    assert made.run() == {"run": "success", "judge": "success", "bless": "skipped"}, made.logs
+    assert made.run(*FULL) == {"kit": "skipped", "run": "success", "judge": "success", "bless": "skipped"}, (
+        made.logs
+    )
     assert [job["chapter"] for job in result_of(made.artifacts / "run")["jobs"]] == [SECOND]
 
 
@@ -179,7 +205,9 @@ def test_a_part_whose_machine_went_away_is_told_and_nothing_is_blessed(play):
     inputs = {"chapters": "", "seeds": "1", "bless": True}
     made = play("gpu", BY_HAND, variables=GPU, inputs=inputs, lost={"run-1"})
     made.stand_in("gh")
-    assert made.run() == {"run": "failure", "judge": "failure", "bless": "skipped"}, made.logs
+    assert made.run(*FULL) == {"kit": "skipped", "run": "failure", "judge": "failure", "bless": "skipped"}, (
+        made.logs
+    )
     states = {job["chapter"]: job["state"] for job in result_of(made.artifacts / "run")["jobs"]}
     assert sorted(states.values()) == ["cancelled", "completed"]
     assert "::error" in made.logs["judge"]
@@ -188,10 +216,57 @@ def test_a_part_whose_machine_went_away_is_told_and_nothing_is_blessed(play):
 
 def test_a_chapter_that_fails_on_the_gpu_fails_the_run_and_leaves_its_part(play):
     made = play("gpu", labelled("gpu"), lambda root: break_notebook(root, SECOND), variables=GPU)
-    assert made.run() == {"run": "failure", "judge": "failure", "bless": "skipped"}
+    assert made.run(*FULL) == {"kit": "skipped", "run": "failure", "judge": "failure", "bless": "skipped"}
     states = {job["chapter"]: job["state"] for job in result_of(made.artifacts / "run")["jobs"]}
     assert states == {FIRST: "completed", SECOND: "failed"}
     assert "on purpose" in made.logs["judge"] and "on purpose" in made.summary
+
+
+@pytest.mark.timeout(1200)  # half a minute of one core, and five processes that import torch
+def test_the_kit_is_played_with_tiny_shapes_on_the_processor(play):
+    inputs = {"chapters": FIRST, "seeds": "1", "bless": False, "tiny": True}
+    made = play("gpu", BY_HAND, copy_kit, variables=GPU, inputs=inputs)
+    assert made.run("kit") == {"kit": "success"}, made.logs
+    report = read_results(made.artifacts / "kit" / "gpu.json")
+    assert {part: told["state"] for part, told in report["parts"].items()} == dict.fromkeys(
+        PARTS, "completed"
+    )
+    assert [job["chapter"] for job in report["parts"]["chapters"]["run"]["chapters"]] == [FIRST]
+    assert (report["tiny"], report["card"], report["device"]) == (True, None, "cpu")
+    measured = {f"{row['part']}/{row['name']}" for row in report["rows"] if row["median"]}
+    assert {
+        "encoders/loop",
+        "encoders/trainer",
+        "decoders/loop packed",
+        "decoders/trl",
+        "kernels/sdpa",
+    } <= measured
+
+
+def test_a_machine_without_a_card_fails_the_kit_alone(play):
+    made = play(
+        "gpu", BY_HAND, copy_kit, variables=GPU, inputs={"chapters": SECOND[:2], "seeds": "1", "bless": False}
+    )
+    assert made.run("kit", "run") == {"kit": "failure", "run": "success"}, made.logs
+    assert "没有可用的 CUDA 显卡" in made.logs["kit"]
+    assert not (made.artifacts / "kit").exists()
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+def test_what_a_card_did_is_proposed_with_the_references(play, tiny):
+    """A kit that was played on the processor is not."""
+    inputs = {"chapters": "", "seeds": "1", "bless": True, "tiny": tiny}
+    made = play("gpu", BY_HAND, copy_kit, kit="success", variables=GPU, inputs=inputs)
+    head = {"schema": SCHEMA, "card": "A card", "driver": "1", "tiny": False, "versions": {}, "seconds": 1.0}
+    head |= {"started": "2026-11-27", "peak_bf16_flops": None, "parts": {}, "rows": [], "targets": []}
+    write_results(made.artifacts / "kit" / "gpu.json", head)
+    made.stand_in("gh")
+    assert made.run(*FULL)["bless"] == "success", made.logs
+    changed = mini_book.git(made.origin, "diff", "--name-only", "main", "bless-42").split()
+    proposed = {"benchmarks/results/gpu.json", "chapters/benchmarks.md"}
+    assert proposed.isdisjoint(changed) if tiny else proposed <= set(changed)
+    shown = mini_book.git(made.origin, "show", "bless-42:chapters/benchmarks.md")
+    assert (UNVERIFIED in shown) is tiny and ("A card" in shown) is not tiny
 
 
 def test_the_smoke_run_of_a_push_leaves_its_report(play):
@@ -266,7 +341,7 @@ def test_every_job_is_played_but_the_one_that_runs_these_tests():
     jobs = {name: list(read_workflow(name)["jobs"]) for name in ("ci", "gpu", "images", "pages")}
     assert jobs == {
         "ci": ["test", "smoke"],
-        "gpu": ["run", "judge", "bless"],
+        "gpu": ["kit", "run", "judge", "bless"],
         "images": ["cuda"],
         "pages": ["run", "build", "deploy"],
     }

@@ -67,9 +67,10 @@ def test_rights_are_the_least(path: Path):
 
 
 def test_pull_requests_of_forks_do_not_reach_the_gpu():
-    condition = read_workflow("gpu")["jobs"]["run"]["if"]
-    assert "head.repo.full_name == github.repository" in condition
-    assert "label.name == 'gpu'" in condition
+    for job in ("kit", "run"):
+        condition = read_workflow("gpu")["jobs"][job]["if"]
+        assert "head.repo.full_name == github.repository" in condition
+        assert "label.name == 'gpu'" in condition
 
 
 @each_workflow
