@@ -162,7 +162,8 @@ def _numbers(one: VerdictView) -> str:
     place = f"{one.beyond} outside {one.range}" if one.beyond else f"reproduced if in {one.range}"
     if one.range == "—":
         place = f"{one.beyond} outside the bounds" if one.beyond else ""
-    rest = f"reference {one.reference}, difference {one.difference}" if one.reference != "—" else ""
+    compared = one.reference != "—" and one.verdict.rule != "bounds"  # there it is the bound itself
+    rest = f"reference {one.reference}, difference {one.difference}" if compared else ""
     return "; ".join(part for part in (seen, place, rest) if part)
 
 

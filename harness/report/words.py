@@ -114,9 +114,9 @@ WORDS: Mapping[str, Text] = {
     "only": Text("Show only", "只看"),
     "all": Text("all", "全部"),
     "beyond": Text("{} outside", "超出 {}"),
-    "claims_failed": Text("{} claims do not hold", "{} 条声明不成立"),
-    "notebooks_broke": Text("{} notebooks broke", "{} 个笔记本没有跑完"),
-    "does_not_hold": Text("✗ Not all holds: {}", "✗ 有的数字没有站住：{}"),
+    "claims_failed": Text("claims that do not hold: {}", "{} 条声明不成立"),
+    "notebooks_broke": Text("notebooks that broke: {}", "{} 个笔记本没有跑完"),
+    "does_not_hold": Text("✗ Not all holds; {}", "✗ 有的数字没有站住：{}"),
     "holds": Text(
         "✓ The book holds: {} claims pass, none fails", "✓ 书里的数字仍然成立：{} 条声明通过，没有一条未通过"
     ),
