@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from harness.model import CellResult, JobResult, JobState, Outcome
@@ -105,6 +106,118 @@ def format_range(
     left = "−∞" if low is None else format_number(low, unit, signed=signed)
     right = "∞" if high is None else format_number(high, unit, signed=signed)
     return f"[{left}, {right}]"
+
+
+_KEPT_DIGITS = 6
+"""Significant digits that a claim file keeps; behind them a number says nothing."""
+_UNKNOWN_DIGITS = 4
+"""Significant digits of a number of which no uncertainty is known."""
+
+Interval = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How the numbers of one claim are written: all to the same place. Made by :func:`rounding`."""
+
+    unit: str = ""
+    place: int | None = None  # decimals, negative before the point; None: so many significant *digits*
+    digits: int = _UNKNOWN_DIGITS
+
+    def number(self, value: float | None, *, signed: bool = False) -> str:
+        """“0.873”, “+0.012”, “3.41×”, “5.52 bits”; a dash for None."""
+        if value is None:
+            return "—"
+        if not math.isfinite(value):
+            return str(value)
+        return self._plain(value, signed) + self._suffix
+
+    def range(self, interval: Interval | None, *, signed: bool = False) -> str:
+        """“[0.790, 0.830]”, “[5.47, 5.57] bits”; an open side reads −∞ or ∞."""
+        if interval is None:
+            return "—"
+        low, high = (None if v is None or not math.isfinite(v) else self._plain(v, signed) for v in interval)
+        return f"[{'−∞' if low is None else low}, {'∞' if high is None else high}]{self._suffix}"
+
+    @property
+    def _suffix(self) -> str:
+        if self.unit == "fraction" or self.unit in _DIMENSIONLESS:
+            return ""
+        return "×" if self.unit in _RATIOS else " s" if self.unit in _SECONDS else f" {self.unit}"
+
+    def _plain(self, value: float, signed: bool) -> str:
+        sign = "+" if signed else ""
+        if self.place is None:
+            whole = float(value).is_integer() and abs(value) < 1e15
+            return _without_negative_zero(f"{value:{sign}{'.0f' if whole else f'.{self.digits}g'}}")
+        digits = self.place + _magnitude(value) + 1 if value else 0
+        if digits > 0 and (self.place > _KEPT_DIGITS or abs(value) >= 1e9):  # too many zeros to count
+            return f"{value:{sign}.{digits - 1}e}"
+        if self.place > _KEPT_DIGITS:
+            return "0"
+        return _without_negative_zero(f"{round(value, self.place):{sign}.{max(self.place, 0)}f}")
+
+
+def rounding(
+    unit: str = "",
+    values: Sequence[float] = (),
+    interval: Interval | None = None,
+    *,
+    reference: float | None = None,
+    uncertain: bool = True,
+) -> Rounding:
+    """The one rule by which reports, pages, terminal and messages round the numbers of a claim.
+
+    Values, reference, difference and interval end at the second significant digit of the uncertainty, as the
+    *Guide to the expression of uncertainty in measurement* has it (JCGM 100:2008, 7.2.6: at most two digits of an
+    uncertainty, and the estimate to the same place). The uncertainty is half of *interval*'s width; without one, half
+    of the spread of *values* over the seeds. So a difference that is nothing beside the interval reads 0.000.
+
+    Three limits. Never more than six significant digits, which is what a claim file keeps. Where nothing is known of
+    the uncertainty, four, and whole numbers whole. And where a value lies outside the interval, as many digits more as
+    it takes to see that.
+
+    Args:
+        values: of the runs.
+        interval: values that count as reproduced, or of a confidence interval.
+        reference: what the values are compared with.
+        uncertain: False where *interval* is no uncertainty but a range that was set (bounds).
+    """
+    finite = [v for v in values if math.isfinite(v)]
+    sides = [v for v in interval or () if v is not None and math.isfinite(v)]
+    known = [*finite, *sides, *(v for v in (reference,) if v is not None and math.isfinite(v))]
+    largest = max(map(abs, known), default=0.0)
+    finest = _KEPT_DIGITS - 1 - _magnitude(largest) if largest else _KEPT_DIGITS
+    half = None
+    if uncertain and len(sides) == 2:
+        half = abs(sides[1] - sides[0]) / 2
+    elif len(finite) > 1 and min(finite) < max(finite):
+        half = (max(finite) - min(finite)) / 2
+    broken = [(v, side) for v in finite for side in _broken(v, interval)]
+    if half is None or not math.isfinite(half):
+        found = Rounding(unit)
+        while found.digits < _KEPT_DIGITS and _alike(found, broken):
+            found = Rounding(unit, digits=found.digits + 1)
+        return found
+    found = Rounding(unit, min(1 - _magnitude(half), finest) if half else finest)
+    while found.place is not None and found.place < finest and _alike(found, broken):
+        found = Rounding(unit, found.place + 1)
+    return found
+
+
+def _broken(value: float, interval: Interval | None) -> list[float]:
+    """The side of *interval* that *value* lies beyond, if any."""
+    low, high = interval or (None, None)
+    return [low] if low is not None and value < low else [high] if high is not None and value > high else []
+
+
+def _alike(found: Rounding, pairs: Iterable[tuple[float, float]]) -> bool:
+    return any(found.number(a) == found.number(b) for a, b in pairs)
+
+
+def _magnitude(value: float) -> int:
+    """Power of ten of the first significant digit, once it is rounded to two: 0.0996 is 0.10."""
+    return int(f"{abs(value):.1e}".partition("e")[2])
 
 
 def format_seconds(seconds: float | None, language: Language = "en") -> str:

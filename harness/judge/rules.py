@@ -51,7 +51,7 @@ from harness.judge.statistics import (
     tost,
 )
 from harness.model import Bounds, Claim, Outcome, Published, ReferenceRun, Verdict
-from harness.wording import Text, format_number, format_range, join
+from harness.wording import Interval, Rounding, Text, join, rounding
 
 RUNS_FOR_TEST = 3
 """From this many new runs on, means are tested for equivalence."""
@@ -72,6 +72,8 @@ class Case:
     seeds: tuple[int | None, ...] = ()
     hardware: str = ""
     takes_seed: bool = False
+    held_to: Interval | None = None  # what the values are held to; with it goes how far numbers are rounded
+    bounded: bool = False  # it is a range that was set, not an uncertainty
 
     def verdict(self, outcome: Outcome, rule: str, *texts: Text | None, **more: Any) -> Verdict:
         text = join(texts)
@@ -82,11 +84,17 @@ class Case:
             **{"margin": claim.margin, **more},
         )  # fmt: skip
 
+    @property
+    def rounded(self) -> Rounding:
+        judged = self.held_to is not None and not self.bounded and self.values
+        seen = (mean(self.values),) if judged else self.values
+        return rounding(self.claim.unit, seen, self.held_to, uncertain=not self.bounded)
+
     def number(self, value: float, *, signed: bool = False) -> str:
-        return format_number(value, self.claim.unit, signed=signed)
+        return self.rounded.number(value, signed=signed)
 
     def range(self, low: float | None, high: float | None, *, signed: bool = False) -> str:
-        return format_range((low, high), self.claim.unit, signed=signed)
+        return self.rounded.range((low, high), signed=signed)
 
     @property
     def seedless(self) -> bool:
@@ -178,6 +186,7 @@ def _prediction(case: Case, runs: Sequence[ReferenceRun]) -> Verdict:
     delta = mean(case.values) - centre
     inside = abs(delta) <= half + rounding_of(centre, *case.values)
     more: dict[str, Any] = {"reference": centre, "delta": delta, "interval": (centre - half, centre + half)}
+    case = replace(case, held_to=more["interval"])
     text = _prediction_text(case, n, more["interval"], wide=spread > margin, inside=inside)
     outcome, side = (Outcome.PASS, None) if inside else (Outcome.FAIL, _side(case, delta))
     sharpness = None if case.seedless else _sharpness(n, spread, margin)
@@ -239,6 +248,7 @@ def _equivalence(case: Case, runs: Sequence[ReferenceRun]) -> Verdict:
         "reference": centre, "delta": result.delta, "delta_interval": result.interval,
         "interval": (centre - margin, centre + margin),
     }  # fmt: skip
+    case = replace(case, held_to=more["interval"])
     if _identical(case, runs):
         same = Text("identical, seed by seed, to the blessed runs", "逐个种子与参考运行完全相同")
         return case.verdict(Outcome.PASS, "TOST", same, **more)
@@ -300,6 +310,7 @@ def _judge_published(case: Case, published: Published) -> Verdict:
         "reference": value, "delta": result.delta, "delta_interval": result.interval,
         "interval": (value - margin, value + margin),
     }  # fmt: skip
+    case = replace(case, held_to=more["interval"])
     text = _difference_text(case, _published_text(case, value), result.delta, result.interval, result.outcome)
     if result.outcome == "equivalent":
         return case.verdict(Outcome.PASS, "published", text, **more)
@@ -316,6 +327,7 @@ def _published_few(case: Case, published: Published) -> Verdict:
     delta = mean(case.values) - value
     slack = rounding_of(value, *case.values)
     more = {"reference": value, "delta": delta, "interval": (value - margin, value + margin)}
+    case = replace(case, held_to=more["interval"])
     against, seen = _published_text(case, value), case.seen
     difference, limit = case.number(delta, signed=True), case.number(margin)
     text = Text(
@@ -379,6 +391,7 @@ def _judge_bounds(case: Case, bounds: Bounds) -> Verdict:
     # 0.59 - 0.60 is not below -0.01
     slack = rounding_of(*(b for b in (bounds.low, bounds.high) if b is not None), *case.values)
     outside = [v for v in case.values if not low - slack <= v <= high + slack]
+    case = replace(case, held_to=(bounds.low, bounds.high), bounded=True)
     values, range_ = (
         ", ".join(case.number(v) for v in outside or case.values),
         case.range(bounds.low, bounds.high),

@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from harness.archive.recorded import Manifest, RunResult
 from harness.model import FINISHED, JobResult, Outcome
@@ -13,7 +14,7 @@ from harness.report.fill import fill, myst_text
 from harness.report.history import Background
 from harness.report.view import TEMPLATES, Count, JobView, VerdictView, View, count_verdicts
 from harness.report.words import Words
-from harness.wording import Language, markdown_code, one_line
+from harness.wording import Language, one_line
 
 MARKER = "<!-- harness:dashboard -->"
 """Stands in the page's source where the generated part goes."""
@@ -40,10 +41,15 @@ def mark_of(words: str, kind: str) -> str:
     return f"[{words}]{{.verdict .verdict-{kind}}}"
 
 
-def counts_text(run: RunResult, words: Words, chapter: str | None = None) -> str:
-    """“✓ 通过 5 · ✗ 未通过 1”, of one *chapter* or of all: only what occurs, the good first."""
+def counts_text(
+    run: RunResult, words: Words, chapter: str | None = None, *, worst_first: bool = False
+) -> str:
+    """“✓ 通过 5 · ✗ 未通过 1”, of one *chapter* or of all: only what occurs, the good first if not *worst_first*."""
     mine = [verdict for verdict in run.verdicts if chapter in (None, verdict.chapter)]
-    return " · ".join(map(mark, count_verdicts(mine, words))) or words.without_claims
+    counts = count_verdicts(mine, words)
+    if worst_first:
+        counts.sort(key=Count.rank)
+    return " · ".join(map(mark, counts)) or words.without_claims
 
 
 def commit_text(manifest: Manifest, words: Words) -> str:
@@ -88,28 +94,39 @@ def render(
         view=view,
         w=words,
         titles=titles,
-        summary=card([counts_text(run, words), " · ".join(facts)]),
+        style=_style(),
+        summary=card(
+            [f"**{view.headline}**", counts_text(run, words), view.hardware_sentence, " · ".join(facts)],
+            good=not view.broken and not view.needs_attention(view.verdicts),
+        ),
         drawn=any(v.observed and v.outcome is not Outcome.NOT_APPLICABLE for v in run.verdicts),
         most_runs=_HISTORY,
         anchor=chapter_anchor,
         mark=mark,
-        heading=_heading,
         figures=_figures,
-        counts=counts_text,
-        commit=commit_text,
+        kinds=view.worst_counts,
+        counts_of=lambda chapter: counts_text(run, words, chapter, worst_first=True),
+        html=lambda part, **values: _html(part, view=view, w=words, **values),
     )
 
 
-def _heading(job: JobResult, titles: Mapping[str, str]) -> str:
-    """A link to the chapter, under its own title."""
-    if job.chapter in titles:
-        return f"[{myst_text(titles[job.chapter])}]({job.chapter}.ipynb)"
-    return markdown_code(job.chapter or job.notebook)
+def _html(part: str, **values: Any) -> str:
+    """A *part* of the page as HTML on one line: a blank line would end it."""
+    text = fill(TEMPLATES / "board.html.j2", part=part, **values)
+    return "".join(line.strip() for line in text.splitlines())
+
+
+def _style() -> str:
+    """The style sheet of the page, in the page: any book has it."""
+    rules = [(TEMPLATES / name).read_text(encoding="utf-8") for name in ("board.css", "filter.css")]
+    return "<style>\n" + "\n".join(line for line in "".join(rules).splitlines() if line) + "\n</style>"
 
 
 def _figures(view: View, verdicts: Sequence[VerdictView]) -> Iterator[tuple[str, str]]:
-    """Caption and figures of each claim that has any."""
+    """Caption and figures of each claim that has any, but for those that are told in full."""
     for verdict in verdicts:
+        if view.needs_attention([verdict]):
+            continue
         if figures := "".join(view.figures(verdict.verdict)):
             yield f"{verdict.words} {html.escape(one_line(verdict.verdict.title))}", figures
 

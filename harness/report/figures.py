@@ -19,7 +19,7 @@ from typing import Any
 from harness.judge.statistics import mean
 from harness.model import Outcome
 from harness.report.words import Words
-from harness.wording import Language, format_number, format_range, one_line
+from harness.wording import Language, Rounding, one_line, rounding
 
 WIDTH = 320
 TEXT_COLUMNS = 47
@@ -67,6 +67,7 @@ def dot_plot(
     if not seen and not past:
         return ""
     axis = _Axis((*seen, *past, *sides, *finite([reference])), _LEFT, _RIGHT)
+    rounded = rounding(unit, seen or past, None if low is None else (low, high))
     words = Words(language)
     both = ((words.blessed, past, True), (words.this_run, seen, False))
     rows = [(name, row, hollow) for name, row, hollow in both if row]
@@ -81,16 +82,40 @@ def dot_plot(
     for number, (name, row, hollow) in enumerate(rows):
         y = 15 + 18 * number
         parts.append(_label(0, y + 4, name))
-        tips = ((axis(value), format_number(value, unit)) for value in row)
+        tips = ((axis(value), rounded.number(value)) for value in row)
         parts.append(_dots(tips, y, hollow=hollow))
     ends = (low, high) if low is not None and high is not None else (min(seen + past), max(seen + past))
     for place, value in enumerate(dict.fromkeys(ends)):
         x = axis(value) + (2 if place else -2)
         parts.append(_label(x, bottom + 14, axis.label(value), "" if place else "end"))
-    told = [title, *(f"{name} {_listed(row, unit, words)}" for name, row, _ in rows)]
+    told = [title, *(f"{name} {_listed(row, rounded, words)}" for name, row, _ in rows)]
     if low is not None:
-        told.append(words("reproduced", format_range((low, high), unit)))
+        told.append(words("reproduced", rounded.range((low, high))))
     return _svg(bottom + 18, parts, told, words)
+
+
+def strip(values: Sequence[float], *, band: Sequence[float | None] | None = None) -> str:
+    """Where *values* stand to *band*, which fills the middle half: so all claims of a column can be compared.
+
+    A value inside is a dot, one outside a cross, at the edge where it lies further off. The text beside it tells the
+    same, so it is hidden from screen readers. Empty without values or without both sides of the band.
+    """
+    seen, sides = finite(values), finite(band or ())
+    if not seen or len(sides) != 2:
+        return ""
+    low, high = min(sides), max(sides)
+    parts = [_rectangle(30, 1, 60, 10, _GOOD, 0.22), _path("M30 1V11M90 1V11", width=1, stroke=_GOOD)]
+    for value in seen:
+        share = (value - low) / (high - low) if high > low else 0.5 + (value > high) - (value < low)
+        x = min(max(30 + 60 * share, 5), 115)
+        if low <= value <= high:
+            parts.append(f'<circle cx="{x:.4g}" cy="6" r="3.5" fill-opacity=".75"/>')
+        else:
+            parts.append(_path(f"M{x - 4:.4g} 2l8 8m0-8l-8 8", width=2, stroke=_BAD))
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 120 12" width="120" height="12" aria-hidden="true"'
+        f' fill="currentColor">{"".join(parts)}</svg>'
+    )
 
 
 def history_curve(
@@ -136,12 +161,13 @@ def history_curve(
     first, last = _day(kept[0][0].when), _day(kept[-1][0].when)
     parts += [_label(72, 98, first), _label(WIDTH, 98, last, "end")]
     words = Words(language)
+    rounded = rounding(unit, means, (min(ends), max(ends)) if len(ends) == 2 else None)
     told = [
         title,
         words("runs_from_to", len(kept), first, last),
-        words("lowest", format_number(low, unit)),
-        words("highest", format_number(high, unit)),
-        words("latest", format_number(means[-1], unit)),
+        words("lowest", rounded.number(low)),
+        words("highest", rounded.number(high)),
+        words("latest", rounded.number(means[-1])),
     ]
     return _svg(102, [part for part in parts if part], told, words)
 
@@ -264,11 +290,11 @@ def _markers(spots: Sequence[tuple[float, float, Outcome]]) -> list[str]:
     return [_path(dots, width=6), _path(crosses, width=2, stroke=_BAD), _path(rings, width=1.3)]
 
 
-def _listed(values: Sequence[float], unit: str, words: Words) -> str:
+def _listed(values: Sequence[float], rounded: Rounding, words: Words) -> str:
     """Up to five numbers; of more, how many and their range."""
     if len(values) <= 5:
-        return words.list_comma.join(format_number(v, unit) for v in values)
-    return words("many_values", len(values), format_range((min(values), max(values)), unit))
+        return words.list_comma.join(map(rounded.number, values))
+    return words("many_values", len(values), rounded.range((min(values), max(values))))
 
 
 def _day(when: str) -> str:

@@ -18,16 +18,15 @@ from markupsafe import Markup
 from harness.archive.recorded import RunResult
 from harness.judge.statistics import mean
 from harness.model import FINISHED, WORST_FIRST, CellResult, CellState, JobResult, Outcome, Verdict
-from harness.report.figures import Bar, cell_bars
+from harness.report.figures import Bar, cell_bars, strip
 from harness.report.fill import fill
 from harness.report.history import Background, claim_figures
 from harness.report.words import Words, tone_of
 from harness.wording import (
     Language,
     format_memory,
-    format_number,
-    format_range,
     html_language,
+    rounding,
     untold,
 )
 
@@ -45,6 +44,9 @@ class Count:
     words: str
     number: int
 
+    def rank(self) -> int:
+        return WORST_FIRST.index(Outcome(self.kind))
+
 
 @dataclass(frozen=True)
 class VerdictView:
@@ -58,6 +60,7 @@ class VerdictView:
     reference: str
     difference: str
     range: str
+    beyond: str  # how far outside the range; empty inside
     rule: str
     message: str
 
@@ -165,10 +168,64 @@ class View:
         return found
 
     @property
-    def claimed(self) -> list[tuple[str, list[VerdictView]]]:
-        """Chapters that are judged, with their verdicts, the bad ones first."""
-        names = dict.fromkeys(verdict.chapter for verdict in self.run.verdicts)
-        return [(name, sorted(self.chapters[name], key=VerdictView.rank)) for name in names]
+    def bad(self) -> list[VerdictView]:
+        """What is not as claimed, the worst first."""
+        return sorted((view for view in self.verdicts if _bad(view.verdict)), key=VerdictView.rank)
+
+    @property
+    def worst_chapters(self) -> list[tuple[str, list[VerdictView]]]:
+        """All chapters with their verdicts: those with one that is not as claimed first, in each the bad ones first."""
+        mine = [(name, sorted(views, key=VerdictView.rank)) for name, views in self.chapters.items()]
+        return sorted(mine, key=lambda pair: not self.needs_attention(pair[1]))
+
+    def needs_attention(self, views: Sequence[VerdictView]) -> bool:
+        """Whether one of them is not as claimed."""
+        return any(_bad(view.verdict) for view in views)
+
+    @property
+    def worst_counts(self) -> list[Count]:
+        """The counts, the bad ones first."""
+        return sorted(self.counts, key=Count.rank)
+
+    def counts_of(self, views: Sequence[VerdictView]) -> list[Count]:
+        """Those of some verdicts, the bad ones first."""
+        return sorted(count_verdicts([view.verdict for view in views], self.words), key=Count.rank)
+
+    @property
+    def headline(self) -> str:
+        """Whether all holds, in one sentence."""
+        found = Counter(verdict.outcome for verdict in self.run.verdicts)
+        failed = found[Outcome.FAIL] + found[Outcome.MISSING]
+        parts = [self.words("claims_failed", failed)] if failed else []
+        parts += [self.words("notebooks_broke", len(self.broken))] if self.broken else []
+        if parts:
+            return self.words("does_not_hold", self.words.comma.join(parts))
+        return self.words("holds", found[Outcome.PASS]) if found[Outcome.PASS] else self.words.nothing_shown
+
+    @property
+    def hardware_sentence(self) -> str:
+        """What hardware this run and its references differ in; empty where nothing was compared with a run."""
+        compared = [verdict for verdict in self.run.verdicts if verdict.reference_hardware]
+        foreign = [verdict for verdict in compared if verdict.foreign]
+        here = ", ".join(
+            dict.fromkeys(v.hardware or self.words.unknown_hardware for v in foreign or compared)
+        )
+        if not compared:
+            return ""
+        if not foreign:
+            return self.words("same_hardware", here)
+        there = ", ".join(dict.fromkeys(verdict.reference_hardware for verdict in foreign))
+        return self.words("other_hardware", here, len(foreign), len(compared), there)
+
+    @property
+    def finished(self) -> list[JobView]:
+        return [job for job in self.jobs if job.job.state in FINISHED]
+
+    def strip(self, verdict: Verdict) -> Markup:
+        """Where the values stand to the range, as a small SVG; empty where there is nothing to draw."""
+        if verdict.outcome is Outcome.NOT_APPLICABLE:
+            return Markup()
+        return Markup(strip(verdict.observed, band=verdict.interval))
 
     @cached_property
     def jobs(self) -> list[JobView]:
@@ -184,14 +241,15 @@ class View:
                 "job": job.id,
                 "notebook": job.notebook,
                 "name": metric.name,
-                "value": format_number(metric.value, metric.unit),
+                "value": rounded.number(metric.value),
                 "n": "—" if metric.n is None else str(metric.n),
                 "split": metric.split or "—",
-                "interval": format_range(metric.interval, metric.unit),
+                "interval": rounded.range(metric.interval),
             }
             for job in self.run.jobs
             if job.chapter is None
             for metric in job.metrics
+            for rounded in (rounding(metric.unit, (metric.value,), metric.interval),)
         ]
 
     @property
@@ -216,16 +274,27 @@ class View:
         return Markup(cell_bars(bars, title=job.id, language=self.language))
 
     def _verdict(self, verdict: Verdict) -> VerdictView:
-        unit, chinese = verdict.unit, self.language == "zh"
+        chinese, set_range = self.language == "zh", verdict.rule == "bounds"
+        centre = mean(verdict.observed) if verdict.observed else None
+        judged = verdict.interval is not None and not set_range and centre is not None
+        rounded = rounding(
+            verdict.unit,
+            (centre,) if judged else verdict.observed,
+            verdict.interval,
+            reference=verdict.reference,
+            uncertain=not set_range,
+        )
+        beyond = verdict.delta if set_range else _beyond(centre, verdict.interval)
         return VerdictView(
             verdict,
             kind=verdict.outcome.value,
             words=self.words.outcome_words(verdict.outcome),
             runs=len(verdict.observed),
-            observed=format_number(mean(verdict.observed), unit) if verdict.observed else "—",
-            reference=format_number(verdict.reference, unit),
-            difference=format_number(verdict.delta, unit, signed=True),
-            range=format_range(verdict.interval, unit),
+            observed=rounded.number(centre),
+            reference=rounded.number(verdict.reference),
+            difference=rounded.number(verdict.delta, signed=True),
+            range=rounded.range(verdict.interval),
+            beyond=rounded.number(abs(beyond)) if beyond else "",
             rule=self.words.rule_name(verdict.rule),
             message=(verdict.message_zh or verdict.message) if chinese else verdict.message,
         )
@@ -265,9 +334,25 @@ def html_report(run: RunResult, known: Background, cells: CellTexts, language: L
         TEMPLATES / "report.html.j2",
         view=view,
         w=view.words,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        style=Markup(
+            "".join((TEMPLATES / n).read_text(encoding="utf-8") for n in ("report.css", "filter.css"))
+        ),
         lang=html_language(language),
     )
+
+
+def _bad(verdict: Verdict) -> bool:
+    return verdict.outcome not in (Outcome.PASS, Outcome.NOT_APPLICABLE)
+
+
+def _beyond(value: float | None, interval: tuple[float | None, float | None] | None) -> float | None:
+    """How far *value* lies outside *interval*; None inside, or where that is not known."""
+    if value is None or interval is None:
+        return None
+    low, high = interval
+    below = low - value if low is not None else 0.0
+    above = value - high if high is not None else 0.0
+    return max(below, above) if max(below, above) > 0 else None
 
 
 def count_verdicts(verdicts: Sequence[Verdict], words: Words) -> list[Count]:

@@ -109,12 +109,38 @@ WORDS: Mapping[str, Text] = {
     "slowest": Text("slowest {} {}", "最慢 {} {}"),
     "many_values": Text("{} values in {}", "{} 个值，范围 {}"),
     # the dashboard
+    "read_chapter": Text("Read this chapter", "读这一章"),
+    "Not_held": Text("What did not hold", "没有站住的"),
+    "only": Text("Show only", "只看"),
+    "all": Text("all", "全部"),
+    "beyond": Text("{} outside", "超出 {}"),
+    "claims_failed": Text("claims that do not hold: {}", "{} 条声明不成立"),
+    "notebooks_broke": Text("notebooks that broke: {}", "{} 个笔记本没有跑完"),
+    "does_not_hold": Text("✗ Not all holds; {}", "✗ 有的数字没有站住：{}"),
+    "holds": Text(
+        "✓ The book holds: {} claims pass, none fails", "✓ 书里的数字仍然成立：{} 条声明通过，没有一条未通过"
+    ),
+    "nothing_shown": Text(
+        "Nothing was shown: no claim was judged a pass", "还不能说什么：没有一条声明判为通过"
+    ),
+    "same_hardware": Text(
+        "Hardware: this run and its references are of one class, {}.",
+        "硬件：本次运行和参考运行同属一类（{}），可以直接比较。",
+    ),
+    "other_hardware": Text(
+        "Hardware differs: this run is on {}; {} of {} verdicts compare with references from {}.",
+        "硬件不同：本次运行在 {} 上；{} 条判定（共 {} 条）的参考来自 {}。",
+    ),
+    "strip_legend": Text(
+        "Bar at the right: shaded is what counts as reproduced, a dot is a run inside, a cross one outside.",
+        "右边的小图：阴影是复现范围，圆点是落在里面的一次运行，叉是落在外面的。",
+    ),
     "without_claims": Text("no claims", "没有声明"),
     "no_chapter": Text("This run holds no chapter of this book.", "这次运行不含本书的章节。"),
     "chapter_without_claims": Text(
         "Nothing is claimed of this chapter under this profile.", "这一章在此配置下没有声明。"
     ),
-    "passes": Text("Why the others pass", "通过的判定依据"),
+    "passes": Text("Why, value by value and over time", "判定依据、各次的值和历次曲线"),
     "cached_from": Text("result of {}", "结果来自 {}"),
     "no_run": Text(
         "No run is recorded yet. Run `python -m harness run --book` first, then come back.\n",

@@ -31,19 +31,20 @@ def test_every_outcome_has_its_own_symbol_and_a_word():
     assert "✗ 超时" in Words("zh").state_words(JobState.TIMED_OUT)
 
 
+def rows(page: str) -> list[list[str]]:
+    """The text of the cells of each row of a table with claims."""
+    found = []
+    for row in re.findall(r'<tr role="row" data-kind.*?</tr>', page):
+        cells = re.findall(r"<td.*?</td>", re.sub("<svg.*?</svg>", "", row))
+        found.append([re.sub("<.*?>", "", cell).strip() for cell in cells])
+    return found
+
+
 def test_a_claim_is_one_row_with_all_that_was_compared():
     page = dashboard.render(result(), TITLES)
-    row = next(line for line in page.splitlines() if "`test_accuracy`" in line)
-    cells = [cell.strip() for cell in row.strip("|").split(" | ")]
-    assert cells == [
-        "[✓ 通过]{.verdict .verdict-pass}",
-        "测试集准确率<br>`test_accuracy`",
-        "0.8731",
-        "0.8712",
-        "+0.0019",
-        "\\[0.8562, 0.8862\\]",
-        "预测区间",
-    ]
+    row = next(row for row in rows(page) if "test_accuracy" in row[0])
+    assert row == ["✓ 通过 测试集准确率 test_accuracy", "0.873", "0.871", "+0.002", "[0.856, 0.886]"]
+    assert "测试集准确率：" in page and "（预测区间）" in page
 
 
 def test_verdicts_on_the_same_claim_are_each_explained_and_foreign_references_named():
@@ -55,14 +56,41 @@ def test_verdicts_on_the_same_claim_are_each_explained_and_foreign_references_na
     )
     page = dashboard.render(result(verdicts=[here, there]), TITLES)
     assert page.count("这里通过") == page.count("那里不行") == 1
-    assert page.count("<br>来自 cpu-b") == 1 and "来自 cpu-a" not in page
+    assert page.count("（来自 cpu-b）") == 1 and "（来自 cpu-a）" not in page
+    assert "硬件不同：本次运行在 cpu-a 上；1 条判定（共 2 条）的参考来自 cpu-b。" in page
+
+
+def test_one_sentence_says_whether_the_hardware_is_the_same():
+    passed = next(v for v in mini_book.verdicts() if v.claim == "test_accuracy")
+    alike = replace(passed, reference_hardware="cpu-a", hardware="cpu-a")
+    assert "同属一类（cpu-a）" in dashboard.render(result(verdicts=[alike]), TITLES)
+    alone = replace(passed, reference_hardware="", hardware="cpu-a")
+    assert "硬件：" not in dashboard.render(result(verdicts=[alone]), TITLES).split("## ")[0]
 
 
 def test_several_seeds_are_averaged_and_a_failure_is_explained():
     page = dashboard.render(result(), TITLES)
-    assert "0.1200<br>2 次平均" in page
-    assert "- [✗ 未通过]{.verdict .verdict-fail} 校准误差 \\| ECE：比参考值大出容差" in page
+    row = next(row for row in rows(page) if "ECE" in row[0])
+    assert row[1] == "0.120（2 次平均）"
+    assert "比参考值大出容差" in page
     assert page.index("比参考值大出容差") < page.index("{dropdown}") < page.index("落在预测区间之内")
+
+
+def test_the_first_sentence_says_whether_the_book_holds_and_chapters_that_fail_come_first_and_open():
+    good, bad = (
+        next(v for v in mini_book.verdicts() if v.outcome is o) for o in (Outcome.PASS, Outcome.FAIL)
+    )
+    page = dashboard.render(result(verdicts=[replace(good, chapter="01-first"), bad]), TITLES)
+    assert "**✗ 有的数字没有站住：1 条声明不成立**" in page
+    chapters = re.findall(r":{5}\{dropdown\} (.*?) · (.*)\n:class-container: chapter\n(:open:)?", page)
+    assert [(name, opened) for name, _, opened in chapters] == [
+        ("第 5 章 项目实践", ":open:"),
+        ("01-first", ""),
+    ]
+    assert "✗ 未通过 1" in chapters[0][1] and "✓ 通过 1" in chapters[1][1]
+    well = dashboard.render(result(verdicts=[good]), TITLES)
+    assert "**✓ 书里的数字仍然成立：1 条声明通过，没有一条未通过**" in well
+    assert ":open:" not in well and "没有站住的" not in well
 
 
 def test_the_summary_counts_verdicts_and_names_the_run():
@@ -133,16 +161,15 @@ def test_missing_values_are_dashes_not_guesses():
         mini_book.verdicts()[0], outcome=Outcome.MISSING, observed=(), delta=None, interval=None, margin=None
     )
     page = dashboard.render(result(verdicts=[missing]), TITLES)
-    row = next(line for line in page.splitlines() if "`test_accuracy`" in line)
-    assert row.count("—") == 3 and "○ 未记录" in row
+    row = next(row for row in rows(page) if "test_accuracy" in row[0])
+    assert row[1:].count("—") == 3 and "○ 未记录" in row[0]
 
 
 def test_a_job_outside_the_book_is_named_by_its_path_and_its_reason():
     lone = mini_book.job(JobState.DEAD, chapter=None, notebook="a|b.ipynb", reason="内核 | 被杀死")
-    row = next(
-        line for line in dashboard.render(result(jobs=[lone]), TITLES).splitlines() if "内核中止" in line
-    )
-    assert "被杀死" in row and "内核 \\| 被杀死" in row
+    page = dashboard.render(result(jobs=[lone]), TITLES)
+    row = next(row for row in re.findall(r'<tr role="row">.*?</tr>', page) if "内核中止" in row)
+    assert "内核 | 被杀死" in row and "<code>a|b.ipynb</code>" in row
 
 
 def test_history_holds_finished_runs_of_the_same_profile_up_to_this_one(tmp_path):
@@ -174,13 +201,15 @@ def test_each_measured_claim_is_drawn_with_its_reference_runs_and_its_history():
     earlier = result(run="a", started="2026-11-22T00:00:00+00:00")
     key = (mini_book.CHAPTER, "test_accuracy")
     known = Background([result(), earlier], {key: (0.8702, 0.8722)})
-    (line,) = figures(dashboard.render(result(), TITLES, known))
-    pictures = re.findall(r"<svg.*?</svg>", line)
-    labels = [ET.fromstring(svg).get("aria-label") for svg in pictures]
-    assert len(labels) == 4 and all(labels)
-    assert labels[0].startswith("测试集准确率；参考 0.8702、0.8722；本次 0.8731")
-    assert "2 次运行，11-22 00:00 至 11-24 01:30" in labels[1]
-    assert "✗ 未通过 校准误差 | ECE" in line and "\n" not in line
+    page = dashboard.render(result(), TITLES, known)
+    (line,) = figures(page)
+    (broken,) = (line for line in page.splitlines() if line.startswith('<div class="broken'))
+    pictures = [re.findall(r"<svg.*?</svg>", part) for part in (line, broken)]
+    labels = [[ET.fromstring(svg).get("aria-label") for svg in part] for part in pictures]
+    assert [len(part) for part in labels] == [2, 2] and all(map(all, labels))
+    assert labels[0][0].startswith("测试集准确率；参考 0.870、0.872；本次 0.873")
+    assert "2 次运行，11-22 00:00 至 11-24 01:30" in labels[0][1]
+    assert "✗ 未通过</span> <strong>校准误差 | ECE" in broken
 
 
 def test_without_a_measured_value_nothing_is_drawn():

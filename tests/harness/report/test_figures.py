@@ -43,9 +43,9 @@ def test_seeds_are_full_dots_and_blessed_runs_hollow_ones():
 
 def test_a_dot_plot_says_in_words_what_it_shows():
     label = parsed(dot_plot([0.81], band=(0.79, 0.83), unit="fraction", title="准确率")).get("aria-label")
-    assert label == "准确率；本次 0.8100；复现范围 [0.7900, 0.8300]"
+    assert label == "准确率；本次 0.810；复现范围 [0.790, 0.830]"
     many = dot_plot([i / 10 for i in range(9)], title="a", language="en")
-    assert parsed(many).get("aria-label") == "a; this run 9 values in [0, 0.8]"
+    assert parsed(many).get("aria-label") == "a; this run 9 values in [0.00, 0.80]"
 
 
 @pytest.mark.parametrize("values", [[], [math.nan], [None], ["0.5"], [True], [1e309]])
@@ -109,7 +109,7 @@ def test_a_curve_tells_its_ends_and_its_latest_value():
         Reading("2026-11-24T01:30:00+00:00", (0.8,), Outcome.PASS),
     ]
     root = parsed(history_curve(readings, unit="fraction", title="准确率"))
-    words = "2 次运行，11-22 01:30 至 11-24 01:30；最低 0.6000；最高 0.8000；最近 0.8000"
+    words = "2 次运行，11-22 01:30 至 11-24 01:30；最低 0.60；最高 0.80；最近 0.80"
     assert root.get("aria-label") == f"准确率；{words}"
     assert history_curve(readings[:2]) == ""
 

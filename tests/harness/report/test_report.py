@@ -31,7 +31,7 @@ from harness.model import (
     Verdict,
 )
 from harness.report.junit import junit_xml
-from harness.report.summary import print_summary
+from harness.report.summary import print_summary, wrapped
 from harness.report.view import markdown_report
 from harness.report.write import SCHEMA_PATH, exit_code, write_reports
 from harness.wording import (
@@ -281,7 +281,7 @@ def test_the_chinese_report_says_what_a_reader_needs():
     assert "- **提交**：`0123456789`（另有未提交的改动）" in text
     assert "- **硬件**：`cpu-x86_64-bf16` (A \\| B &lt;C>)" in text
     assert "- **开始于**：2026-11-24T01:30:00+00:00" in text
-    assert "| ✓ 通过 | 从零训练的编码器：测试集准确率 `accuracy` | 0.8100 | 0.8100 | 0.0000 |" in text
+    assert "| ✓ 通过 | 从零训练的编码器：测试集准确率 `accuracy` | 0.810 | 0.810 | 0.000 |" in text
     assert "参考来自 cpu-x86\\_64-bf16，本次运行在未知硬件上" in text
     assert "表 \\| 1 &lt;的> \\*数\\*" in text
     assert "| ✗ 出错 | `chapters/06-b.ipynb` | — | 3.0 秒 | — | cell 8 raised |" in text
@@ -306,12 +306,12 @@ def test_what_a_notebook_outside_the_book_recorded_is_shown():
     """No claim names it, so no verdict does."""
     outside = replace(DONE, chapter=None, notebook="/tmp/笔记 {a}.ipynb")
     text = markdown_report(result((outside,), ()), "zh")
-    row = "| `/tmp/笔记 {a}.ipynb` | `accuracy` | 0.8100 | 100 | test | \\[0.7000, 0.9000\\] |"
+    row = "| `/tmp/笔记 {a}.ipynb` | `accuracy` | 0.81 | 100 | test | \\[0.70, 0.90\\] |"
     assert "## 记录" in text and row in text and "也没有记录" not in text
     assert "Nothing is claimed of these notebooks." in markdown_report(result((outside,), ()), "en")
     assert "## Recorded" not in markdown_report(result((DONE,), ()), "en")
     shown = printed((outside,), ()).split("Recorded")[1]
-    assert "accuracy" in shown and "0.8100" in shown
+    assert "accuracy" in shown and "0.81" in shown
     assert "Recorded" not in printed((DONE,), ())
 
 
@@ -373,12 +373,59 @@ def test_a_pass_against_a_reference_of_other_hardware_is_said():
     assert "≠" not in printed((DONE,), [replace(foreign, outcome=Outcome.FAIL)])  # there the message says it
 
 
-def test_every_row_of_the_verdict_table_ends_in_the_same_column():
-    titles = ("ascii title", "中文标题", "混合 mixed 标题")
-    rows = printed(
-        (), [replace(verdicts()[0], title=t, reference=0.8, delta=0.01) for t in titles]
-    ).splitlines()
-    assert len({cell_len(row.rstrip()) for row in rows if "0.8000" in row}) == 1
+LONG = [
+    replace(verdicts()[0], chapter=f"0{i}-语言理解-and-a-rather-long-name-of-a-chapter",
+            claim=f"a_{'long_' * 6}name_{i}",
+            title="微调后的BERT-base-chinese模型在MultiNLI测试集（matched）上的准确率，" * 2, outcome=outcome,
+            message="the mean of five runs lies outside the prediction interval of five blessed-runs")
+    for i, outcome in enumerate(Outcome)
+]  # fmt: skip
+
+
+def test_at_80_columns_no_word_is_broken_and_no_line_too_long():
+    jobs = [replace(BROKEN, id=f"{v.chapter[:30]}-offline-seed0") for v in LONG]
+    text = printed(jobs, LONG, 80)
+    lines = text.splitlines()
+    assert max(cell_len(line) for line in lines) <= 80
+    for verdict in LONG[1:]:
+        assert verdict.claim in text
+        for word in ("BERT-base-chinese", "MultiNLI", "prediction", "blessed-runs"):
+            assert text.count(word) >= len(LONG) - 2, word
+    assert not any(line.lstrip().startswith(("，", "）", "。")) for line in lines)
+
+
+def test_claims_that_pass_are_one_line_a_chapter_and_the_others_come_in_full():
+    passed = [
+        replace(verdicts()[0], claim=f"c{i}", title=f"title {i}", reference_hardware="") for i in range(9)
+    ]
+    failed = replace(passed[0], claim="off", title="精度", outcome=Outcome.FAIL, observed=(0.731,), reference=0.81,
+                     delta=-0.079, interval=(0.79, 0.83), chapter="06-b",
+                     message="worse than the reference")  # fmt: skip
+    lines = printed((), [*passed, failed]).splitlines()
+    assert [line for line in lines if line.startswith(("✓ 05", "✗ 06"))] == [
+        "✗ 06-b  ✗ fail 1",
+        "✓ 05-a  ✓ pass 9",
+    ]
+    start = lines.index("✗ fail: 精度 (off, 06-b)")
+    assert lines[start + 1 : start + 4] == [
+        "  observed 0.731; 0.059 outside [0.790, 0.830]; reference 0.810, difference",
+        "  -0.079",
+        "  worse than the reference",
+    ]
+    assert "title 3" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("a bc def", 4, ["a bc", "def"]),
+        ("用BERT做分类。", 6, ["用BERT", "做分", "类。"]),
+        ("abcdefgh", 3, ["abc", "def", "gh"]),
+        ("", 5, [""]),
+    ],
+)
+def test_lines_break_between_words_and_between_chinese_characters(text, width, lines):
+    assert wrapped(text, width) == lines
 
 
 def test_names_in_square_brackets_are_no_markup_and_escapes_never_reach_the_terminal():
