@@ -74,7 +74,10 @@ def copy_kit(root: Path) -> None:
     """What the GPU kit is, and the page that it fills."""
     shutil.copytree(ROOT / "benchmarks" / "gpu", root / "benchmarks" / "gpu")
     (root / "benchmarks" / "results").mkdir(exist_ok=True)
-    shutil.rmtree(root / "sft")  # an empty file that pages link to: it would hide the book's package
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(
+        ROOT / "sft", root / "sft", ignore=ignored, dirs_exist_ok=True
+    )  # the small book's is empty
     (root / "benchmarks" / "__init__.py").touch()
     text = f"# 基准\n\n<!-- gpu-kit -->\n**{UNVERIFIED}**\n<!-- /gpu-kit -->\n"
     (root / "chapters" / "benchmarks.md").write_text(text, encoding="utf-8")
