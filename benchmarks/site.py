@@ -180,9 +180,10 @@ def first_page(browser: Browser, address: str, name: str) -> dict[str, float]:
 
 
 def size(site: Path) -> float:
-    """Megabytes of the site without the images that the notebooks drew, and without what is taken along."""
+    """Megabytes of the site without the notebooks' own images, what is taken along, and models for live figures."""
     copies = [site / name for name in (PDF, EPUB, SOURCE)]
-    files = [p for p in site.rglob("*") if p.is_file() and p.parent.name != "_images" and p not in copies]
+    apart = {"_images", "live", "onnxruntime-web"}
+    files = [p for p in site.rglob("*") if p.is_file() and not apart & set(p.parts) and p not in copies]
     return sum(path.stat().st_size for path in files) / 1e6
 
 

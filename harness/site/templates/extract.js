@@ -1,6 +1,6 @@
 () => {
   const article = document.querySelector('article').cloneNode(true);
-  article.querySelectorAll('script, style, button, .headerlink, .copybtn, mjx-container > :not(mjx-assistive-mml)')
+  article.querySelectorAll('script, style, button, .screen-only, .headerlink, .copybtn, mjx-container > :not(mjx-assistive-mml)')
     .forEach(one => one.remove());
   article.querySelectorAll('mjx-container').forEach(one => {
     const math = one.querySelector('math');

@@ -1,0 +1,193 @@
+"""Figures that run a model in the reader's browser, from files of the site: ``{live} classifier``.
+
+The directive leaves a form that is hidden, and one sentence for those without JavaScript. ``live/live.js`` shows the
+form; its button starts ``live/worker.js``, which fetches the model below ``_static/live/`` and onnxruntime-web from
+``vendor/``, both packed: the worker unpacks them, so any static server will do. Nothing is loaded before the click.
+PDF, EPUB and paper leave out what is ``screen-only``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+_SOURCES = Path(__file__).resolve().parent / "live"
+_SCRIPTS = ("live.js", "worker.js", "wordpiece.js")
+_RUNTIME = "onnxruntime-web"
+_RUNTIME_BYTES = "ort-wasm-simd-threaded.wasm"
+_NO_SCRIPT = "这里可以在浏览器里运行书里的模型，要打开 JavaScript；没有它，别的内容照读不误。"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a kind of figure is called and starts with."""
+
+    folder: str  # below _static/live/
+    title: str
+    label: str  # of the field
+    example: str
+
+
+FIGURES = {
+    "classifier": Figure(
+        "review-classifier-zh",
+        "给一句评论打分",
+        "写一句酒店、图书或电脑的评论",
+        "房间干净，服务也好，就是早餐贵了点。",
+    ),
+    "attention": Figure(
+        "review-classifier-zh",
+        "它看着哪里",
+        "写一句短的",
+        "早餐不是不好，就是贵了点。",
+    ),
+}
+
+
+class live(nodes.General, nodes.Element):
+    """One figure."""
+
+
+class LiveDirective(Directive):
+    """```{live} classifier```"""
+
+    required_arguments = 1
+
+    def run(self) -> Sequence[nodes.Node]:
+        """The figure's node, or an error that names the kinds there are."""
+        kind = self.arguments[0].strip()
+        if kind not in FIGURES:
+            raise self.error(f"no live figure {kind!r}; there are {', '.join(FIGURES)}")
+        return [live("", kind=kind)]
+
+
+# --- files ---------------------------------------------------------------------------------------------
+
+
+def _described(
+    role: str, name: str, paths: Sequence[Path], where: str, size: int, packed: bool
+) -> dict[str, Any]:
+    """One file for the worker: its parts' addresses, which change with their content, and its size unpacked."""
+    parts = []
+    for path in paths:
+        content = path.read_bytes()
+        parts.append({"address": f"{where}/{path.name}?v={_mark(content)}", "bytes": len(content)})
+    return {"role": role, "name": name, "parts": parts, "bytes": size, "packed": packed}
+
+
+def _mark(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _unpacked_size(path: Path) -> int:
+    """Of a gzip file below 4 GB: its last four bytes say."""
+    return int.from_bytes(path.read_bytes()[-4:], "little")
+
+
+def manifest(root: Path, kind: str, static: str) -> dict[str, Any]:
+    """All that the worker fetches for a kind of figure; *static* is how the page reaches ``_static``.
+
+    Raises:
+        ExtensionError: a file is not there.
+    """
+    folder = root / "_static" / "live" / FIGURES[kind].folder
+    runtime = root / "vendor" / _RUNTIME / f"{_RUNTIME_BYTES}.gz"
+    where = f"{static}/live/{folder.name}"
+    try:
+        card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        sized = [("card", folder / "model.json"), ("tokenizer", folder / "tokenizer.json")]
+        files = [
+            _described(role, path.name, [path], where, path.stat().st_size, False) for role, path in sized
+        ]
+        files += [
+            _described(
+                "runtime", _RUNTIME_BYTES, [runtime], f"{static}/{_RUNTIME}", _unpacked_size(runtime), True
+            ),
+            _described(
+                "model", "model.onnx", [folder / one for one in card["parts"]], where, card["bytes"], True
+            ),
+        ]
+    except (OSError, KeyError, ValueError) as error:
+        raise ExtensionError(
+            f"live figure {kind!r}: {error}; python -m recipes.live makes the model"
+        ) from error
+    return {
+        "worker": f"{static}/live/worker.js?v={_mark((_SOURCES / 'worker.js').read_bytes())}",
+        "runtime": {
+            "script": f"../{_RUNTIME}/ort.wasm.min.js",  # from the worker
+            "loader": f"../{_RUNTIME}/ort-wasm-simd-threaded.js",
+        },
+        "files": files,
+    }
+
+
+def _megabytes(files: dict[str, Any]) -> float:
+    return sum(part["bytes"] for file in files["files"] for part in file["parts"]) / 1e6
+
+
+# --- the page ------------------------------------------------------------------------------------------
+
+
+def _visit(self: Any, node: live) -> None:
+    kind = node["kind"]
+    figure = FIGURES[kind]
+    page = self.builder.current_docname
+    static = self.builder.get_relative_uri(page, "_static/x").rpartition("/")[0]
+    files = manifest(Path(self.builder.app.confdir), kind, static)
+    self.lives = getattr(self, "lives", 0) + 1
+    name = f"live-{self.lives}"
+    self.body.append(f"""\
+<section class="live screen-only" data-live="{kind}" aria-labelledby="{name}-title" id="{name}">
+<p class="live-title" id="{name}-title">{html.escape(figure.title)}</p>
+<p class="live-none">{_NO_SCRIPT}</p>
+<script type="application/json" class="live-files">{json.dumps(files, ensure_ascii=False)}</script>
+<form hidden>
+<label for="{name}-text">{html.escape(figure.label)}</label>
+<textarea id="{name}-text" rows="3" lang="zh-CN" spellcheck="false">{html.escape(figure.example)}</textarea>
+<p class="live-do"><button type="submit">在浏览器里运行（下载 {_megabytes(files):.0f} MB）</button></p>
+<progress aria-label="下载进度" hidden></progress>
+<p class="live-status" role="status" aria-live="polite"></p>
+</form>
+<div class="live-answer" hidden></div>
+</section>
+""")
+    raise nodes.SkipNode
+
+
+def _skip(self: Any, node: live) -> None:
+    raise nodes.SkipNode
+
+
+def _load(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Pages with a figure load the script."""
+    if doctree is not None and next(iter(doctree.findall(live)), None) is not None:
+        app.add_js_file("live/live.js", loading_method="defer")
+
+
+def _write(app: Sphinx, error: Exception | None) -> None:
+    if error or app.builder.format != "html":
+        return
+    target = Path(app.outdir) / "_static" / "live"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in _SCRIPTS:
+        shutil.copyfile(_SOURCES / name, target / name)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the steps."""
+    app.add_node(live, html=(_visit, None), text=(_skip, None), latex=(_skip, None))
+    app.add_directive("live", LiveDirective)
+    app.connect("html-page-context", _load)
+    app.connect("build-finished", _write)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,255 @@
+/* Live figures: shows the form, runs the model in a worker on a click, and says in words what went wrong. See live.py. */
+"use strict";
+
+(() => {
+  const SAYS = {
+    file: "这里可以运行书里的模型，可是网页是从文件直接打开的，浏览器不许它载入模型。在书的文件夹里执行 make serve，打开它给出的地址，就能运行。",
+    old: "这个浏览器运行不了模型：缺 WebAssembly SIMD 或别的新功能。换一个新一些的浏览器，别的内容照读不误。",
+    offline: (file) => `没有下载成功（${file}）：网络断了，或者网站暂时打不开。连上以后再按一次。`,
+    missing: (file) => `网站上缺一个文件（${file}），模型载入不了。`,
+    cut: (file) => `下载的文件不完整（${file}）。再按一次，重新下载；仍然这样，就是网站上的文件坏了。`,
+    memory: "内存不够，模型载入不了。关掉几个标签页，再按一次。",
+    model: "模型没有算成。重新载入这一页再试；仍然这样，请告诉我们。",
+    empty: "先写一句话。",
+    busy: "上一次还没有算完，稍等。",
+  };
+  const SIMD = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11]);
+  const MAP = 24; // tokens that a map of attention has room for, [CLS] and [SEP] included
+  const MOST = 2000; // letters that are read at all: far more than a model takes
+
+  const made = (name, attributes, ...children) => {
+    const element = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  };
+  const percent = (share) => `${(100 * share).toFixed(1)}%`;
+  const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+
+  const able = () => {
+    try {
+      return Boolean(window.Worker && window.DecompressionStream && WebAssembly.validate(SIMD));
+    } catch {
+      return false;
+    }
+  };
+
+  /* Token as the reader sees it: without the mark of a word's later pieces. */
+  const shown = (token) => token.replace(/^##/, "");
+
+  class Figure {
+    constructor(section) {
+      this.section = section;
+      this.kind = section.dataset.live;
+      this.files = JSON.parse(section.querySelector(".live-files").textContent);
+      this.form = section.querySelector("form");
+      this.field = section.querySelector("textarea");
+      this.button = section.querySelector("button");
+      this.bar = section.querySelector("progress");
+      this.status = section.querySelector(".live-status");
+      this.answer = section.querySelector(".live-answer");
+      this.state = "cold"; // loading, ready
+      this.busy = false;
+      this.id = 0;
+      section.querySelector(".live-none").remove();
+      this.form.hidden = false;
+      this.form.addEventListener("submit", (event) => { event.preventDefault(); this.start(); });
+      this.field.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); this.start(); }
+      });
+    }
+
+    say(words, kind = "") {
+      this.status.textContent = words;
+      this.status.className = `live-status ${kind}`;
+    }
+
+    start() {
+      if (this.busy) return this.say(SAYS.busy);
+      if (location.protocol === "file:") return this.say(SAYS.file, "live-wrong");
+      if (!able()) return this.say(SAYS.old, "live-wrong");
+      if (!this.field.value.trim()) { this.field.focus(); return this.say(SAYS.empty, "live-wrong"); }
+      this.busy = true;
+      this.button.setAttribute("aria-disabled", "true");
+      if (this.state === "ready") this.ask();
+      else this.load();
+    }
+
+    load() {
+      this.state = "loading";
+      this.say("正在下载模型……");
+      this.worker = this.section.worker = new Worker(this.files.worker); // on the element, for tests and curious readers
+      this.worker.onmessage = ({ data }) => this.hear(data);
+      this.worker.onerror = (event) => { event.preventDefault(); this.fail({ code: "missing", file: "worker.js" }); };
+      const files = this.files.files.map((file) => ({
+        ...file,
+        parts: file.parts.map((one) => ({ ...one, address: new URL(one.address, location.href).href })),
+      }));
+      this.worker.postMessage({ task: "load", files, runtime: this.files.runtime });
+    }
+
+    finish() {
+      this.busy = false;
+      this.button.removeAttribute("aria-disabled");
+      this.bar.hidden = true;
+    }
+
+    fail({ code, file }) {
+      const words = SAYS[code] || SAYS.model;
+      this.finish();
+      if (this.state === "loading" || code === "memory" || code === "model") {
+        this.worker.terminate();
+        this.state = "cold";
+      }
+      this.say(typeof words === "function" ? words(file) : words, "live-wrong");
+    }
+
+    hear(data) {
+      if (data.said === "progress") {
+        this.bar.hidden = false;
+        this.bar.max = data.total;
+        this.bar.value = data.loaded;
+        const tenth = Math.floor((10 * data.loaded) / data.total);
+        if (tenth !== this.tenth) { // a screen reader hears ten steps, not a thousand
+          this.tenth = tenth;
+          this.say(`正在下载模型：${megabytes(data.loaded)} / ${megabytes(data.total)} MB`);
+        }
+      } else if (data.said === "starting") {
+        this.say("下载好了，正在载入……");
+      } else if (data.said === "ready") {
+        this.state = "ready";
+        this.section.dataset.ready = "";
+        this.button.textContent = "运行";
+        this.ask();
+      } else if (data.said === "failed") {
+        this.fail(data);
+      } else if (data.id === this.id) {
+        if (data.said === "covered") this.covered(data);
+        else if (this.kind === "attention") this.mapped(data);
+        else this.answered(data);
+      }
+    }
+
+    ask() {
+      this.bar.hidden = true;
+      this.id += 1;
+      this.say("正在算……");
+      const text = Array.from(this.field.value).slice(0, MOST).join("");
+      this.cutBefore = Array.from(this.field.value).length > MOST;
+      const wanted = this.kind === "attention" ? { attention: true, room: MAP } : { explain: true };
+      this.worker.postMessage({ task: "classify", id: this.id, text, ...wanted });
+    }
+
+    /* What the reader should know of how the text was read. */
+    notes(data) {
+      const notes = [];
+      if (data.cut || this.cutBefore) notes.push(`太长，只读了前 ${data.tokens.length} 个词元，后面的没有读。`);
+      if (data.unknown.length) {
+        const some = [...new Set(data.unknown)].slice(0, 8).map((word) => Array.from(word).slice(0, 12).join(""));
+        notes.push(`不认识的有 ${data.unknown.length} 处（${some.join("、")}），都当作 [UNK]。`);
+      }
+      return notes.join("");
+    }
+
+    /* A table of who looks at whom, for the layer and the head that the reader chooses. */
+    mapped(data) {
+      const [layers, , heads, n] = data.attention.dims;
+      const names = ["[CLS]", ...data.tokens.map(shown), "[SEP]"];
+      const choice = (words, count) => {
+        const options = Array.from({ length: count }, (_, i) => made("option", { value: i }, `${i + 1}`));
+        const field = made("select", {}, ...options);
+        field.addEventListener("change", () => draw());
+        return [made("label", {}, `${words} `, field), field];
+      };
+      const [layerLabel, layer] = choice("层", layers);
+      const [headLabel, which] = choice("头", heads);
+      const head = (name, scope) => made("th", { scope }, name);
+      const table = made("table", { class: "live-map" });
+      const says = made("p", { class: "live-legend", role: "status" });
+      const draw = () => {
+        const start = (Number(layer.value) * heads + Number(which.value)) * n * n;
+        const weight = (i, j) => data.attention.values[start + i * n + j];
+        let best = [0, 0];
+        const rows = names.map((name, i) => made("tr", {}, head(name, "row"), ...names.map((other, j) => {
+          if (weight(i, j) > weight(...best)) best = [i, j];
+          const hidden = made("span", { class: "live-hidden" }, percent(weight(i, j)));
+          const cell = made("td", { title: `“${name}”看“${other}”：${percent(weight(i, j))}` }, hidden);
+          cell.style.setProperty("--weight", `${Math.round(100 * weight(i, j))}%`);
+          return cell;
+        })));
+        const title = `第 ${Number(layer.value) + 1} 层第 ${Number(which.value) + 1} 头：一行一个词元，颜色越深，看得越多；每行加起来是 1`;
+        table.replaceChildren(
+          made("caption", {}, title),
+          made("thead", {}, made("tr", {}, made("td", {}), ...names.map((name) => head(name, "col")))),
+          made("tbody", {}, ...rows),
+        );
+        const share = percent(weight(...best));
+        says.textContent = `这个头里看得最专心的是“${names[best[0]]}”，${share} 给了“${names[best[1]]}”。`;
+      };
+      draw();
+      const scroll = made("div", { class: "live-scroll", tabindex: "0", role: "group", "aria-label": "注意力图" }, table);
+      this.answer.replaceChildren(made("p", { class: "live-do" }, layerLabel, " ", headLabel), scroll, says);
+      this.answer.hidden = false;
+      this.section.dataset.milliseconds = data.milliseconds.toFixed(1);
+      this.say(`${n} 个词元，${layers} 层，每层 ${heads} 个头。换一层、换一个头，看看有什么不同。${this.notes(data)}`);
+      this.section.dataset.covered = String(this.id);
+      this.finish();
+    }
+
+    /* Probabilities, tokens; which of them mattered comes after. */
+    answered(data) {
+      const best = data.probabilities.indexOf(Math.max(...data.probabilities));
+      const bars = data.labels.map((name, i) => {
+        const share = data.probabilities[i];
+        const bar = made("span", { class: "live-bar", "aria-hidden": "true" });
+        bar.style.setProperty("--share", percent(share));
+        return made("li", i === best ? { class: "live-best" } : {}, made("span", { class: "live-name" }, name), bar,
+          made("span", { class: "live-share" }, percent(share)));
+      });
+      this.tokens = data.tokens.map((token) => made("li", {}, made("span", {}, shown(token))));
+      this.legend = made("p", { class: "live-legend" }, "正在逐个遮住，看概率怎样变……");
+      this.answer.replaceChildren(
+        made("ul", { class: "live-bars", "aria-label": "各类的概率" }, ...bars),
+        made("p", { class: "live-head" }, `它读到 ${data.tokens.length} 个词元`),
+        made("ol", { class: "live-tokens", "aria-label": "词元" }, ...this.tokens),
+        this.legend,
+      );
+      this.answer.hidden = false;
+      this.label = data.labels[best];
+      this.section.dataset.milliseconds = data.milliseconds.toFixed(1);
+      this.say(`判${this.label}，概率 ${percent(data.probabilities[best])}。${this.notes(data)}`);
+      if (!data.tokens.length) this.legend.textContent = "没有可读的字，上面只是模型对空白的回答。";
+      this.finish();
+    }
+
+    covered({ losses, places }) {
+      const most = Math.max(0.02, ...losses.map(Math.abs));
+      losses.forEach((loss, i) => {
+        const token = this.tokens[i];
+        token.style.setProperty("--weight", `${Math.round((70 * Math.abs(loss)) / most)}%`);
+        token.className = loss >= 0 ? "live-for" : "live-against";
+        const words = `遮住它，${this.label}的概率${loss >= 0 ? "降" : "升"} ${(100 * Math.abs(loss)).toFixed(1)} 个百分点`;
+        token.title = words;
+        token.setAttribute("aria-label", `${token.textContent}：${words}`);
+      });
+      if (losses.length < places) {
+        this.legend.textContent = `正在逐个遮住，看概率怎样变：${losses.length} / ${places}`;
+        return;
+      }
+      const order = losses.map((loss, i) => [Math.abs(loss), i]).sort((a, b) => b[0] - a[0]).slice(0, 3);
+      const named = order.filter(([size]) => size >= 0.001).map(([, i]) => {
+        const sign = losses[i] >= 0 ? "−" : "+";
+        return `“${this.tokens[i].textContent}”（${sign}${(100 * Math.abs(losses[i])).toFixed(1)} 个百分点）`;
+      });
+      this.legend.textContent = named.length
+        ? `颜色越深，越要紧：实线的遮住以后，${this.label}的概率下降；虚线的遮住以后上升。最要紧的是${named.join("、")}。`
+        : `逐个遮住，${this.label}的概率几乎不变：没有哪一个词元单独说了算。`;
+      this.section.dataset.covered = String(this.id);
+    }
+  }
+
+  document.querySelectorAll(".live").forEach((section) => {
+    if (location.protocol === "file:") section.querySelector(".live-none").textContent = SAYS.file;
+    else new Figure(section);
+  });
+})();

