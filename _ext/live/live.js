@@ -50,6 +50,7 @@
       this.answer = section.querySelector(".live-answer");
       this.state = "cold"; // loading, ready
       this.busy = false;
+      this.hurry = ""; // what a click meanwhile was told: it stays beside the progress
       this.id = 0;
       section.querySelector(".live-none").remove();
       this.form.hidden = false;
@@ -60,12 +61,13 @@
     }
 
     say(words, kind = "") {
-      this.status.textContent = words;
+      this.words = words;
+      this.status.textContent = this.hurry + words;
       this.status.className = `live-status ${kind}`;
     }
 
     start() {
-      if (this.busy) return this.say(SAYS.busy);
+      if (this.busy) { this.hurry = SAYS.busy; return this.say(this.words); }
       if (location.protocol === "file:") return this.say(SAYS.file, "live-wrong");
       if (!able()) return this.say(SAYS.old, "live-wrong");
       if (!this.field.value.trim()) { this.field.focus(); return this.say(SAYS.empty, "live-wrong"); }
@@ -90,6 +92,7 @@
 
     finish() {
       this.busy = false;
+      this.hurry = "";
       this.button.removeAttribute("aria-disabled");
       this.bar.hidden = true;
     }
