@@ -1,6 +1,6 @@
 """What helps a reader along: how long a page takes, where they were, its notebook, a look at what a link names.
 
-Below a page's title stands how long it takes and a link to its notebook without outputs. ``reading/reading.js`` does
+Below a notebook's title stands how long it takes and a link to it without outputs. ``reading/reading.js`` does
 the rest, in the reader's browser alone: it marks the pages that were read, leads back to the last place from the first
 page, and shows a figure, table, equation or source beside the link that names it. Nothing is sent anywhere; without
 the script or without the browser's storage the pages read as before.
@@ -78,10 +78,10 @@ def _say(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any],
         return
     app.add_js_file(SCRIPT, loading_method="defer")
     parts = []
-    took = app.env.metadata.get(pagename, {}).get("minutes", 0)
-    if took >= LEAST:
-        parts.append(f"<span>约 {took} 分钟读完</span>")
-    if app.env.doc2path(pagename, base=False).endswith(".ipynb"):
+    if app.env.doc2path(pagename, base=False).endswith(".ipynb"):  # other pages are for looking things up
+        took = app.env.metadata.get(pagename, {}).get("minutes", 0)
+        if took >= LEAST:
+            parts.append(f"<span>约 {took} 分钟读完</span>")
         notebook = f"{context['pathto'](NOTEBOOKS, resource=True)}/{Path(pagename).name}.ipynb"
         parts.append(f'<a href="{notebook}" download>下载笔记本（不带输出）</a>')
     if parts:

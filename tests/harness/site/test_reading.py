@@ -59,7 +59,7 @@ def test_the_notebook_to_take_away_has_the_code_and_no_outputs(site, browser):
 
 def test_a_page_without_code_has_no_notebook(site):
     text = (site.folder / "chapters" / "glossary.html").read_text(encoding="utf-8")
-    assert "下载笔记本" not in text
+    assert "下载笔记本" not in text and "分钟读完" not in text
 
 
 def test_the_first_page_leads_back_and_forgets_when_told(site, browser):
