@@ -139,20 +139,9 @@ def run(
     request = Request(profile, parse_seeds(seeds), device, _texts(param or ()), *limits)
     asked = _asked(notebooks, chapters, request, env, shard, matrix)
     options = _Options(
-        executor,
-        address,
-        shared,
-        jobs,
-        memory,
-        gpus,
-        out,
-        not no_cache,
-        strict,
-        quiet,
-        site,
-        context.obj,
+        executor, address, shared, jobs, memory, gpus, out, not no_cache, strict, quiet, site, context.obj,
         annotations,
-    )
+    )  # fmt: skip
     if resume:
         run_dir = _to_resume(book, out, asked)
         options, asked = replace(options, resumes=run_dir), read_asked(run_dir)
