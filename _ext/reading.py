@@ -85,7 +85,7 @@ def _say(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any],
         notebook = f"{context['pathto'](NOTEBOOKS, resource=True)}/{Path(pagename).name}.ipynb"
         parts.append(f'<a href="{notebook}" download>下载笔记本（不带输出）</a>')
     if parts:
-        line = f'<p class="reading-line">{" · ".join(parts)}</p>'
+        line = f'<p class="reading-line screen-only">{" · ".join(parts)}</p>'
         context["body"] = context["body"].replace("</h1>", f"</h1>\n{line}", 1)
 
 
