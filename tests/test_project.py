@@ -73,6 +73,12 @@ def test_the_quick_tests_start_no_browser_no_cluster_no_chapter_and_no_site():
     assert "test_pages.py::" in quick and "test_notebooks.py::" in quick
 
 
+def test_no_two_test_modules_share_a_name():
+    """pytest imports each by its name alone and stops at the second."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_modules_keep_their_arrows():
     """As pyproject.toml says: the harness's wings, recipes on sft, and that the harness knows neither."""
     command = [
