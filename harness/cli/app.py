@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import typer
@@ -61,7 +62,11 @@ def _variables() -> str:
     return reference.variables()
 
 
-GENERATED: Mapping[str, Callable[[], str]] = {"commands": _commands, "variables": _variables}
+GENERATED: Mapping[str, Callable[[], str]] = (
+    MappingProxyType(  # typer would write into a context's dictionary
+        {"commands": _commands, "variables": _variables}
+    )
+)
 """What the pages' markers of these names become; the commands find it as their context's object."""
 
 

@@ -21,7 +21,7 @@ from notebooks import write_notebook
 from harness.archive import folder as store
 from harness.archive.remote import JOB_FILES
 from harness.book import claims, config, matrix, references
-from harness.cli.app import GENERATED, command_tree
+from harness.cli.app import GENERATED, command_tree, main
 from harness.errors import ExitCode, HarnessError
 from harness.execute.kernel import outputs, variables
 from harness.execute.kernel.job import CANCEL_GRACE, HEARTBEAT_EVERY
@@ -409,6 +409,11 @@ def test_markers_are_filled_and_unknown_ones_refused():
         fill_markers("a.md", "<!-- harness:comands -->\n", GENERATED)
     text = fill_markers("a.md", "".join(f"<!-- harness:{name} -->\n\n" for name in GENERATED), GENERATED)
     assert "<!--" not in text and all(f"`{name}`" in text for name in variables.PASSED)
+
+
+def test_help_leaves_the_parts_of_the_pages_as_they_are(capsys):
+    assert main(["run", "--help"]) == ExitCode.OK
+    assert set(GENERATED) == {"commands", "variables"}
 
 
 def test_every_marker_stands_on_a_page():
