@@ -1,5 +1,8 @@
 """Figures that run a model in the reader's browser, from files of the site: ``{live} classifier``.
 
+A chapter has no directive, which Colab would show as code: there a block quote that begins with ``**试一试**`` and links
+to ``try-it.md#classifier`` reads as it stands, and on the site the figure follows it.
+
 The directive leaves a form that is hidden, and one sentence for those without JavaScript. ``live/live.js`` shows the
 form; its button starts ``live/worker.js``, which fetches the model below ``_static/live/`` and onnxruntime-web from
 ``vendor/``, both packed: the worker unpacks them, so any static server will do. Nothing is loaded before the click.
@@ -19,6 +22,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
@@ -26,6 +30,7 @@ _SOURCES = Path(__file__).resolve().parent / "live"
 _SCRIPTS = ("live.js", "worker.js", "wordpiece.js")
 _RUNTIME = "onnxruntime-web"
 _RUNTIME_BYTES = "ort-wasm-simd-threaded.wasm"
+_OFFER, _PAGE = "试一试", "try-it"
 _NO_SCRIPT = "这里可以在浏览器里运行书里的模型，要打开 JavaScript；没有它，别的内容照读不误。"
 
 
@@ -70,6 +75,32 @@ class LiveDirective(Directive):
         if kind not in FIGURES:
             raise self.error(f"no live figure {kind!r}; there are {', '.join(FIGURES)}")
         return [live("", kind=kind)]
+
+
+def _lead(app: Sphinx, document: nodes.document) -> None:
+    """Let ``page.md#classifier`` lead to the figure, and put one after each block quote that offers it."""
+    for figure in document.findall(live):
+        kind = figure["kind"]
+        figure["ids"] = [kind]
+        slugs = app.env.metadata[app.env.docname].setdefault("myst_slugs", {})  # where MyST looks for an anchor
+        slugs[kind] = (figure.line or 1, kind, FIGURES[kind].title)
+    for quote in list(document.findall(nodes.block_quote)):
+        lead = next((one for one in quote.findall(nodes.strong)), None)
+        if lead is None or lead.astext() != _OFFER:
+            continue
+        kinds = [
+            kind
+            for link in quote.findall(pending_xref)
+            for page, _, kind in [f"{link['reftarget']}#{link.get('reftargetid') or ''}".partition("#")]
+            if page.endswith(_PAGE) and kind in FIGURES
+        ]
+        if not kinds:
+            raise ExtensionError(
+                f"{app.env.docname}: “{_OFFER}” links to no figure; there are {', '.join(FIGURES)}"
+            )
+        quote["classes"] += ["callout", "callout-live"]
+        place = quote.parent.index(quote) + 1
+        quote.parent.insert(place, [live("", kind=kind) for kind in kinds])
 
 
 # --- files ---------------------------------------------------------------------------------------------
@@ -146,7 +177,7 @@ def _visit(self: Any, node: live) -> None:
     static = self.builder.get_relative_uri(page, "_static/x").rpartition("/")[0]
     files = manifest(Path(self.builder.app.confdir), kind, static)
     self.lives = getattr(self, "lives", 0) + 1
-    name = f"live-{self.lives}"
+    name = node["ids"][0] if node["ids"] else f"live-{self.lives}"
     self.body.append(f"""\
 <section class="live screen-only" data-live="{kind}" aria-labelledby="{name}-title" id="{name}">
 <p class="live-title" id="{name}-title">{html.escape(figure.title)}</p>
@@ -188,6 +219,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the steps."""
     app.add_node(live, html=(_visit, None), text=(_skip, None), latex=(_skip, None))
     app.add_directive("live", LiveDirective)
+    app.connect("doctree-read", _lead)
     app.connect("html-page-context", _load)
     app.connect("build-finished", _write)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

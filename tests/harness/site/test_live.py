@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import mini_book
 import numpy as np
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = "chapters/try-it.html"
 SENTENCES = 200
 CLOSE = 0.01
+OFFER = "> **试一试** 不改代码也能试：[同一个分类器](try-it.md#classifier)在网页里。"
 ODD = (
     "",
     " ",
@@ -79,7 +81,11 @@ def live_site(tmp_path_factory) -> Iterator[LiveSite]:
         ),
         encoding="utf-8",
     )
-    run = mini_book.write_run(root, mini_book.document(), mini_book.chapter(with_outputs=True))
+    source, executed = mini_book.chapter(with_outputs=False), mini_book.chapter(with_outputs=True)
+    for notebook in (source, executed):
+        notebook["cells"].append(mini_book.markdown("offer", OFFER))
+    mini_book.write_notebook(root / "chapters" / f"{mini_book.CHAPTER}.ipynb", source)
+    run = mini_book.write_run(root, mini_book.document(), executed)
     build(load_book(root), run, GENERATED)
     top = tmp_path_factory.mktemp("www")
     shutil.copytree(root / "_build" / "site", top / "a" / "b")
@@ -313,6 +319,30 @@ def test_the_keyboard_is_enough(browser, live_site):
         page.keyboard.press("Enter")
         page.wait_for_selector(".live[data-live=classifier][data-covered]")
         assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+
+
+def test_a_chapter_that_offers_a_figure_has_it_after_its_words(browser, live_site):
+    with page_of(browser) as (page, faults):
+        page.goto(f"{live_site.address}/chapters/{mini_book.CHAPTER}.html")
+        offer = page.locator("blockquote.callout-live")
+        assert "同一个分类器" in offer.inner_text()
+        assert offer.locator("a").get_attribute("href") == "try-it.html#classifier"
+        assert offer.evaluate("one => one.nextElementSibling.dataset.live") == "classifier"
+        assert "差评" in ask(page, "太差了，再也不来。")
+        assert faults == []
+
+
+@pytest.mark.parametrize("target", [("try-it", "nothing"), ("try-it", None), ("other", "classifier")])
+def test_an_offer_of_no_figure_stops_the_build(target):
+    live = pytest.importorskip("_ext.live", reason="the site extra is not installed")
+    from docutils import nodes, utils
+    from sphinx.addnodes import pending_xref
+
+    link = pending_xref("", nodes.inline("", "模型"), reftarget=target[0], reftargetid=target[1])
+    document = utils.new_document("chapter")
+    document += nodes.block_quote("", nodes.paragraph("", "", nodes.strong("", "试一试"), link))
+    with pytest.raises(live.ExtensionError, match="05-1: “试一试” links to no figure; there are classifier"):
+        live._lead(SimpleNamespace(env=SimpleNamespace(docname="05-1")), document)
 
 
 def test_a_page_without_a_figure_loads_nothing_of_it(live_site):
