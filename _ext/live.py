@@ -1,7 +1,7 @@
 """Figures that run a model in the reader's browser, from files of the site: ``{live} classifier``.
 
-A chapter has no directive, which Colab would show as code: there a block quote that begins with ``**试一试**`` and links
-to ``try-it.md#classifier`` reads as it stands, and on the site the figure follows it.
+A chapter has no directive, which Colab would show as code: there a block quote that begins with ``**试一试**`` and
+links to ``try-it.md#classifier`` reads as it stands, and on the site the figure follows it.
 
 The directive leaves a form that is hidden, and one sentence for those without JavaScript. ``live/live.js`` shows the
 form; its button starts ``live/worker.js``, which fetches the model below ``_static/live/`` and onnxruntime-web from
