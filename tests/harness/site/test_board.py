@@ -101,6 +101,30 @@ def test_chapters_fold_and_one_verdict_can_be_chosen_without_a_script(browser, s
         assert [row.is_visible() for row in rows.all()] == [True, False]
 
 
+def test_the_keyboard_chooses_and_folds(browser, site):
+    with page_of(browser, viewport={"width": 1280, "height": 900}) as (page, faults):
+        page.goto(f"{site.address}/{BOARD}", wait_until="networkidle")
+        rows = page.locator(".board tr[data-kind]")
+        focused = (
+            "document.activeElement.matches(%r) && getComputedStyle(document.activeElement).outlineStyle"
+        )
+        page.locator(".show-all").focus()
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate(focused % ".show-fail") not in (False, "none")
+        assert [row.is_visible() for row in rows.all()] == [True, False]
+        page.keyboard.press("ArrowRight")
+        assert [row.is_visible() for row in rows.all()] == [False, True]
+        page.keyboard.press("ArrowRight")  # on from the last to the first: all
+        assert all(row.is_visible() for row in rows.all())
+        page.keyboard.press("Tab")
+        while not page.evaluate("document.activeElement.matches('details.chapter > summary')"):
+            assert not page.evaluate("document.activeElement === document.body"), "the summary is not reached"
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        assert not any(row.is_visible() for row in rows.all())
+        assert faults == []
+
+
 def test_a_link_to_a_chapters_verdicts_opens_them(browser, site):
     with page_of(browser) as (page, _):
         page.goto(f"{site.address}/{BOARD}#claims-{mini_book.CHAPTER}", wait_until="networkidle")
