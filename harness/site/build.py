@@ -47,6 +47,7 @@ from harness.site.pages import (
 )
 from harness.wording import Language, html_language
 
+_TEMPLATES = Path(__file__).with_name("templates")
 _PARTS = ("_config.yml", "_toc.yml", "_ext", "_static", "vendor")
 _SKIPPED = frozenset({"__pycache__", ".ipynb_checkpoints", "_build"})
 _PACKAGES = (
@@ -67,6 +68,7 @@ _READ: Mapping[Language, re.Pattern[str]] = {"zh": re.compile("[\u4e00-\u9fff]")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DASHBOARD_PAGE = "reproduction.md"
 _GENERATED = re.compile(r"^<!-- harness:(?P<name>[\w-]+) -->[ \t]*$", re.MULTILINE)
+_STYLE = "_static/harness.css"  # Jupyter Book links every style sheet of that folder on every page
 _FILLED_ELSEWHERE = frozenset({"dashboard", "last-run"})
 
 
@@ -177,6 +179,7 @@ def stage_tree(
     if run:
         refuse_shard(run.manifest, "the site")
     files = {path: (book.root / path).read_bytes() for path in _source_files(book)}
+    files.setdefault(_STYLE, (_TEMPLATES / "pages.css").read_bytes())
     link = _repository_link(book.root, frozenset(files))
     keys = frozenset(
         key
@@ -411,5 +414,9 @@ def _front_door(source: Path, language: Language) -> str:
     """The site's index.html: straight on to the book's first page."""
     toc, config = read_yaml(source / "_toc.yml"), site_config(source)
     page = f"{PurePosixPath(toc['root']).with_suffix('')}.html"
-    template = Path(__file__).with_name("templates") / "index.html.j2"
-    return fill(template, lang=html_language(language), page=page, title=str(config.get("title", "")))
+    return fill(
+        _TEMPLATES / "index.html.j2",
+        lang=html_language(language),
+        page=page,
+        title=str(config.get("title", "")),
+    )

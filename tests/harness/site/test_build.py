@@ -20,7 +20,7 @@ from harness.archive.recorded import read_result
 from harness.book.config import load_book
 from harness.cli.app import GENERATED, main
 from harness.errors import ExitCode, HarnessError
-from harness.model import JobState
+from harness.model import JobState, Outcome
 from harness.site import build as book_module
 from harness.site.build import build, stage_tree
 from harness.site.sphinx import overrides
@@ -43,6 +43,32 @@ def test_the_staged_tree_mirrors_the_repository_without_claims(small_book):
     _, files = stage_run(small_book, mini_book.chapter(True))
     assert {"_config.yml", "_toc.yml", "_ext/local_assets.py", "chapters/05-mini.ipynb"} <= set(files)
     assert not any(path.startswith("chapters/claims") for path in files)
+
+
+def test_another_book_has_the_harness_own_style_sheet(small_book):
+    """Whatever the harness puts onto a chapter's page looks alike in any book."""
+    shutil.rmtree(small_book / "_static")
+    _, files = stage_run(small_book, mini_book.chapter(True))
+    sheet, page = files["_static/harness.css"].decode(), files["chapters/05-mini.ipynb"].decode()
+    classes = set(re.findall(r"run-card|recorded|verdict-\w+", page))
+    assert {"run-card", "recorded", "verdict-pass"} <= classes
+    outcomes = {f"verdict-{outcome.value}" for outcome in Outcome}
+    assert {
+        one for one in classes | outcomes | {"run-card-warn", "claim-figures"} if f".{one}" not in sheet
+    } == set()
+    used, own = set(re.findall(r"var\((--\w[\w-]*)\)", sheet)), set(re.findall(r"(--\w[\w-]*):", sheet))
+    assert used <= own
+
+
+def test_a_book_does_not_say_again_what_the_harness_brings():
+    own = (mini_book.REPOSITORY / "_static" / "book.css").read_text(encoding="utf-8")
+    assert not re.findall(r"run-card|\.verdict|\.recorded|claim-figures|--good:|--card:", own)
+
+
+def test_a_book_may_have_a_style_sheet_of_its_own_for_that(small_book):
+    (small_book / "_static" / "harness.css").write_text(".verdict { color: red }", encoding="utf-8")
+    _, files = stage_run(small_book, mini_book.chapter(True))
+    assert files["_static/harness.css"] == b".verdict { color: red }"
 
 
 def test_only_changed_files_are_written(small_book):
