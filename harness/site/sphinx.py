@@ -31,6 +31,7 @@ def overrides(source: Path) -> dict[str, Any]:
     set_here = {
         "external_toc_path": Path(source, "_toc.yml").as_posix(),
         "latex_individualpages": False,
+        "nb_execution_mode": "off",  # the harness has run them
     }
     given = dict(set_here)  # of which it takes things out
     config, _ = get_final_config(user_yaml=source / "_config.yml", sourcedir=source, cli_config=given)

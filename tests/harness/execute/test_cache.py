@@ -11,13 +11,14 @@ from notebooks import write_book, write_notebook
 from harness.archive.folder import find_run
 from harness.book.config import load_book
 from harness.book.notebook import read_notebook
+from harness.book.plan import Request, plan
 from harness.book.sources import follow
 from harness.cli.app import main
 from harness.errors import HarnessError
 from harness.execute import cache
 from harness.execute.kernel.job import JobFolder, run_job
-from harness.files import read_json
-from harness.model import Job, JobState, Limits
+from harness.files import read_json, write_json
+from harness.model import SCHEMA, Job, JobResult, JobState, Limits, to_json
 
 FILES = {
     "lib/__init__.py": "",
@@ -82,14 +83,20 @@ def test_a_value_that_the_notebook_has_anyway_is_no_other_job(root, cell):
 
 def test_a_run_and_one_of_the_same_seed_share_a_result(tmp_path, monkeypatch, capsys):
     path = write_notebook(tmp_path / "chapters" / "a.ipynb", "seed", parameters="seed = 0")
-    write_book(tmp_path, {"a": path})
+    book = load_book(write_book(tmp_path, {"a": path}))
     monkeypatch.chdir(tmp_path)
-    assert main(["run", "--quiet"]) == 0
+    (entry,) = plan(book, book.chapters, Request())
+    parts = cache.parts_of(entry, book, ())
+    done = JobResult(entry.job.id, "chapters/a.ipynb", "a", "offline", 0, JobState.COMPLETED)
+    (tmp_path / "job").mkdir()
+    write_json(tmp_path / "job" / "result.json", {"schema": SCHEMA, **to_json(done)})
+    cache.keep(tmp_path, replace(entry.job, key=cache.key_of(parts)), parts, tmp_path / "job", "run-1")
     for arguments, parameters in ((["--seeds", "1"], {"seed": 0}), ([], {})):
         assert main(["run", "--quiet", *arguments]) == 0
         (job,) = read_json(find_run(tmp_path) / "result.json")["jobs"]
-        assert (job["state"], job["parameters"]) == ("skipped", parameters)
-    assert main(["run", "--seeds", "0,1", "--why"]) == 0
+        assert (job["state"], job["cached_from"], job["parameters"]) == ("skipped", "run-1", parameters)
+    capsys.readouterr()
+    assert main(["run", "--seeds", "2", "--why"]) == 0
     assert [line[:4] for line in capsys.readouterr().out.splitlines()] == ["skip", "run "]
 
 

@@ -71,6 +71,45 @@ def test_a_book_may_have_a_style_sheet_of_its_own_for_that(small_book):
     assert files["_static/harness.css"] == b".verdict { color: red }"
 
 
+@pytest.fixture
+def flat_book(tmp_path) -> Path:
+    """Notebooks and pages beside harness.yml, among much that is none of the book's."""
+    for name, text in {
+        "harness.yml": "book: A\nchapters: .\nclaims: claims\n",
+        "_toc.yml": "format: jb-book\nroot: index\nchapters:\n- file: a\n- file: more/b\n",
+        "_config.yml": "title: A\nlogo: logo.svg\nbibtex_bibfiles: [sources.bib]\n",
+        "index.md": "# A\n\n![a drawing](pictures/my%20drawing.svg) and [numbers](<data/one two.csv>), [c](c.md)\n",
+        "more/b.md": "# B\n\n![b](../pictures/b.svg) <img src='/etc/hosts'> ../../out.txt ../.secret/key.pem\n",
+        "c.md": "# Not in the table of contents\n",
+        "env/pyvenv.cfg": "", "env/lib/site.py": "", "data/large.csv": "", "claims/a.yml": "claims: []\n",
+        **dict.fromkeys(("logo.svg", "pictures/my drawing.svg", "pictures/b.svg"), "<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        **dict.fromkeys(("sources.bib", "data/one two.csv", ".secret/key.pem", "../out.txt"), ""),
+    }.items():  # fmt: skip
+        path = tmp_path / "book" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    source = mini_book.chapter(False)
+    source["cells"] = [
+        {"cell_type": "markdown", "id": "t", "metadata": {}, "source": "# One\n\n![x](pictures/b.svg)"}
+    ]
+    mini_book.write_notebook(tmp_path / "book" / "a.ipynb", source)
+    return tmp_path / "book"
+
+
+def test_of_a_flat_book_only_the_pages_and_what_they_name_are_staged(flat_book):
+    files = stage_tree(load_book(flat_book), None, flat_book / "_build" / "site-src", GENERATED)
+    assert set(files) == {
+        "_toc.yml", "_config.yml", "_static/harness.css", "index.md", "a.ipynb", "more/b.md", "logo.svg",
+        "sources.bib", "pictures/my drawing.svg", "pictures/b.svg", "data/one two.csv",
+    }  # fmt: skip
+
+
+def test_the_page_called_index_stays_the_first_one(flat_book):
+    assert book_module._front_door(flat_book, "en") is None
+    (flat_book / "_toc.yml").write_text("format: jb-book\nroot: intro\n", encoding="utf-8")
+    assert "intro.html" in book_module._front_door(flat_book, "en")
+
+
 def test_only_changed_files_are_written(small_book):
     run, files = stage_run(small_book, mini_book.chapter(True))
     target = small_book / "_build" / "site-src"
@@ -367,4 +406,4 @@ def test_pages_have_their_verdicts_as_spans_whatever_the_book_enables(tmp_path):
         (tmp_path / "_config.yml").write_text(f"title: A\nparse: {parse}\n")
         found = overrides(tmp_path)
         assert {kept, "attrs_inline"} <= set(found.pop("myst_enable_extensions"))
-        assert set(found) == {"external_toc_path", "latex_individualpages"}  # Jupyter Book wants both
+        assert set(found) == {"external_toc_path", "latex_individualpages", "nb_execution_mode"}
