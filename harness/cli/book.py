@@ -16,7 +16,7 @@ from harness.errors import ExitCode
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="The book's; this one by default.")
+        Path, typer.Argument(metavar="FOLDER", help="The book's; this one by default.")
     ] = Path(),
 ) -> None:
     """Make a folder of notebooks a book: write the few files it lacks; change none that exists."""
@@ -75,7 +75,10 @@ def book(
         typer.Option("--copies", help="Then print it as PDF and EPUB; the site offers both, and the source."),
     ] = False,
 ) -> None:
-    """Build the site from the notebooks of a run."""
+    """Build the site from the notebooks of a run, with Jupyter Book, into _build/site.
+
+    The book needs a _toc.yml and a _config.yml, and the machine the harness' extra called site.
+    """
     from harness.site.build import build
 
     the_book = load_book()
