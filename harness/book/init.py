@@ -6,7 +6,9 @@ file is written.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,7 +21,7 @@ import yaml
 from harness.book.claims import claim_path, load_all_claims
 from harness.book.config import CONFIG_NAME, toc_chapters
 from harness.book.notebook import read_notebook
-from harness.book.parameters import read_parameters
+from harness.book.parameters import SET_BY_HARNESS, Parameter, read_parameters
 from harness.book.yaml_file import read_yaml
 from harness.errors import HarnessError
 from harness.files import explain_os_error
@@ -27,6 +29,11 @@ from harness.files import explain_os_error
 FIRST_CHAPTER = "01-first-measurement"
 _NOT_SEARCHED = frozenset({"_build", "build", "node_modules", "site-packages", "__pycache__"})
 _IGNORED = frozenset({b"_build", b"_build/", b"/_build", b"/_build/", b"**/_build", b"**/_build/"})
+_COMMENT = re.compile(r"^\s*#.*$", re.M)
+_RECORD = re.compile(  # record("name", value, unit="m"), glue("name", value)
+    r"""(?<!\w)(?:record|glue)\(\s*(?P<quote>["'])(?P<name>[^"'\n]+)(?P=quote)\s*,"""
+    r"""(?:(?:[^()]|\((?:[^()]|\([^()]*\))*\))*?\bunit\s*=\s*(?P<mark>["'])(?P<unit>[^"'\n]*)(?P=mark))?"""
+)
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -117,21 +124,82 @@ def _missing_files(root: Path, layout: _Layout) -> dict[Path, str]:
     load_all_claims(layout.claims, [path.stem for path in layout.chapters])
     first = layout.chapters[0]
     files = {first: _filled("first-chapter.ipynb")} if layout.new else {}
-    path = claim_path(layout.claims, first.stem)
-    if not path.exists() and (layout.new or not layout.claims.exists()):
-        name = "first-claims.yml" if layout.new else "claims.yml"
-        files[path] = _filled(name, chapter=_flow(first.stem))
+    if layout.new:
+        path = claim_path(layout.claims, first.stem)
+        if not path.exists():
+            files[path] = _filled("first-claims.yml", chapter=_flow(first.stem))
+    elif not layout.claims.exists():
+        files |= {
+            claim_path(layout.claims, path.stem): _claims(path) for path in _recording(layout) or [first]
+        }
     files[root / CONFIG_NAME] = _filled(
         "harness.yml",
         title=_flow(_title(root)),
         chapters=_flow(layout.entry),
         remark=_remark(root, layout),
         claims=_flow(_shown(layout.claims, root)),
-        chapter=_flow(first.stem),
-        off="" if layout.new else "# ",
-        example="num_points: 1000" if layout.new else "num_epochs: 1",
+        **_example_of_parameters(layout),
     )
     return files
+
+
+def _example_of_parameters(layout: _Layout) -> dict[str, str]:
+    """What the configuration shows of parameters: those that the chapters have, as comments."""
+    first = layout.chapters[0].stem
+    if layout.new:
+        return {"hint": "", "parameters": f"parameters:\n  {_flow(first)}:\n    smoke: {{num_points: 1000}}"}
+    found = {path.stem: own for path in layout.chapters if (own := _numbers(path))}
+    hint = "; smaller ones, for a quick try" if found else "; none has such a cell yet"
+    lines = ["parameters:"]
+    for chapter, values in (found or {first: {"n": 10}}).items():
+        lines += [f"  {_flow(chapter)}:", f"    smoke: {_flow(values)}"]
+    return {"hint": hint, "parameters": "\n".join(f"# {line}" for line in lines)}
+
+
+def _numbers(chapter: Path) -> dict[str, int | float]:
+    """The parameters of a chapter that are numbers and its author's to set, with their defaults."""
+    return {
+        name: one.default
+        for name, one in _parameters(chapter).items()
+        if name not in SET_BY_HARNESS and type(one.default) in (int, float)
+    }
+
+
+def _recording(layout: _Layout) -> list[Path]:
+    """The chapters that record numbers."""
+    return [path for path in layout.chapters if _recorded(path)]
+
+
+def _recorded(chapter: Path) -> dict[str, str]:
+    """Names of the numbers that the code of a chapter records, or may record, with their units."""
+    found: dict[str, str] = {}
+    with suppress(HarnessError):
+        for cell in read_notebook(chapter).code:
+            for call in _RECORD.finditer(_COMMENT.sub("", cell.source)):
+                name = re.sub(r"\W", "_", call["name"].strip())
+                if name.isidentifier():
+                    found.setdefault(name, call["unit"] or "")
+    return found
+
+
+def _claims(chapter: Path) -> str:
+    """A claim file that claims nothing yet, and proposes a claim for each number that the chapter records."""
+    found = _recorded(chapter)
+    lead = "name numbers that the chapter gives to `record` (or to MyST's glue), for example"
+    if found:
+        lead = "claim those that should hold of the numbers that the chapter records; say how far each may be off"
+    lines = ["claims:"]
+    for name, unit in (found or {"mean_error": ""}).items():
+        lines += [
+            f"  - name: {name}" + ("" if found else ' # record("mean_error", error)'),
+            f"    title: {name.replace('_', ' ').strip() or name}",
+            f"    unit: {json.dumps(unit, ensure_ascii=False)}",
+            "    direction: none # which way is better: higher, lower or none",
+            "    margin: 0.01",
+        ]
+    return _filled(
+        "claims.yml", chapter=_flow(chapter.stem), lead=lead, claims="\n".join(f"# {line}" for line in lines)
+    )
 
 
 def _filled(template: str, **values: str) -> str:
@@ -212,10 +280,14 @@ def _advice(root: Path, folder: Path, layout: _Layout) -> Iterator[str]:
         yield "next: `harness run` runs the chapter"
     else:
         yield f"next: `harness run` runs the {len(layout.chapters)} chapter(s)"
-        yield (
-            "then: let a chapter `from harness.record import record` and record(name, value), and claim it in"
-            f" {_shown(layout.claims, root)}/<chapter>.yml"
-        )
+        place = _shown(layout.claims, root)
+        if recording := _recording(layout):
+            yield f"then: claim in {place}/{recording[0].stem}.yml what the chapter records"
+        else:
+            yield (
+                "then: let a chapter `from harness.record import record` and record(name, value), and claim it in"
+                f" {place}/<chapter>.yml"
+            )
     if layout.new or any(map(_takes_seed, layout.chapters)):
         yield "then: `harness run --seeds 3` and `harness bless` make its numbers the reference of later runs"
     else:
@@ -226,6 +298,11 @@ def _advice(root: Path, folder: Path, layout: _Layout) -> Iterator[str]:
 
 
 def _takes_seed(chapter: Path) -> bool:
+    return "seed" in _parameters(chapter)
+
+
+def _parameters(chapter: Path) -> dict[str, Parameter]:
+    """Those of a chapter; none where they cannot be read, which `harness list` tells."""
     with suppress(HarnessError):
-        return "seed" in (read_parameters(read_notebook(chapter)) or {})
-    return False
+        return read_parameters(read_notebook(chapter)) or {}
+    return {}

@@ -65,6 +65,7 @@ class Finding:
     notebook: Path
     cell: str  # id, or number where there is none; empty where the file has no cells
     message: str
+    fixable: bool = False  # by `harness lint --fix`
 
     def __str__(self) -> str:
         return f"{self.notebook}: " + (f"cell {self.cell}: " if self.cell else "") + self.message
@@ -76,7 +77,9 @@ def lint(path: Path) -> list[Finding]:
     Raises:
         HarnessError: the file cannot be read or is not a notebook.
     """
-    return [Finding(path, cell, message) for cell, message in _problems(read_document(path), path)]
+    notebook = read_document(path)
+    found = [Finding(path, cell, message) for cell, message in _problems(notebook, path)]
+    return [*found, *(Finding(path, cell, message, fixable=True) for cell, message in _form(notebook, path))]
 
 
 def lint_glossary(path: Path) -> list[Finding]:
@@ -107,7 +110,10 @@ def fix(path: Path) -> bool:
 
 
 def normal_form(notebook: Mapping[str, Any]) -> str:
-    """The notebook as it is committed: no outputs, only tags as cell metadata, sorted keys, one-space indent."""
+    """The notebook as it is committed: no outputs, only tags as cell metadata, sorted keys, one-space indent.
+
+    What a reader sees or runs stays: the cells' text, pictures attached to it, the language and its kernel.
+    """
     cells = []
     for cell, name in zip(notebook["cells"], cell_ids(notebook["cells"]), strict=True):
         tags = cell.get("metadata", {}).get("tags") or []
@@ -117,11 +123,44 @@ def normal_form(notebook: Mapping[str, Any]) -> str:
             "metadata": {"tags": tags} if tags else {},
             "source": text_of(cell).splitlines(keepends=True),
         }
+        if cell.get("attachments"):
+            plain["attachments"] = cell["attachments"]
         if cell["cell_type"] == "code":
             plain |= {"execution_count": None, "outputs": []}
         cells.append(dict(sorted(plain.items())))
-    document = {"cells": cells, "metadata": _METADATA, "nbformat": 4, "nbformat_minor": 5}
+    document = {"cells": cells, "metadata": _metadata(notebook), "nbformat": 4, "nbformat_minor": 5}
     return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+
+
+def _metadata(notebook: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a notebook in Python always the same; of another its kernel and its language."""
+    metadata = notebook.get("metadata") or {}
+    spec, info = (metadata.get(name) or {} for name in ("kernelspec", "language_info"))
+    language = info.get("name") or spec.get("language") or "python"
+    if language.lower() == "python":
+        return _METADATA
+    kept = {name: spec[name] for name in ("display_name", "language", "name") if spec.get(name)}
+    return {**({"kernelspec": kept} if kept else {}), "language_info": {"name": language}}
+
+
+def _form(notebook: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    """What :func:`fix` would change, in words."""
+    wanted = normal_form(notebook)
+    if path.read_text(encoding="utf-8") == wanted:
+        return
+    cells, metadata = notebook["cells"], notebook.get("metadata") or {}
+    ran = [cell for cell in cells if cell.get("outputs") or cell.get("execution_count") is not None]
+    extra = dict.fromkeys(key for cell in cells for key in cell["metadata"] if key != "tags")
+    changes = [
+        f"outputs and execution counts of {len(ran)} cell(s) go" if ran else "",
+        f"cell metadata but tags go: {', '.join(map(str, extra))}" if extra else "",
+        "each cell gets an id" if any(not cell.get("id") for cell in cells) else "",
+        "the notebook's metadata become those of any kernel of its language"
+        if metadata != json.loads(wanted)["metadata"]
+        else "",
+    ]
+    told = "; ".join(filter(None, changes)) or "only the order of keys, the indent or line ends"
+    yield "-", f"not in the form that is committed: {told}"
 
 
 def _problems(notebook: Mapping[str, Any], path: Path) -> Iterator[Problem]:
@@ -134,11 +173,8 @@ def _problems(notebook: Mapping[str, Any], path: Path) -> Iterator[Problem]:
         name, source = cell.get("id") or str(number), text_of(cell)
         if not cell.get("id") or ids.count(name) > 1:
             yield name, "no id, or one that is not unique"
-        if cell["cell_type"] == "code":
-            if cell.get("outputs") or cell.get("execution_count") is not None:
-                yield name, "carries outputs or an execution count; run `python -m harness lint --fix`"
-            if SETUP_TAG not in tags_of(cell):  # that one the harness has written
-                yield from ((name, message) for message in _wide(source))
+        if cell["cell_type"] == "code" and SETUP_TAG not in tags_of(cell):  # that one the harness has written
+            yield from ((name, message) for message in _wide(source))
         if cell["cell_type"] == "markdown":
             yield from ((name, message) for message in _prose(source))
             if QUIZ_TAG in tags_of(cell):
@@ -147,8 +183,6 @@ def _problems(notebook: Mapping[str, Any], path: Path) -> Iterator[Problem]:
             shown = _blanked(source, _FENCE, _CODE)
             yield from ((name, message) for message in (*_pictures(shown, path.parent), *_callouts(shown)))
     yield from _numbers(notebook, path)
-    if path.read_text(encoding="utf-8") != normal_form(notebook):
-        yield "-", "JSON is not in normal form; run `python -m harness lint --fix`"
 
 
 def _blanked(text: str, *forms: re.Pattern[str]) -> str:

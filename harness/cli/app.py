@@ -42,7 +42,8 @@ for _command, _options in (
     (book.lint, {}),
     (book.doctor, {}),
 ):
-    app.command(**_options)(_command)
+    _summary = (_command.__doc__ or "").partition("\n\n")[0]
+    app.command(short_help=_summary, **_options)(_command)  # else it is cut off in the list of commands
 
 
 def command_tree() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from harness.errors import ExitCode
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="The book's; this one by default.")
+        Path, typer.Argument(metavar="FOLDER", help="The book's; this one by default.")
     ] = Path(),
 ) -> None:
     """Make a folder of notebooks a book: write the few files it lacks; change none that exists."""
@@ -74,7 +75,10 @@ def book(
         typer.Option("--copies", help="Then print it as PDF and EPUB; the site offers both, and the source."),
     ] = False,
 ) -> None:
-    """Build the site from the notebooks of a run."""
+    """Build the site from the notebooks of a run, with Jupyter Book, into _build/site.
+
+    The book needs a _toc.yml and a _config.yml, and the machine the harness' extra called site.
+    """
     from harness.site.build import build
 
     the_book = load_book()
@@ -88,7 +92,10 @@ def lint(
         list[Path] | None, typer.Argument(metavar="NOTEBOOK", help="The book's chapters if none.")
     ] = None,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Write the normal form (no outputs, sorted keys) and Colab's cells.")
+        bool,
+        typer.Option(
+            "--fix", help="Write notebooks as they are committed (no outputs, sorted keys), Colab's cells."
+        ),
     ] = False,
 ) -> int:
     """Check notebooks: no outputs, plain Markdown, no measured number in prose, quizzes, numbers, pictures.
@@ -97,6 +104,7 @@ def lint(
     colab, each chapter's link to Colab and set-up cell.
     """
     from harness.book import colab
+    from harness.book.lint import Finding
     from harness.book.lint import fix as rewrite
 
     the_book = None if notebooks else load_book()
@@ -106,10 +114,12 @@ def lint(
         changed |= {path for path in chapters if rewrite(path)}
         for path in sorted(changed):
             print(f"{path}: rewritten")
-    found = 0
-    for finding in _findings(the_book, chapters):
+    found = list(_findings(the_book, chapters))
+    for finding in found:
         print(finding)
-        found += 1
+    if any(isinstance(finding, Finding) and finding.fixable for finding in found):
+        command = shlex.join(["harness", "lint", "--fix", *map(str, notebooks or ())])
+        print(f"`{command}` writes that form; the text of the cells stays as it is")
     if the_book:
         check_claim_files(the_book)
     return int(ExitCode.USAGE if found else ExitCode.OK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import sys
@@ -49,6 +50,7 @@ OWN_PACKAGES = (
 
 OLDEST_PYTHON = (3, 11)
 MIN_DISK_GB, MIN_MEMORY_GB = 5.0, 4.0
+KERNEL_PATIENCE = 60.0  # seconds for the cell of the trial; starting has a limit of its own
 
 
 @dataclass(frozen=True)
@@ -165,18 +167,29 @@ def check_kernel() -> Check:
         "execution_count": None,
     }
     notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}
-    remedy = "see that `python -m ipykernel_launcher --version` works; reinstall ipykernel"
+    remedy = f"see that `{sys.executable} -m ipykernel_launcher --version` works; if not, reinstall ipykernel"
     try:
         with tempfile.TemporaryDirectory(prefix="harness-doctor-") as folder:
             path = Path(folder, "probe.ipynb")
             path.write_text(json.dumps(notebook), encoding="utf-8")
-            job = Job("probe", path, None, "offline", None, {}, Limits(60, 60))
+            job = Job("probe", path, None, "offline", None, {}, Limits(cell=KERNEL_PATIENCE))
             result = run_job(JobFolder(job, Path(folder, "job")))
     except Exception as error:
         return Check("kernel", FAIL, str(error), remedy)
+    if result.state is JobState.TIMED_OUT:
+        return _slow_kernel(remedy)
     if result.state is not JobState.COMPLETED:
         return Check("kernel", FAIL, f"{result.state}: {result.reason}", remedy)
     return Check("kernel", OK, f"started, ran a cell and stopped in {result.seconds:.1f} s")
+
+
+def _slow_kernel(remedy: str) -> Check:
+    """A kernel that was not ready in time: on a busy machine that says nothing about what is installed."""
+    message, (load, *_) = f"none answered in {KERNEL_PATIENCE:g} s", os.getloadavg()
+    if load <= cores():
+        return Check("kernel", FAIL, message, remedy)
+    busy = f"the machine is busy: {load:.1f} processes at a time on {cores()} cores"
+    return Check("kernel", FAIL, f"{message}; {busy}", "end what else runs, then ask `harness doctor` again")
 
 
 def check_writable(folder: Path) -> Check:
@@ -212,9 +225,8 @@ def check_speed(book: Book | None) -> Check:
     if speed.of_reference is None:
         return Check("speed", WARN, str(speed), "on a slow machine say `speed: 0.5` in harness.yml")
     if speed.factor == MOST:
-        return Check(
-            "speed", WARN, str(speed), "end what else runs, or give --cell-timeout and --notebook-timeout"
-        )
+        remedy = "end what else runs, or give `harness run` --cell-timeout and --notebook-timeout"
+        return Check("speed", WARN, str(speed), remedy)
     return Check("speed", OK, str(speed))
 
 
@@ -222,7 +234,10 @@ def check_memory() -> Check:
     size = memory_bytes() / 2**30
     status = OK if size >= MIN_MEMORY_GB else WARN
     return Check(
-        "memory", status, f"{size:.1f} GB", "" if status == OK else "run less, or one by one: --jobs 1"
+        "memory",
+        status,
+        f"{size:.1f} GB",
+        "" if status == OK else "run one notebook at a time: `harness run --jobs 1`",
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.archive.recorded import RunResult
 
 RunArgument = Annotated[
-    str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of it, a path, a URL, or latest.")
+    str, typer.Argument(metavar="RUN", help="A run's id, the beginning of it, a path, a URL, or latest.")
 ]
 ChaptersOption = Annotated[
     str | None,

@@ -71,7 +71,7 @@ def _judge_again(
 
 def report(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]", help="As for check; the shards with --merge.")
+        list[str] | None, typer.Argument(metavar="RUN", help="As for check; the shards with --merge.")
     ] = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="Make one run of the shards' folders and judge it as a whole.")
@@ -126,8 +126,10 @@ def _merge(
 
 
 def diff(
-    a: Annotated[str | None, typer.Argument(help="A run; the one before B by default.")] = None,
-    b: Annotated[str | None, typer.Argument(help="A later run; the latest by default.")] = None,
+    a: Annotated[
+        str | None, typer.Argument(metavar="A", help="A run; the one of B's profile before it by default.")
+    ] = None,
+    b: Annotated[str | None, typer.Argument(metavar="B", help="A later run; the latest by default.")] = None,
     form: Annotated[DiffFormat, typer.Option("--format", help="How to print it.")] = "text",
     fail_on_worse: Annotated[
         bool,

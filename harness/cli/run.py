@@ -44,14 +44,20 @@ Notebooks = Annotated[
     ),
 ]
 ProfileOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="smoke, offline, full … as in harness.yml.")
+    str | None,
+    typer.Option(
+        metavar="NAME", help="A profile of harness.yml; the one marked default, else the first, if none."
+    ),
 ]
 MatrixOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Run the cells of this file of tasks and models instead."),
 ]
 SeedsOption = Annotated[
-    str | None, typer.Option(metavar="SEEDS", help="A count (5 is 0 to 4) or a list (0,3,7).")
+    str | None,
+    typer.Option(
+        metavar="SEEDS", help="A count (5 is 0 to 4) or a list (0,3,7); what the notebooks say if none."
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N, mps.")]
 ParamOption = Annotated[
@@ -67,7 +73,7 @@ JobsOption = Annotated[
 ]
 MemoryOption = Annotated[
     float | None,
-    typer.Option(metavar="GB", help="That the jobs may take together; what is free by default."),
+    typer.Option(metavar="GB", help="Memory that the jobs may take together; what is free by default."),
 ]
 GpusOption = Annotated[
     str | None, typer.Option(metavar="N|IDS", help="GPUs to use, one a job; all by default.")

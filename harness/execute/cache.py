@@ -25,6 +25,7 @@ from harness.archive.environment import hardware_class
 from harness.archive.folder import build_dir
 from harness.book.config import Book
 from harness.book.notebook import Notebook
+from harness.book.parameters import read_parameters
 from harness.book.plan import Planned
 from harness.book.sources import files_below, follow
 from harness.errors import HarnessError
@@ -34,7 +35,7 @@ from harness.execute.reads import NOTHING, Reads, changes, file_digest, read_rea
 from harness.files import PACKAGE, explain_os_error, read_json, write_json
 from harness.model import Job, JobResult, JobState, job_result_from_json
 
-VERSION = 3  # raise it when the meaning of a key or an entry changes
+VERSION = 4  # raise it when the meaning of a key or an entry changes
 MOST_REASONS = 8  # told of one job
 KEPT_FILES = ("out.ipynb", "metrics.jsonl", "result.json", "log.txt", READS)
 
@@ -83,7 +84,7 @@ def key_parts(
         "tags": [sorted(cell.tags) for cell in notebook.code],
         "kernel": notebook.kernel,
         "folder": os.path.relpath(notebook.path.parent, root),
-        "parameters": {name: repr(value) for name, value in sorted(job.parameters.items())},
+        "parameters": _set_parameters(job.parameters, notebook),
         "profile": job.profile,
         "seed": job.seed,
         "hardware": hardware,
@@ -101,6 +102,19 @@ def without_files(parts: Mapping[str, Any], root: Path, own: Collection[str]) ->
     """The parts of a key but for the files that the notebook itself wrote, its *own*."""
     files: Mapping[str, str] = parts.get("files") or {}
     return {**parts, "files": {f: one for f, one in files.items() if os.path.normpath(root / f) not in own}}
+
+
+def _set_parameters(given: Mapping[str, Any], notebook: Notebook) -> dict[str, str]:
+    """The values that a job sets, without those that the notebook's own cell, part of the key by its code, has anyway.
+
+    A run without ``--seeds`` and one with the seed that stands in the notebook do the same.
+    """
+    try:
+        declared = read_parameters(notebook) if notebook.language == "python" else None
+    except HarnessError:
+        declared = None
+    own = {name: repr(one.default) for name, one in (declared or {}).items() if not one.injected}
+    return {name: repr(value) for name, value in sorted(given.items()) if own.get(name) != repr(value)}
 
 
 def _short_digest(text: str) -> str:
@@ -251,8 +265,8 @@ def restore(entry: Entry, job: Job, folder: Path, shown: str) -> JobResult:
         raise explain_os_error(error, f"cannot write to {folder}") from None
     kept = job_result_from_json(read_json(folder / "result.json"))
     return replace(
-        kept, id=job.id, notebook=shown, chapter=job.chapter, state=JobState.SKIPPED, key=job.key,
-        cached_from=entry.run, reason=f"unchanged since run {entry.run}",
+        kept, id=job.id, notebook=shown, chapter=job.chapter, parameters=job.parameters,
+        state=JobState.SKIPPED, key=job.key, cached_from=entry.run, reason=f"unchanged since run {entry.run}",
     )  # fmt: skip
 
 

@@ -15,16 +15,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import unquote
 
 from harness.archive.folder import build_dir, runs_dir
 from harness.archive.recorded import RunResult, read_result, refuse_shard
-from harness.book.config import Book, site_config
+from harness.book.config import Book, site_config, toc_pages
 from harness.book.notebook import read_notebook
+from harness.book.sources import is_file
 from harness.book.yaml_file import read_yaml
 from harness.errors import HarnessError
 from harness.files import PACKAGE, explain_os_error, read_json, write_json, write_text
@@ -47,6 +49,7 @@ from harness.site.pages import (
 )
 from harness.wording import Language, html_language
 
+_TEMPLATES = Path(__file__).with_name("templates")
 _PARTS = ("_config.yml", "_toc.yml", "_ext", "_static", "vendor")
 _SKIPPED = frozenset({"__pycache__", ".ipynb_checkpoints", "_build"})
 _PACKAGES = (
@@ -61,12 +64,17 @@ _PACKAGES = (
     "sphinxcontrib-mermaid",
 )
 _PROBLEM = re.compile(r"\b(?:WARNING|ERROR|CRITICAL|Extension error|Configuration error|Exception)\b")
+_PAGES = frozenset({".ipynb", ".md", ".rst"})
+_NAME = re.compile(
+    r"""<([^<>\n]+)>|([^\s()<>\[\]{}"'`,]+)"""
+)  # what may be the path of a file in a page's text
 _BIB_KEY = re.compile(r"^@\w+\{([^,\s]+),", re.MULTILINE)
 _CELL_LINE = re.compile(r"(?P<page>[^\s:]+\.ipynb):(?P<cell>\d+)(?P<line>\d{4})\b")  # as MyST-NB counts them
 _READ: Mapping[Language, re.Pattern[str]] = {"zh": re.compile("[\u4e00-\u9fff]"), "en": re.compile(r"\w+")}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DASHBOARD_PAGE = "reproduction.md"
 _GENERATED = re.compile(r"^<!-- harness:(?P<name>[\w-]+) -->[ \t]*$", re.MULTILINE)
+_STYLE = "_static/harness.css"  # Jupyter Book links every style sheet of that folder on every page
 _FILLED_ELSEWHERE = frozenset({"dashboard", "last-run"})
 
 
@@ -100,9 +108,7 @@ def build(
     language = language_of(book)
     kinds = offered(book.root, run, language) if copies else {}
     files = stage_tree(book, run, source, generated, kinds)
-    fingerprint = _fingerprint(
-        files, book.chapters_dir.relative_to(book.root).as_posix(), warnings_are_errors
-    )
+    fingerprint = _fingerprint(files, warnings_are_errors)
     index = site / "index.html"
     before = read_json(stamp) if index.is_file() and stamp.is_file() else {}
     if before == fingerprint:
@@ -112,7 +118,8 @@ def build(
         for rendered in (folder / "site-doctrees", site):  # Sphinx would keep pages that look the same to it
             shutil.rmtree(rendered, ignore_errors=True)
     _render(book.root, source, site, warnings_are_errors)
-    write_text(index, _front_door(source, language))
+    if (door := _front_door(source, language)) is not None:
+        write_text(index, door)
     for name in (PDF, EPUB, SOURCE):  # those of an earlier run
         (site / name).unlink(missing_ok=True)
     if copies:
@@ -134,8 +141,6 @@ def check_site(book: Book) -> None:
     if not (book.root / "_toc.yml").is_file():
         raise HarnessError(f"{book.root / '_toc.yml'} does not exist; the site needs it")
     site_config(book.root)
-    if book.chapters_dir == book.root:  # everything below would be copied: the repository, environments
-        raise HarnessError(f"the site needs the chapters of {book.root} in a folder of their own; move them")
     if importlib.util.find_spec("jupyter_book") is None:
         raise HarnessError("jupyter-book is not installed; install the book's `site` extra")
 
@@ -177,6 +182,7 @@ def stage_tree(
     if run:
         refuse_shard(run.manifest, "the site")
     files = {path: (book.root / path).read_bytes() for path in _source_files(book)}
+    files.setdefault(_STYLE, (_TEMPLATES / "pages.css").read_bytes())
     link = _repository_link(book.root, frozenset(files))
     keys = frozenset(
         key
@@ -251,15 +257,42 @@ def _link_text(
 
 
 def _source_files(book: Book) -> list[str]:
-    """Everything the site is made from, relative to the root; claim files stay out."""
-    found = []
-    for part in (*_PARTS, book.chapters_dir.relative_to(book.root).as_posix()):
-        top = book.root / part
+    """Everything the site is made from, relative to the root; claim files stay out.
+
+    The chapters' folder counts whole where it is one of their own. Of the rest of the book, which may hold anything
+    (environments, data), the pages that _toc.yml names count, with the files that they and _config.yml name.
+    """
+    own = [] if book.chapters_dir == book.root else [book.chapters_dir]
+    found: dict[Path, None] = {}
+    for top in (*(book.root / part for part in _PARTS), *own):
         for path in [top] if top.is_file() else sorted(top.rglob("*")):
-            inside = path.relative_to(book.root)
-            if path.is_file() and not _SKIPPED & set(inside.parts) and book.claims_dir not in path.parents:
-                found.append(inside.as_posix())
-    return found
+            if path.is_file():
+                found[path] = None
+    pages = dict.fromkeys((*toc_pages(book.root / "_toc.yml"), *book.chapters))
+    elsewhere = [page for page in pages if page not in found]
+    found |= dict.fromkeys(elsewhere)
+    for page in (*elsewhere, book.root / "_config.yml"):
+        found |= dict.fromkeys(path for path in _named_by(page) if _is_plain(path, book.root))
+    inside = [path.relative_to(book.root) for path in found if book.claims_dir not in path.parents]
+    return [path.as_posix() for path in inside if not _SKIPPED & set(path.parts)]
+
+
+def _named_by(page: Path) -> Iterator[Path]:
+    """Files that the text of *page* names, as pictures and links do; other pages are for _toc.yml to name."""
+    if page.suffix == ".ipynb":
+        text = "\n".join(cell.source for cell in read_notebook(page).cells if cell.type == "markdown")
+    else:
+        text = _decoded(str(page), page.read_bytes())
+    for found in _NAME.finditer(text):
+        name = unquote((found[1] or found[2]).partition("#")[0])
+        path = Path(os.path.normpath(page.parent / name)) if "." in name else None
+        if path is not None and path.suffix not in _PAGES and is_file(path):
+            yield path
+
+
+def _is_plain(path: Path, root: Path) -> bool:
+    """Whether *path* lies in the book, and in nothing that is hidden."""
+    return path.is_relative_to(root) and not any(n.startswith(".") for n in path.relative_to(root).parts)
 
 
 def _evidence(book: Book, run: RunResult | None) -> dict[str, Evidence]:
@@ -339,11 +372,11 @@ def _synchronise(files: Mapping[str, bytes], target: Path) -> None:
         raise explain_os_error(error, f"cannot stage the site under {target}") from None
 
 
-def _fingerprint(files: Mapping[str, bytes], pages: str, strict: bool) -> dict[str, Any]:
+def _fingerprint(files: Mapping[str, bytes], strict: bool) -> dict[str, Any]:
     """What a site is made from: its pages, and the frame that each of them stands in."""
     digests = {"pages": hashlib.sha256(), "frame": hashlib.sha256()}
     for path in sorted(files):
-        digest = digests["pages" if path.startswith(f"{pages}/") else "frame"]
+        digest = digests["frame" if path.partition("/")[0] in _PARTS else "pages"]
         digest.update(path.encode() + b"\0" + hashlib.sha256(files[path]).digest())
     versions = {}
     for package in _PACKAGES:
@@ -407,9 +440,15 @@ def _name_cell(found: re.Match[str], root: Path, source: Path) -> str:
         return found[0]
 
 
-def _front_door(source: Path, language: Language) -> str:
-    """The site's index.html: straight on to the book's first page."""
+def _front_door(source: Path, language: Language) -> str | None:
+    """The site's index.html: straight on to the book's first page; None where it is that page."""
     toc, config = read_yaml(source / "_toc.yml"), site_config(source)
     page = f"{PurePosixPath(toc['root']).with_suffix('')}.html"
-    template = Path(__file__).with_name("templates") / "index.html.j2"
-    return fill(template, lang=html_language(language), page=page, title=str(config.get("title", "")))
+    if page == "index.html":
+        return None
+    return fill(
+        _TEMPLATES / "index.html.j2",
+        lang=html_language(language),
+        page=page,
+        title=str(config.get("title", "")),
+    )

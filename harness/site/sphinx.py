@@ -25,16 +25,17 @@ def main(source: str, site: str, doctrees: str, strict: str) -> int:
 
 
 def overrides(source: Path) -> dict[str, Any]:
-    """What the site needs whatever the book's _config.yml says: verdicts on the pages are spans with a class."""
+    """What the site needs whatever the book's _config.yml says: verdicts are spans, boxes stand in colons."""
     from jupyter_book.config import get_final_config
 
     set_here = {
         "external_toc_path": Path(source, "_toc.yml").as_posix(),
         "latex_individualpages": False,
+        "nb_execution_mode": "off",  # the harness has run them
     }
     given = dict(set_here)  # of which it takes things out
     config, _ = get_final_config(user_yaml=source / "_config.yml", sourcedir=source, cli_config=given)
-    extensions = dict.fromkeys((*config.get("myst_enable_extensions", ()), "attrs_inline"))
+    extensions = dict.fromkeys((*config.get("myst_enable_extensions", ()), "attrs_inline", "colon_fence"))
     return {**set_here, "myst_enable_extensions": list(extensions)}
 
 

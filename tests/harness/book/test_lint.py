@@ -8,7 +8,8 @@ import pytest
 from test_notebook import BROKEN
 
 from harness.book.lint import fix, lint, lint_glossary, normal_form
-from harness.errors import HarnessError
+from harness.cli.app import main
+from harness.errors import ExitCode, HarnessError
 
 
 def cell(kind="markdown", source="文字", **more):
@@ -74,11 +75,56 @@ def test_outputs_are_found_and_removed(tmp_path):
     path = tmp_path / "a.ipynb"
     ran = cell("code", "1 + 1", execution_count=3, outputs=[{"output_type": "stream", "text": "x"}])
     path.write_text(json.dumps({"nbformat": 4, "cells": [PARAMETERS, ran]}), encoding="utf-8")
-    assert any("carries outputs" in message for message in messages(path))
+    (message,) = messages(path)
+    assert message == (
+        "not in the form that is committed: outputs and execution counts of 1 cell(s) go;"
+        " the notebook's metadata become those of any kernel of its language"
+    )
     assert fix(path)
     assert messages(path) == []
     assert not fix(path)
     assert json.loads(path.read_text(encoding="utf-8"))["cells"][1]["source"] == ["1 + 1"]
+
+
+def test_what_the_normal_form_changes_is_said_with_the_command_that_writes_it(tmp_path, capsys):
+    path = tmp_path / "my book" / "a.ipynb"
+    path.parent.mkdir()
+    plain = json.loads(normal_form({"cells": [cell(metadata={"tags": ["x"]})]}))
+    plain["cells"][0]["metadata"] |= {"collapsed": True}
+    path.write_text(json.dumps(plain), encoding="utf-8")
+    assert main(["lint", str(path)]) == ExitCode.USAGE
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == f"{path}: cell -: not in the form that is committed: cell metadata but tags go: collapsed"
+    assert last == f"`harness lint --fix '{path}'` writes that form; the text of the cells stays as it is"
+    del plain["cells"][0]["metadata"]["collapsed"]
+    path.write_text(json.dumps(plain), encoding="utf-8")
+    assert messages(path) == [
+        "not in the form that is committed: only the order of keys, the indent or line ends"
+    ]
+    assert main(["lint", "--fix", str(path)]) == ExitCode.OK
+    assert capsys.readouterr().out == f"{path}: rewritten\n"
+
+
+def test_what_cannot_be_fixed_names_no_command(notebook, capsys):
+    assert main(["lint", str(notebook(cell(source="准确率是 85.3%")))]) == ExitCode.USAGE
+    assert "--fix" not in capsys.readouterr().out
+
+
+def test_the_normal_form_keeps_attached_pictures_and_another_language(tmp_path):
+    picture = {"a.png": {"image/png": "aGk="}}
+    spec = {"name": "ir", "display_name": "R", "language": "R", "env": {}}
+    written = {
+        "nbformat": 4,
+        "metadata": {"kernelspec": spec, "language_info": {"name": "R", "version": "4"}},
+        "cells": [cell(source="![a](attachment:a.png)", attachments=picture), cell("code", "x <- 1")],
+    }
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps(written), encoding="utf-8")
+    assert fix(path)
+    fixed = json.loads(path.read_text(encoding="utf-8"))
+    assert fixed["cells"][0]["attachments"] == picture
+    assert fixed["metadata"]["kernelspec"] == {"name": "ir", "display_name": "R", "language": "R"}
+    assert fixed["metadata"]["language_info"] == {"name": "R"} and not fix(path)
 
 
 def test_ids_and_the_parameters_cell(tmp_path):

@@ -19,7 +19,7 @@ from notebooks import RECORD, write_book, write_notebook
 
 from harness.archive.folder import find_run
 from harness.book.claims import load_claims
-from harness.cli.app import GENERATED, main
+from harness.cli.app import GENERATED, command_tree, main
 from harness.errors import ExitCode
 from harness.files import read_json, write_json
 
@@ -698,6 +698,15 @@ def test_help_names_every_command(capsys):
     out = capsys.readouterr().out
     for name in ("init", "list", "run", "check", "report", "diff", "bless", "book", "lint", "doctor"):
         assert f"\n  {name} " in out
+
+
+def test_no_help_is_cut_off_or_brackets_twice(capsys):
+    assert main(["--help"]) == ExitCode.OK
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+    for name in command_tree().commands:
+        assert main([name, "--help"]) == ExitCode.OK
+        out = capsys.readouterr().out
+        assert "[[" not in out and "[a]" not in out
 
 
 def test_the_parent_stays_light(book):

@@ -31,12 +31,13 @@ from harness.judge import bless, rules
 from harness.judge.statistics import MOST_RUNS
 from harness.model import CellState, JobState, Outcome, ReferenceRun, metric_from_json
 from harness.report.write import SCHEMA_PATH
-from harness.site.build import fill_markers
+from harness.site.build import build, fill_markers
 from harness.wording import OUTCOMES, RULES, STATES, SYMBOLS
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = ROOT / "chapters" / "harness"
 NAMES = ("usage", "formats", "verdicts", "faq", "commands")
+SITE_EXAMPLES = ("_toc.yml", "_config.yml")
 READMES = ("README.md", "README.zh-CN.md", "CONTRIBUTING.md", "Makefile")
 
 _FENCE = re.compile(
@@ -83,6 +84,9 @@ _VARYING = (
     (re.compile(r"\b\d+ MB\b"), "MEMORY"),
     (re.compile(r"\s+"), " "),
 )
+
+
+_BUSY = re.compile(r"^speed |: cell \d+/\d+.*, \d+\.\d s, \d+ MB$")  # what only a busy machine prints
 
 
 def normal(line: str) -> str:
@@ -156,7 +160,7 @@ def test_the_commands_of_the_usage_page_do_what_it_shows(shell):
             timeout=120,
         )
         output = done.stdout.replace(str(home), "/books")
-        lines = [line for line in output.splitlines() if not line.startswith("speed ")]  # of a busy machine
+        lines = [line for line in output.splitlines() if not _BUSY.search(line)]
         problem = check_shown(shown, lines)
         assert not problem, f"$ {command}\n{output}\n{problem}"
         code = done.returncode
@@ -197,11 +201,40 @@ def test_yaml_examples_are_read_by_the_readers(tmp_path):
                 path.write_text(body, encoding="utf-8")
                 (task,) = matrix.read_matrix(path, config.load_book(ROOT)).tasks
                 assert task.scores[0].published.keys() == set(task.models)
+            elif example in SITE_EXAMPLES:  # see test_the_site_of_the_usage_page_is_built
+                assert isinstance(yaml.safe_load(body), dict)
             else:
                 assert example == "workflow.yml", f"{name}.md: a YAML block that no test reads"
                 steps = [s for job in yaml.safe_load(body)["jobs"].values() for s in job["steps"]]
                 assert all(s["run"].startswith("harness ") for s in steps)
-    assert len(seen) == 5
+    assert len(seen) == 5 + len(SITE_EXAMPLES)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_site_of_the_usage_page_is_built(tmp_path, monkeypatch, capsys, flat):
+    """With warnings as errors, from the page's own files; nothing of the book has run yet."""
+    pytest.importorskip("jupyter_book", reason="the site extra is not installed")
+    monkeypatch.chdir(tmp_path)
+    assert main(["init"]) == ExitCode.OK
+    examples = {name: body for language in ("yaml", "markdown") for name, body in blocks("usage", language)}
+    for name in (*SITE_EXAMPLES, "intro.md"):
+        Path(name).write_text(examples[name], encoding="utf-8")
+    if flat:
+        Path("chapters", "01-first-measurement.ipynb").rename("01-first-measurement.ipynb")
+        for name in ("_toc.yml", "harness.yml"):
+            text = Path(name).read_text(encoding="utf-8")
+            text = text.replace("chapters/01", "01").replace("chapters: chapters", "chapters: .")
+            Path(name).write_text(text, encoding="utf-8")
+    index = build(config.load_book(), None, GENERATED)
+    page = index.parent / ("" if flat else "chapters") / "01-first-measurement.html"
+    shown, (sheet,) = page.read_text(encoding="utf-8"), index.parent.rglob("harness.css")
+    assert "run-card" in shown and "_static/harness.css" in shown and ".run-card" in sheet.read_text()
+    assert "本章还没有运行过" in shown and "这里写前言" in (index.parent / "intro.html").read_text(
+        encoding="utf-8"
+    )
+    assert "intro.html" in index.read_text(encoding="utf-8")
 
 
 def test_json_examples_are_what_the_harness_writes():

@@ -12,10 +12,12 @@ import pytest
 from notebooks import write_book
 
 from harness.archive import environment
+from harness.archive.speed import MOST, Speed
 from harness.book.config import load_book
 from harness.cli import doctor, reach
 from harness.cli.app import main
 from harness.errors import ExitCode
+from harness.model import JobResult, JobState
 
 ROOT = Path(__file__).parents[3]
 
@@ -66,6 +68,32 @@ def test_pins_that_are_no_text(tmp_path):
 
 def test_the_kernel_really_starts():
     assert doctor.check_kernel().status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("load", "told", "advice", "not_told"),
+    [
+        (9.5, "the machine is busy: 9.5 processes at a time on 2 cores", "end what else runs", "ipykernel"),
+        (0.5, "none answered in 60 s", "ipykernel_launcher --version", "end what else"),
+    ],
+)
+def test_a_kernel_that_is_late_is_told_apart_from_a_broken_one(monkeypatch, load, told, advice, not_told):
+    late = JobResult(
+        "probe", "probe.ipynb", None, "offline", None, JobState.TIMED_OUT, reason="--notebook-timeout"
+    )
+    monkeypatch.setattr(doctor, "run_job", lambda folder: late)
+    monkeypatch.setattr(doctor, "cores", lambda: 2)
+    monkeypatch.setattr(doctor.os, "getloadavg", lambda: (load, 0, 0))
+    check = doctor.check_kernel()
+    assert check.status == "fail" and told in check.message and advice in check.remedy
+    assert not_told not in check.remedy and "-timeout" not in f"{check.message} {check.remedy}"
+
+
+def test_advice_names_the_command_that_has_the_option(monkeypatch):
+    monkeypatch.setattr(doctor, "find_speed", lambda pinned: Speed(0.05, MOST))
+    monkeypatch.setattr(doctor, "memory_bytes", lambda: 2**30)
+    for check in (doctor.check_speed(None), doctor.check_memory()):
+        assert "`harness run` --" in check.remedy or "`harness run --" in check.remedy
 
 
 def test_a_network_that_is_missing_is_a_warning(monkeypatch, tmp_path):

@@ -8,13 +8,17 @@ from dataclasses import replace
 import pytest
 from notebooks import write_book, write_notebook
 
+from harness.archive.folder import find_run
 from harness.book.config import load_book
 from harness.book.notebook import read_notebook
+from harness.book.plan import Request, plan
 from harness.book.sources import follow
+from harness.cli.app import main
 from harness.errors import HarnessError
 from harness.execute import cache
 from harness.execute.kernel.job import JobFolder, run_job
-from harness.model import Job, JobState, Limits
+from harness.files import read_json, write_json
+from harness.model import SCHEMA, Job, JobResult, JobState, Limits, to_json
 
 FILES = {
     "lib/__init__.py": "",
@@ -63,6 +67,37 @@ def test_same_job_same_key_and_each_part_counts(key):
         key("import lib.data", "x = 2"),
     }
     assert len(others | {first}) == 7
+
+
+@pytest.mark.parametrize("cell", ["seed = 0\nrate = 0.5", "seed: int = 0\nrate: float = 0.5"])
+def test_a_value_that_the_notebook_has_anyway_is_no_other_job(root, cell):
+    path = write_notebook(root / "chapters" / "a.ipynb", "x = seed", parameters=cell)
+
+    def key(**parameters):
+        job = Job("a", path, "a", "offline", parameters.get("seed", 0), parameters, Limits())
+        return cache.key_of(cache.key_parts(job, read_notebook(path), root, (), "cpu"))
+
+    assert key() == key(seed=0) == key(seed=0, rate=0.5)
+    assert len({key(), key(seed=1), key(rate=0.25), key(rate=1), key(rate=1.0), key(seed=False)}) == 6
+
+
+def test_a_run_and_one_of_the_same_seed_share_a_result(tmp_path, monkeypatch, capsys):
+    path = write_notebook(tmp_path / "chapters" / "a.ipynb", "seed", parameters="seed = 0")
+    book = load_book(write_book(tmp_path, {"a": path}))
+    monkeypatch.chdir(tmp_path)
+    (entry,) = plan(book, book.chapters, Request())
+    parts = cache.parts_of(entry, book, ())
+    done = JobResult(entry.job.id, "chapters/a.ipynb", "a", "offline", 0, JobState.COMPLETED)
+    (tmp_path / "job").mkdir()
+    write_json(tmp_path / "job" / "result.json", {"schema": SCHEMA, **to_json(done)})
+    cache.keep(tmp_path, replace(entry.job, key=cache.key_of(parts)), parts, tmp_path / "job", "run-1")
+    for arguments, parameters in ((["--seeds", "1"], {"seed": 0}), ([], {})):
+        assert main(["run", "--quiet", *arguments]) == 0
+        (job,) = read_json(find_run(tmp_path) / "result.json")["jobs"]
+        assert (job["state"], job["cached_from"], job["parameters"]) == ("skipped", "run-1", parameters)
+    capsys.readouterr()
+    assert main(["run", "--seeds", "2", "--why"]) == 0
+    assert [line[:4] for line in capsys.readouterr().out.splitlines()] == ["skip", "run "]
 
 
 def test_prose_and_outputs_do_not_count(key, root):

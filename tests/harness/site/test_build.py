@@ -20,7 +20,7 @@ from harness.archive.recorded import read_result
 from harness.book.config import load_book
 from harness.cli.app import GENERATED, main
 from harness.errors import ExitCode, HarnessError
-from harness.model import JobState
+from harness.model import JobState, Outcome
 from harness.site import build as book_module
 from harness.site.build import build, stage_tree
 from harness.site.sphinx import overrides
@@ -43,6 +43,71 @@ def test_the_staged_tree_mirrors_the_repository_without_claims(small_book):
     _, files = stage_run(small_book, mini_book.chapter(True))
     assert {"_config.yml", "_toc.yml", "_ext/local_assets.py", "chapters/05-mini.ipynb"} <= set(files)
     assert not any(path.startswith("chapters/claims") for path in files)
+
+
+def test_another_book_has_the_harness_own_style_sheet(small_book):
+    """Whatever the harness puts onto a chapter's page looks alike in any book."""
+    shutil.rmtree(small_book / "_static")
+    _, files = stage_run(small_book, mini_book.chapter(True))
+    sheet, page = files["_static/harness.css"].decode(), files["chapters/05-mini.ipynb"].decode()
+    classes = set(re.findall(r"run-card|recorded|verdict-\w+", page))
+    assert {"run-card", "recorded", "verdict-pass"} <= classes
+    outcomes = {f"verdict-{outcome.value}" for outcome in Outcome}
+    assert {
+        one for one in classes | outcomes | {"run-card-warn", "claim-figures"} if f".{one}" not in sheet
+    } == set()
+    used, own = set(re.findall(r"var\((--\w[\w-]*)\)", sheet)), set(re.findall(r"(--\w[\w-]*):", sheet))
+    assert used <= own
+
+
+def test_a_book_does_not_say_again_what_the_harness_brings():
+    own = (mini_book.REPOSITORY / "_static" / "book.css").read_text(encoding="utf-8")
+    assert not re.findall(r"run-card|\.verdict|\.recorded|claim-figures|--good:|--card:", own)
+
+
+def test_a_book_may_have_a_style_sheet_of_its_own_for_that(small_book):
+    (small_book / "_static" / "harness.css").write_text(".verdict { color: red }", encoding="utf-8")
+    _, files = stage_run(small_book, mini_book.chapter(True))
+    assert files["_static/harness.css"] == b".verdict { color: red }"
+
+
+@pytest.fixture
+def flat_book(tmp_path) -> Path:
+    """Notebooks and pages beside harness.yml, among much that is none of the book's."""
+    for name, text in {
+        "harness.yml": "book: A\nchapters: .\nclaims: claims\n",
+        "_toc.yml": "format: jb-book\nroot: index\nchapters:\n- file: a\n- file: more/b\n",
+        "_config.yml": "title: A\nlogo: logo.svg\nbibtex_bibfiles: [sources.bib]\n",
+        "index.md": "# A\n\n![a drawing](pictures/my%20drawing.svg) and [numbers](<data/one two.csv>), [c](c.md)\n",
+        "more/b.md": "# B\n\n![b](../pictures/b.svg) <img src='/etc/hosts'> ../../out.txt ../.secret/key.pem\n",
+        "c.md": "# Not in the table of contents\n",
+        "env/pyvenv.cfg": "", "env/lib/site.py": "", "data/large.csv": "", "claims/a.yml": "claims: []\n",
+        **dict.fromkeys(("logo.svg", "pictures/my drawing.svg", "pictures/b.svg"), "<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        **dict.fromkeys(("sources.bib", "data/one two.csv", ".secret/key.pem", "../out.txt"), ""),
+    }.items():  # fmt: skip
+        path = tmp_path / "book" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    source = mini_book.chapter(False)
+    source["cells"] = [
+        {"cell_type": "markdown", "id": "t", "metadata": {}, "source": "# One\n\n![x](pictures/b.svg)"}
+    ]
+    mini_book.write_notebook(tmp_path / "book" / "a.ipynb", source)
+    return tmp_path / "book"
+
+
+def test_of_a_flat_book_only_the_pages_and_what_they_name_are_staged(flat_book):
+    files = stage_tree(load_book(flat_book), None, flat_book / "_build" / "site-src", GENERATED)
+    assert set(files) == {
+        "_toc.yml", "_config.yml", "_static/harness.css", "index.md", "a.ipynb", "more/b.md", "logo.svg",
+        "sources.bib", "pictures/my drawing.svg", "pictures/b.svg", "data/one two.csv",
+    }  # fmt: skip
+
+
+def test_the_page_called_index_stays_the_first_one(flat_book):
+    assert book_module._front_door(flat_book, "en") is None
+    (flat_book / "_toc.yml").write_text("format: jb-book\nroot: intro\n", encoding="utf-8")
+    assert "intro.html" in book_module._front_door(flat_book, "en")
 
 
 def test_only_changed_files_are_written(small_book):
@@ -341,4 +406,4 @@ def test_pages_have_their_verdicts_as_spans_whatever_the_book_enables(tmp_path):
         (tmp_path / "_config.yml").write_text(f"title: A\nparse: {parse}\n")
         found = overrides(tmp_path)
         assert {kept, "attrs_inline"} <= set(found.pop("myst_enable_extensions"))
-        assert set(found) == {"external_toc_path", "latex_individualpages"}  # Jupyter Book wants both
+        assert set(found) == {"external_toc_path", "latex_individualpages", "nb_execution_mode"}
