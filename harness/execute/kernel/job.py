@@ -95,6 +95,10 @@ class JobFolder:
                   metrics=len(result.metrics))  # fmt: skip
         return result
 
+    def warn(self, message: str) -> None:
+        """What is odd about the job: several run at a time, so it says which one."""
+        self.tell("warning", message=f"{self.job.id}: {message}")
+
     def tell_trouble(self, error: Exception | str) -> None:
         """What stops the run: something of the job could not be saved."""
         self.tell("trouble", message=f"{self.job.id}: {error}")
@@ -130,7 +134,7 @@ class JobFolder:
         metrics, warnings = load_metrics(self.path / "metrics.jsonl")
         foreign = read_foreign(self.path / "out.ipynb", metrics)
         for message in (*warnings, *foreign.warnings):
-            self.tell("warning", message=message)
+            self.warn(message)
         if ending.trouble:
             ending = self._owning_up(ending)
         result = replace(
@@ -271,6 +275,9 @@ class _Watch:
             cells = [CellResult(**{**cell, "state": CellState(cell["state"])}) for cell in event["cells"]]
             self._ending = Ending(JobState(event["state"]), event["reason"], cells, event["trouble"])
             self._stop_at = time.monotonic() + EXIT_GRACE
+            return
+        if event["event"] == "warning":
+            self._place.warn(event["message"])
             return
         note_cell(event, self._cells)
         if event["event"] == "cell_start":

@@ -359,7 +359,8 @@ def test_an_exit_handler_that_hangs_is_ended_and_told(run, tmp_path):
     result = run(path, limits=Limits(60, 10), emit=events.append)
     assert (result.state, result.reason) == (JobState.COMPLETED, "")
     (warning,) = [e["message"] for e in events if e["event"] == "warning"]
-    assert warning.startswith("the kernel did not end within ") and "exit handler" in warning
+    assert warning.startswith("job: the kernel did not end within ") and "exit handler" in warning
+    assert " of which it worked " in warning
 
 
 def test_commands_are_those_of_the_kernel(run, tmp_path, monkeypatch):
