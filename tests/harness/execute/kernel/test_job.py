@@ -420,7 +420,7 @@ def test_a_notebook_past_its_limit(run, tmp_path):
 def test_a_worker_that_hangs_is_killed_from_outside(run, tmp_path, monkeypatch):
     monkeypatch.setattr(execution, "OVERRUN_GRACE", 0.0)
     freeze = "import os, signal, time\nos.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(600)"
-    result = run(write_notebook(tmp_path / "a.ipynb", "1", freeze, "2"), limits=Limits(None, 3))
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", freeze, "2"), limits=Limits(None, 10))
     assert result.state is JobState.TIMED_OUT and "was killed" in result.reason
     assert states(result) == ["completed", "failed", "pending"]
     assert len(saved(tmp_path).cells) == 3
