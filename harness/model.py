@@ -118,7 +118,7 @@ class CellResult:
     seconds: float | None = None
     error: str | None = None  # "ValueError: …", one line
     line: int | None = None  # of the cell, from 1, where the error came from
-    code: str = ""  # its first line that is no comment, cut
+    code: str = ""  # the line that it is known by; see harness.wording.cell_label
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -248,6 +248,34 @@ def one_line(text: object) -> str:
 
 def _strip_escapes(text: str) -> str:
     return re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?", "", text)
+
+
+LABEL_LENGTH = 60
+_PREPARES = re.compile(r"(?:import|from)\s|[%@]")
+"""How a line begins that many cells have and that tells none of them: an import, a magic, a decorator."""
+
+
+def cell_label(source: str) -> str:
+    """The line of its code that a person knows a cell by: the first that does more than prepare; cut if it is long.
+
+    Comments are passed over, and imports, magics and decorators too where there is anything else.
+    """
+    lines = [line for line in map(one_line, source.splitlines()) if line and not line.startswith("#")]
+    label = next(_telling(lines), lines[0] if lines else "")
+    return label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
+
+
+def _telling(lines: Iterable[str]) -> Iterator[str]:
+    """Those of *lines* that do more than prepare; an import may go on over several."""
+    until = ""  # what an import that goes on ends with
+    for line in lines:
+        code = line.partition("#")[0].rstrip()
+        if until == ")":
+            until = "" if ")" in code else until
+        elif until or _PREPARES.match(line):
+            until = "\\" if code.endswith("\\") else ")" if "(" in code and ")" not in code else ""
+        else:
+            yield line
 
 
 def markdown_text(text: str) -> str:

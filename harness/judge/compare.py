@@ -86,7 +86,7 @@ class SlowerCell:
     notebook: str
     id: str
     index: int  # position among all cells of B's notebook, from 0
-    code: str  # its first line of code
+    code: str  # the line that it is known by
     seconds_a: float
     seconds_b: float
     ratio: float | None  # None where A took no time at all

@@ -33,7 +33,7 @@ from harness.wording import (
 TEMPLATES = Path(__file__).with_name("templates")
 
 CellTexts = Mapping[str, Mapping[int, str]]
-"""First line of each code cell, by job and by the cell's place in its notebook."""
+"""The line that each code cell is known by, by job and by the cell's place in its notebook."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Problem:
     """A cell that failed."""
 
     cell: CellResult
-    code: str  # its first line, or its id
+    code: str  # the line that it is known by, or its id
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ def html_report(run: RunResult, known: Background, cells: CellTexts, language: L
 
     Args:
         known: past runs and blessed values, for the figures.
-        cells: what stands in the first line of each cell; a cell without it is named by its id.
+        cells: the line that each cell is known by; a cell without it is named by its id.
         language: of the page.
     """
     view = View(run, language, known, cells)

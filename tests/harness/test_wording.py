@@ -1,4 +1,4 @@
-"""The one rule by which the numbers of a claim are rounded."""
+"""The one rule by which the numbers of a claim are rounded, and the line by which a cell is known."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from harness.wording import Rounding, rounding
+from harness.wording import Rounding, cell_label, rounding
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,25 @@ def test_places_do_not_hang_on_the_sign():
 
 def test_the_sign_of_nothing_is_not_shown():
     assert Rounding("fraction", 3).number(-0.0001, signed=True) == "0.000"
+
+
+@pytest.mark.parametrize(
+    ("source", "label"),
+    [
+        ("# why\n\n  x = 1  \ny = 2", "x = 1"),
+        ("# only this", ""),
+        ("print('\x1b[31mred')", "print('red')"),
+        ("a" * 99, "a" * 59 + "…"),
+        ("import numpy as np\nfrom a import b\n\n# train\nmodel.fit(X, y)", "model.fit(X, y)"),
+        ("from a import (  # all (of it\n    b,\n    c as d,\n)\nfit()", "fit()"),
+        ("import a, \\\n    b\nfit()", "fit()"),
+        ("%matplotlib inline\n%%time\nfit()", "fit()"),
+        ("import numpy as np\n\n@dataclass\nclass Job:\n    id: int", "class Job:"),
+        ("import numpy as np\n# nothing else", "import numpy as np"),
+        ("%run other.py", "%run other.py"),
+        ("import os\n!pip list", "!pip list"),
+        ("important = 1", "important = 1"),
+    ],
+)
+def test_a_cell_is_known_by_its_first_line_that_does_more_than_prepare(source, label):
+    assert cell_label(source) == label

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.archive.folder import await_worker, load_metrics
 from harness.archive.foreign import read_foreign
-from harness.book.notebook import first_code_line, read_document, read_notebook
+from harness.book.notebook import read_document, read_notebook
 from harness.errors import HarnessError, InfrastructureError
 from harness.execute.kernel.ending import Ending, describe_exit, untouched_state
 from harness.execute.kernel.opened import NOTES, READS
@@ -27,6 +27,7 @@ from harness.execute.kernel.process import WorkerProcess
 from harness.execute.kernel.variables import MASK, job_environment, secrets, worker_environment
 from harness.files import explain_os_error, write_json, write_text
 from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, to_json
+from harness.wording import cell_label
 
 SAMPLE_EVERY = 0.5  # seconds between looks at the process tree
 HEARTBEAT_EVERY = 15.0  # seconds between signs of life of a running job
@@ -317,7 +318,7 @@ def pending_cells(job: Job) -> list[CellResult]:
                 cell.index,
                 cell.id,
                 untouched_state(cell.tags, cell.source),
-                code=first_code_line(cell.source),
+                code=cell_label(cell.source),
             )
             for cell in read_notebook(job.notebook).code
         ]
