@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.judge.compare import SLOWER_RATIO, SLOWER_SECONDS, JobDiff, OutputDiff, RunDiff, Side
 from harness.judge.differences import ALPHA, Change, MetricDiff
-from harness.model import FINISHED, JobState, to_json
+from harness.model import FINISHED, JobState, cell_name, to_json
 from harness.wording import (
     STATES,
     format_memory,
@@ -248,7 +248,7 @@ def _job_name(job: JobDiff) -> str:
 def _slower(diff: RunDiff) -> Section:
     rows = [
         [
-            f"{cell.notebook} cell {cell.index + 1} (id {cell.id})",
+            f"{cell.notebook} {cell_name(cell.index, cell.id)}",
             format_seconds(cell.seconds_a),
             format_seconds(cell.seconds_b),
             "—" if cell.ratio is None else f"{cell.ratio:.2f}×",
@@ -275,7 +275,7 @@ def _change(output: OutputDiff) -> str:
     seeds = [str(seed) for seed in output.seeds if seed is not None]
     under = f", seed {seeds[0]}" if len(seeds) == 1 else f", seeds {', '.join(seeds)}" if seeds else ""
     code = "; so was its code" if cell.code_changed else ""
-    return f"{output.notebook} cell {cell.index + 1} (id {cell.id}){under}: {what}{code}"
+    return f"{output.notebook} {cell_name(cell.index, cell.id)}{under}: {what}{code}"
 
 
 def _more(found: Sequence[Any]) -> list[str]:
