@@ -109,7 +109,7 @@ def format_range(
 
 
 _KEPT_DIGITS = 6
-"""Significant digits that a claim file keeps; behind them a number says nothing."""
+"""Significant digits that are shown at most; behind them a number says nothing."""
 _UNKNOWN_DIGITS = 4
 """Significant digits of a number of which no uncertainty is known."""
 
@@ -173,7 +173,7 @@ def rounding(
     uncertainty, and the estimate to the same place). The uncertainty is half of *interval*'s width; without one, half
     of the spread of *values* over the seeds. So a difference that is nothing beside the interval reads 0.000.
 
-    Three limits. Never more than six significant digits, which is what a claim file keeps. Where nothing is known of
+    Three limits. Never more than six significant digits. Where nothing is known of
     the uncertainty, four, and whole numbers whole. And where a value lies outside the interval, as many digits more as
     it takes to see that.
 

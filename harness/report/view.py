@@ -285,6 +285,8 @@ class View:
             uncertain=not set_range,
         )
         beyond = verdict.delta if set_range else _beyond(centre, verdict.interval)
+        if verdict.outcome is Outcome.PASS:  # by less than references were rounded by
+            beyond = None
         return VerdictView(
             verdict,
             kind=verdict.outcome.value,

@@ -197,6 +197,24 @@ def test_values_that_repeat_the_blessed_runs_seed_by_seed_pass_without_a_test():
     assert verdict.outcome is Outcome.PASS and "identical, seed by seed" in verdict.message
 
 
+@pytest.mark.parametrize("seeds", [(0,), (None,), (0, 1), (0, 1, 2)])
+@pytest.mark.parametrize("value", [0.81234567, 3.6212378, 0.0012345678, 123456.789, -12.3456789])
+@pytest.mark.parametrize("margin", [0.0, 0.05])
+def test_a_run_differs_by_nothing_from_its_own_rounded_reference(seeds, value, margin):
+    """References were once kept with six digits: what that took away is no difference, and no failure."""
+    values = [value * (1 + 0.01 * i) for i in range(len(seeds))]
+    made = claim(margin=margin, blessed={"offline": runs([float(f"{v:.6g}") for v in values])})
+    verdict = one(made, *values, seeds=seeds)
+    assert (verdict.outcome, verdict.delta) == (Outcome.PASS, 0.0)
+
+
+def test_a_small_difference_from_a_reference_that_was_kept_whole_is_one():
+    made = claim(margin=0.0, blessed={"offline": runs([0.81234567])})
+    assert one(made, 0.81234567).outcome is Outcome.PASS
+    moved = one(made, 0.81234569)
+    assert moved.outcome is Outcome.FAIL and moved.delta == pytest.approx(2e-8)
+
+
 # -- hardware ---------------------------------------------------------------------------------------
 
 
