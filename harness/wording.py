@@ -76,36 +76,8 @@ RULES: Mapping[str, Text] = {
 }
 
 
-def format_number(value: float | None, unit: str = "", *, signed: bool = False) -> str:
-    """0.8123 for a fraction, 3.4×, 12.3 s; else six significant digits and the unit; a dash for None."""
-    if value is None:
-        return "—"
-    if not math.isfinite(value):
-        return str(value)
-    sign = "+" if signed else ""
-    if unit == "fraction":
-        return _without_negative_zero(f"{value:{sign}.4f}")
-    if unit in _RATIOS or unit in _SECONDS:
-        digits = ".1f" if abs(value) >= 1 else ".2g"
-        return _without_negative_zero(f"{value:{sign}{digits}}") + (" s" if unit in _SECONDS else "×")
-    text = _without_negative_zero(f"{value:{sign}.6g}")
-    return f"{text} {unit}" if unit not in _DIMENSIONLESS else text
-
-
 def _without_negative_zero(text: str) -> str:
     return text if float(text) else text.replace("-", "").replace("+", "")
-
-
-def format_range(
-    interval: tuple[float | None, float | None] | None, unit: str = "", *, signed: bool = False
-) -> str:
-    """“[0.7900, 0.8300]”; an open side reads −∞ or ∞."""
-    if interval is None:
-        return "—"
-    low, high = (v if v is not None and math.isfinite(v) else None for v in interval)
-    left = "−∞" if low is None else format_number(low, unit, signed=signed)
-    right = "∞" if high is None else format_number(high, unit, signed=signed)
-    return f"[{left}, {right}]"
 
 
 _KEPT_DIGITS = 6
@@ -130,17 +102,18 @@ class Rounding:
             return "—"
         if not math.isfinite(value):
             return str(value)
-        return self._plain(value, signed) + self._suffix
+        return self._plain(value, signed) + self.suffix
 
     def range(self, interval: Interval | None, *, signed: bool = False) -> str:
         """“[0.790, 0.830]”, “[5.47, 5.57] bits”; an open side reads −∞ or ∞."""
         if interval is None:
             return "—"
         low, high = (None if v is None or not math.isfinite(v) else self._plain(v, signed) for v in interval)
-        return f"[{'−∞' if low is None else low}, {'∞' if high is None else high}]{self._suffix}"
+        return f"[{'−∞' if low is None else low}, {'∞' if high is None else high}]{self.suffix}"
 
     @property
-    def _suffix(self) -> str:
+    def suffix(self) -> str:
+        """The unit as it stands behind a number; empty where the number has none."""
         if self.unit == "fraction" or self.unit in _DIMENSIONLESS:
             return ""
         return "×" if self.unit in _RATIOS else " s" if self.unit in _SECONDS else f" {self.unit}"
@@ -203,6 +176,26 @@ def rounding(
     while found.place is not None and found.place < finest and _alike(found, broken):
         found = Rounding(unit, found.place + 1)
     return found
+
+
+def rounding_apart(unit: str, a: float, b: float, interval: Interval | None = None) -> Rounding:
+    """The same rule for two values and their difference, whose 95 % *interval* is the uncertainty.
+
+    Without one nothing is known of it: four significant digits of the smaller one, whole numbers whole, and so many
+    more that the two do not read alike; never more than six of the larger.
+    """
+    if interval is not None:
+        return rounding(unit, (b - a,), interval, reference=max(a, b, key=abs))
+    values = [value for value in (a, b) if value and math.isfinite(value)]
+    if not values:
+        return Rounding(unit)
+    finest = _KEPT_DIGITS - 1 - max(map(_magnitude, values))
+    place = min(_UNKNOWN_DIGITS - 1 - min(map(_magnitude, values)), finest)
+    if all(float(value).is_integer() for value in values):
+        return Rounding(unit, 0)
+    while place < finest and a != b and _alike(Rounding(unit, place), [(a, b)]):
+        place += 1
+    return Rounding(unit, place)
 
 
 def _broken(value: float, interval: Interval | None) -> list[float]:

@@ -24,6 +24,7 @@ from harness.report.history import Background, claim_figures
 from harness.report.words import Words, tone_of
 from harness.wording import (
     Language,
+    Rounding,
     format_memory,
     html_language,
     rounding,
@@ -276,14 +277,7 @@ class View:
     def _verdict(self, verdict: Verdict) -> VerdictView:
         chinese, set_range = self.language == "zh", verdict.rule == "bounds"
         centre = mean(verdict.observed) if verdict.observed else None
-        judged = verdict.interval is not None and not set_range and centre is not None
-        rounded = rounding(
-            verdict.unit,
-            (centre,) if judged else verdict.observed,
-            verdict.interval,
-            reference=verdict.reference,
-            uncertain=not set_range,
-        )
+        rounded = verdict_rounding(verdict)
         beyond = verdict.delta if set_range else _beyond(centre, verdict.interval)
         if verdict.outcome is Outcome.PASS:  # by less than references were rounded by
             beyond = None
@@ -340,6 +334,19 @@ def html_report(run: RunResult, known: Background, cells: CellTexts, language: L
             "".join((TEMPLATES / n).read_text(encoding="utf-8") for n in ("report.css", "filter.css"))
         ),
         lang=html_language(language),
+    )
+
+
+def verdict_rounding(verdict: Verdict) -> Rounding:
+    """How far the numbers of a claim are told, wherever they stand."""
+    bounds = verdict.rule == "bounds"
+    judged = verdict.interval is not None and not bounds and verdict.observed
+    return rounding(
+        verdict.unit,
+        (mean(verdict.observed),) if judged else verdict.observed,
+        verdict.interval,
+        reference=verdict.reference,
+        uncertain=not bounds,
     )
 
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from harness.wording import Rounding, cell_label, rounding
+from harness.wording import Rounding, cell_label, rounding, rounding_apart
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,31 @@ def test_places_do_not_hang_on_the_sign():
     for value, _, interval in cases(500):
         mirrored = rounding("", (-value,), (-interval[1], -interval[0]))
         assert mirrored.place == rounding("", (value,), interval).place
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "interval", "shown"),
+    [
+        (0.8123, 0.7511, (-0.0834, -0.039), "0.812 0.751 -0.061 [-0.083, -0.039]"),
+        (276.8, 270.61, (-40.0, 27.6), "277 271 -6 [-40, +28]"),
+        (0.8125, 0.8, None, "0.8125 0.8000 -0.0125 —"),
+        (0.81254, 0.81251, None, "0.81254 0.81251 -0.00003 —"),
+        (0.812543210, 0.812543214, None, "0.812543 0.812543 0.000000 —"),
+        (120.0, 11436290.0, None, "120 11436290 +11436170 —"),
+        (1000.0, 0.5, None, "1000.00 0.50 -999.50 —"),
+        (0.0, 0.0, None, "0 0 0 —"),
+        (0.0, 0.25, None, "0.0000 0.2500 +0.2500 —"),
+    ],
+)
+def test_two_values_and_their_difference_end_at_one_place(a, b, interval, shown):
+    found = rounding_apart("", a, b, interval)
+    numbers = [
+        found.number(a),
+        found.number(b),
+        found.number(b - a, signed=True),
+        found.range(interval, signed=True),
+    ]
+    assert " ".join(numbers) == shown
 
 
 def test_the_sign_of_nothing_is_not_shown():
