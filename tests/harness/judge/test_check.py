@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from harness.errors import HarnessError
-from harness.judge.check import judge, judge_run
+from harness.files import write_json
+from harness.judge.check import judge, judge_run, with_cells
 from harness.judge.rules import judge_claim
 from harness.model import (
+    METRIC_MIME,
     Bounds,
+    CellResult,
+    CellState,
     ChapterClaims,
     Claim,
     JobResult,
@@ -20,6 +24,7 @@ from harness.model import (
     Outcome,
     Published,
     ReferenceRun,
+    Verdict,
 )
 
 CPU, GPU = "cpu-x86_64-bf16", "cuda-NVIDIA-H100"
@@ -584,3 +589,49 @@ def test_a_claimed_name_that_was_glued_as_text_says_so():
     assert verdict.outcome is Outcome.MISSING and "was reached" not in verdict.message
     assert verdict.message.startswith("glued but not a number: 'about 92 %'; glue the number itself")
     assert "glue 了，但不是数：'about 92 %'" in verdict.message_zh
+
+
+def test_a_failure_names_the_cell_that_recorded_the_number(tmp_path):
+    """By its number among all cells of the source, without papermill's; seeds of one chapter say it once."""
+    record = {
+        "output_type": "display_data",
+        "metadata": {},
+        "data": {METRIC_MIME: {"name": "accuracy", "value": 0.5}},
+    }
+    glue = {"output_type": "display_data", "metadata": {"scrapbook": {"name": "glued", "mime_prefix": "x"}},
+            "data": {"application/papermill.record/text/plain": "0.5"}}  # fmt: skip
+    cells = [
+        {
+            "cell_type": "code",
+            "id": "injected-parameters",
+            "metadata": {"tags": ["injected-parameters"]},
+            "source": "",
+        },
+        {"cell_type": "markdown", "id": "t", "metadata": {}, "source": ""},
+        {"cell_type": "code", "id": "b2", "metadata": {}, "source": "", "outputs": [record]},
+        {"cell_type": "code", "id": "c3", "metadata": {}, "source": "", "outputs": [glue]},
+    ]
+    ended = (CellResult(1, "b2", CellState.COMPLETED), CellResult(2, "c3", CellState.COMPLETED))
+    jobs = [job(0.5, seed=seed, cells=ended) for seed in (0, 1)]
+    for one_job in jobs:
+        (tmp_path / "jobs" / one_job.id).mkdir(parents=True)
+        write_json(
+            tmp_path / "jobs" / one_job.id / "out.ipynb", {"nbformat": 4, "nbformat_minor": 5, "cells": cells}
+        )
+    named = {"en": [], "zh": []}
+    for outcome, name in ((Outcome.FAIL, "accuracy"), (Outcome.UNEXPECTED, "glued"), (Outcome.PASS, "accuracy"),
+                          (Outcome.FAIL, "other")):  # fmt: skip
+        plain = Verdict(
+            "05-a", name, "t", "offline", outcome, "TOST", (0.5,), message="worse", message_zh="差"
+        )
+        (told,) = with_cells([plain], jobs, tmp_path)
+        named["en"].append(told.message)
+        named["zh"].append(told.message_zh)
+    assert named["en"] == [
+        "worse; recorded in cell 2 (id b2)",
+        "worse; recorded in cell 3 (id c3)",
+        "worse",
+        "worse",
+    ]
+    assert named["zh"][0] == "差；记录于第 2 个单元格（id b2）"
+    assert with_cells([plain], [job(0.5, chapter="05-a")], tmp_path / "none") == [plain]
