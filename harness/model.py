@@ -108,6 +108,11 @@ class Job:
     language: str = "en"  # of people, "en" or "zh": in which words are set into the notebook
 
 
+def cell_name(index: int, name: str) -> str:
+    """How every message names a cell: its number, as cells of all kinds are counted from 1, and its id."""
+    return f"cell {index + 1} (id {name})"
+
+
 @dataclass(frozen=True)
 class CellResult:
     """One code cell: where it is, how it ended, how long it took."""
@@ -118,12 +123,12 @@ class CellResult:
     seconds: float | None = None
     error: str | None = None  # "ValueError: …", one line
     line: int | None = None  # of the cell, from 1, where the error came from
-    code: str = ""  # its first line that is no comment, cut
+    code: str = ""  # the line that it is known by; see harness.wording.cell_label
 
     @property
     def name(self) -> str:
-        """Number and id: cells of all kinds are counted, from 1."""
-        return f"cell {self.index + 1} (id {self.id})"
+        """Number and id."""
+        return cell_name(self.index, self.id)
 
     @property
     def place(self) -> str:

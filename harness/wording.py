@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -76,40 +76,12 @@ RULES: Mapping[str, Text] = {
 }
 
 
-def format_number(value: float | None, unit: str = "", *, signed: bool = False) -> str:
-    """0.8123 for a fraction, 3.4×, 12.3 s; else six significant digits and the unit; a dash for None."""
-    if value is None:
-        return "—"
-    if not math.isfinite(value):
-        return str(value)
-    sign = "+" if signed else ""
-    if unit == "fraction":
-        return _without_negative_zero(f"{value:{sign}.4f}")
-    if unit in _RATIOS or unit in _SECONDS:
-        digits = ".1f" if abs(value) >= 1 else ".2g"
-        return _without_negative_zero(f"{value:{sign}{digits}}") + (" s" if unit in _SECONDS else "×")
-    text = _without_negative_zero(f"{value:{sign}.6g}")
-    return f"{text} {unit}" if unit not in _DIMENSIONLESS else text
-
-
 def _without_negative_zero(text: str) -> str:
     return text if float(text) else text.replace("-", "").replace("+", "")
 
 
-def format_range(
-    interval: tuple[float | None, float | None] | None, unit: str = "", *, signed: bool = False
-) -> str:
-    """“[0.7900, 0.8300]”; an open side reads −∞ or ∞."""
-    if interval is None:
-        return "—"
-    low, high = (v if v is not None and math.isfinite(v) else None for v in interval)
-    left = "−∞" if low is None else format_number(low, unit, signed=signed)
-    right = "∞" if high is None else format_number(high, unit, signed=signed)
-    return f"[{left}, {right}]"
-
-
 _KEPT_DIGITS = 6
-"""Significant digits that a claim file keeps; behind them a number says nothing."""
+"""Significant digits that are shown at most; behind them a number says nothing."""
 _UNKNOWN_DIGITS = 4
 """Significant digits of a number of which no uncertainty is known."""
 
@@ -130,17 +102,18 @@ class Rounding:
             return "—"
         if not math.isfinite(value):
             return str(value)
-        return self._plain(value, signed) + self._suffix
+        return self._plain(value, signed) + self.suffix
 
     def range(self, interval: Interval | None, *, signed: bool = False) -> str:
         """“[0.790, 0.830]”, “[5.47, 5.57] bits”; an open side reads −∞ or ∞."""
         if interval is None:
             return "—"
         low, high = (None if v is None or not math.isfinite(v) else self._plain(v, signed) for v in interval)
-        return f"[{'−∞' if low is None else low}, {'∞' if high is None else high}]{self._suffix}"
+        return f"[{'−∞' if low is None else low}, {'∞' if high is None else high}]{self.suffix}"
 
     @property
-    def _suffix(self) -> str:
+    def suffix(self) -> str:
+        """The unit as it stands behind a number; empty where the number has none."""
         if self.unit == "fraction" or self.unit in _DIMENSIONLESS:
             return ""
         return "×" if self.unit in _RATIOS else " s" if self.unit in _SECONDS else f" {self.unit}"
@@ -173,7 +146,7 @@ def rounding(
     uncertainty, and the estimate to the same place). The uncertainty is half of *interval*'s width; without one, half
     of the spread of *values* over the seeds. So a difference that is nothing beside the interval reads 0.000.
 
-    Three limits. Never more than six significant digits, which is what a claim file keeps. Where nothing is known of
+    Three limits. Never more than six significant digits. Where nothing is known of
     the uncertainty, four, and whole numbers whole. And where a value lies outside the interval, as many digits more as
     it takes to see that.
 
@@ -203,6 +176,26 @@ def rounding(
     while found.place is not None and found.place < finest and _alike(found, broken):
         found = Rounding(unit, found.place + 1)
     return found
+
+
+def rounding_apart(unit: str, a: float, b: float, interval: Interval | None = None) -> Rounding:
+    """The same rule for two values and their difference, whose 95 % *interval* is the uncertainty.
+
+    Without one nothing is known of it: four significant digits of the smaller one, whole numbers whole, and so many
+    more that the two do not read alike; never more than six of the larger.
+    """
+    if interval is not None:
+        return rounding(unit, (b - a,), interval, reference=max(a, b, key=abs))
+    values = [value for value in (a, b) if value and math.isfinite(value)]
+    if not values:
+        return Rounding(unit)
+    finest = _KEPT_DIGITS - 1 - max(map(_magnitude, values))
+    place = min(_UNKNOWN_DIGITS - 1 - min(map(_magnitude, values)), finest)
+    if all(float(value).is_integer() for value in values):
+        return Rounding(unit, 0)
+    while place < finest and a != b and _alike(Rounding(unit, place), [(a, b)]):
+        place += 1
+    return Rounding(unit, place)
 
 
 def _broken(value: float, interval: Interval | None) -> list[float]:
@@ -248,6 +241,34 @@ def one_line(text: object) -> str:
 
 def _strip_escapes(text: str) -> str:
     return re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?", "", text)
+
+
+LABEL_LENGTH = 60
+_PREPARES = re.compile(r"(?:import|from)\s|[%@]")
+"""How a line begins that many cells have and that tells none of them: an import, a magic, a decorator."""
+
+
+def cell_label(source: str) -> str:
+    """The line of its code that a person knows a cell by: the first that does more than prepare; cut if it is long.
+
+    Comments are passed over, and imports, magics and decorators too where there is anything else.
+    """
+    lines = [line for line in map(one_line, source.splitlines()) if line and not line.startswith("#")]
+    label = next(_telling(lines), lines[0] if lines else "")
+    return label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
+
+
+def _telling(lines: Iterable[str]) -> Iterator[str]:
+    """Those of *lines* that do more than prepare; an import may go on over several."""
+    until = ""  # what an import that goes on ends with
+    for line in lines:
+        code = line.partition("#")[0].rstrip()
+        if until == ")":
+            until = "" if ")" in code else until
+        elif until or _PREPARES.match(line):
+            until = "\\" if code.endswith("\\") else ")" if "(" in code and ")" not in code else ""
+        else:
+            yield line
 
 
 def markdown_text(text: str) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.wording import one_line
 
 NATIVE_KERNEL = "python3"
 """The kernel that always is the interpreter which runs the harness."""
@@ -234,12 +233,6 @@ def text_of(cell: Mapping[str, Any], key: str = "source") -> str:
 def tags_of(cell: Mapping[str, Any]) -> Sequence[str]:
     """The tags of a cell; a notebook may hold null where there are none."""
     return cell["metadata"].get("tags") or ()
-
-
-def first_code_line(source: str) -> str:
-    """The first line of a cell that is not a comment, for a person to know the cell by; at most 60 characters."""
-    line = next((one_line(line) for line in source.splitlines() if not is_blank(line)), "")
-    return line if len(line) <= 60 else line[:59] + "…"
 
 
 def is_blank(source: str) -> bool:

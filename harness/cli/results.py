@@ -135,11 +135,12 @@ def diff(
         bool,
         typer.Option(
             "--fail-on-worse",
-            help="Exit with 1 if B has a significantly worse metric, or a job that completed in A and not in B.",
+            help="Exit with 1 if B has a significantly worse metric, a claim that passed in A and fails or is missing"
+            " in B, or a job that completed in A and not in B.",
         ),
     ] = False,
 ) -> int:
-    """Compare two runs: metrics with significance, time, memory, slower cells, changed outputs."""
+    """Compare two runs: metrics with significance, verdicts, time, memory, slower cells, changed outputs."""
     from harness.judge.compare import diff_runs, previous_run
     from harness.report.comparison import print_diff, write_diff
 

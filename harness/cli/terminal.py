@@ -108,6 +108,9 @@ def patient_stdout() -> Iterator[_Patient]:
 
 # -- progress ----------------------------------------------------------------------------------------
 
+STARTING = "the kernel is starting"
+"""What is said of a job before its first cell."""
+
 
 def make_progress(console: Console, *, quiet: bool) -> SilentProgress:
     """The display that suits *console*."""
@@ -151,9 +154,7 @@ class PlainProgress(SilentProgress):
                 self._print(f"{job}: started")
             case "heartbeat":
                 elapsed = format_seconds(now - self._started.get(job, now))
-                code = f" “{event['code']}”" if event.get("code") else ""
-                place = f"cell {event['cell']}/{event['total']}{code}"
-                self._print(f"{job}: {place}, {elapsed}, {event['rss_mb']:.0f} MB")
+                self._print(f"{job}: {_place(event)}, {elapsed}, {event['rss_mb']:.0f} MB")
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -170,7 +171,7 @@ class LiveProgress(PlainProgress):
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("cell {task.fields[cell]}", markup=False),
+            TextColumn("{task.fields[place]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -181,17 +182,25 @@ class LiveProgress(PlainProgress):
         job = event.get("job", "")
         match event["event"]:
             case "job_start":
-                self._tasks[job] = self._bars.add_task(job, total=None, cell="–")
+                self._tasks[job] = self._bars.add_task(job, total=None, place=STARTING)
             case "cell_start" if job in self._tasks:
                 self._bars.update(
                     self._tasks[job], total=event["total"], completed=event["cell"] - 1,
-                    cell=f"{event['cell']}/{event['total']} {event.get('code', '')[:32]}",
+                    place=f"cell {event['cell']}/{event['total']} {event.get('code', '')[:32]}",
                 )  # fmt: skip
             case "job_end" if job in self._tasks:
                 self._bars.remove_task(self._tasks.pop(job))
 
     def close(self) -> None:
         self._bars.stop()
+
+
+def _place(event: Mapping[str, Any]) -> str:
+    """Where a job is, as a sign of life says it."""
+    if not event["cell"]:  # none has run yet
+        return STARTING
+    code = f" “{event['code']}”" if event.get("code") else ""
+    return f"cell {event['cell']}/{event['total']}{code}"
 
 
 def _end_line(event: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 from harness.archive.environment import hardware_class
 from harness.archive.folder import build_dir
 from harness.book.config import Book
-from harness.book.notebook import Notebook
+from harness.book.notebook import Cell, Notebook
 from harness.book.parameters import read_parameters
 from harness.book.plan import Planned
 from harness.book.sources import files_below, follow
@@ -33,7 +33,7 @@ from harness.execute.kernel.opened import READS
 from harness.execute.kernel.variables import DECIDING, matches
 from harness.execute.reads import NOTHING, Reads, changes, file_digest, read_reads
 from harness.files import PACKAGE, explain_os_error, read_json, write_json
-from harness.model import Job, JobResult, JobState, job_result_from_json
+from harness.model import Job, JobResult, JobState, cell_name, job_result_from_json
 
 VERSION = 4  # raise it when the meaning of a key or an entry changes
 MOST_REASONS = 8  # told of one job
@@ -334,14 +334,18 @@ def _why(book: Book | None, entry: Planned, variables: Sequence[str]) -> tuple[b
     entries = entries_of(book.root, entry.job)
     if not entries:
         return True, ["no finished run of it is kept"]
-    told = [(list(differences(one.parts, parts)), one.run) for one in entries]
+    cells = entry.notebook.code if entry.notebook else ()
+    told = [(list(differences(one.parts, parts, cells)), one.run) for one in entries]
     reasons, run = min(told, key=lambda one: len(one[0]))  # of equals the newest
     return True, [f"since run {run}", *reasons] if reasons else ["its entry is damaged"]
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """One line for each thing that two keys do not have in common, the likeliest cause first."""
-    yield from _changed_cells(before.get("code") or [], now["code"])
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], cells: Sequence[Cell]) -> Iterator[str]:
+    """One line for each thing that two keys do not have in common, the likeliest cause first.
+
+    *cells* are the code cells that *now* stands for.
+    """
+    yield from _changed_cells(before.get("code") or [], now["code"], cells)
     for name, word, absent in (
         ("parameters", "parameter", "as in the notebook"),
         ("variables", "variable", "not set"),
@@ -365,11 +369,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
             yield f"{word} changed"
 
 
-def _changed_cells(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:
+def _changed_cells(before: Sequence[str], now: Sequence[str], cells: Sequence[Cell]) -> Iterator[str]:
+    """Both are digests of code cells; a cell is named by its number among all cells, as everywhere."""
     if len(before) != len(now):
-        yield f"code cells: {len(before)} → {len(now)}"
-    elif changed := [i for i, (a, b) in enumerate(zip(before, now, strict=True), 1) if a != b]:
-        yield f"code cell {', '.join(map(str, changed))} changed"
+        yield f"number of code cells: {len(before)} → {len(now)}"
+        return
+    pairs = zip(before, now, cells, strict=True)
+    if changed := [cell_name(cell.index, cell.id) for old, new, cell in pairs if old != new]:
+        yield f"{', '.join(changed)} changed"
 
 
 def _changed(before: Mapping[str, str] | None, now: Mapping[str, str]) -> Iterator[tuple[str, Any, Any]]:

@@ -29,8 +29,6 @@ from harness.model import FINISHED, Claim, JobResult, Metric, ReferenceRun
 if TYPE_CHECKING:
     from harness.book.config import Book
 
-DIGITS = 6
-"""Significant digits of a blessed value: enough to recognise a repeated run, few enough to read."""
 _COMMIT_LENGTH = 10
 DIRTY = "-dirty"
 """The end of a commit with changes that were not committed."""
@@ -261,8 +259,7 @@ def _reason_to_leave(
 
 
 def _reference(metric: Metric, job: JobResult, origin: Origin) -> ReferenceRun:
-    value = float(f"{metric.value:.{DIGITS}g}")
-    return ReferenceRun(value, job.seed, origin.commit, origin.date, origin.hardware, origin.versions)
+    return ReferenceRun(metric.value, job.seed, origin.commit, origin.date, origin.hardware, origin.versions)
 
 
 def _refuse_duplicates(

@@ -5,20 +5,33 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from harness.archive.recording import recording_cells
 from harness.book.claims import SUFFIX, book_claims
 from harness.book.notebook import read_notebook
 from harness.book.parameters import read_parameters, same_value
 from harness.errors import HarnessError
 from harness.judge.rules import Case, judge_claim, with_note
-from harness.model import FINISHED, ChapterClaims, Claim, JobResult, Metric, Outcome, Verdict
+from harness.model import (
+    FINISHED,
+    CellResult,
+    ChapterClaims,
+    Claim,
+    JobResult,
+    Metric,
+    Outcome,
+    Verdict,
+    cell_name,
+)
 from harness.wording import STATES, Text, join, one_line
 
 if TYPE_CHECKING:
     from harness.book.config import Book
 
+_LOOKED_INTO = (Outcome.FAIL, Outcome.UNEXPECTED)
 SIMILAR = 0.6
 """From this ratio on (difflib), an unclaimed metric may be a claimed one under a new name."""
 
@@ -53,6 +66,26 @@ def judge_run(
         own = own_values(book, chapter, profile) if mine.claims else {}
         verdicts += judge(mine, results, profile=profile, hardware=hardware, by_job=by_job, own=own)
     return verdicts
+
+
+def with_cells(verdicts: Sequence[Verdict], results: Sequence[JobResult], run_dir: Path) -> list[Verdict]:
+    """*verdicts*; those that somebody will look into, failures and what nobody claims, say which cell recorded it."""
+    cells: dict[str, dict[str, list[CellResult]]] = {}  # by chapter and metric, of all its jobs
+    told = []
+    for verdict in verdicts:
+        if verdict.outcome in _LOOKED_INTO and verdict.observed:
+            if verdict.chapter not in cells:
+                mine = cells[verdict.chapter] = {}
+                for job in (job for job in results if job.chapter == verdict.chapter):
+                    for name, cell in recording_cells(run_dir, job).items():
+                        mine.setdefault(name, []).append(cell)
+            places = dict.fromkeys((c.index, c.id) for c in cells[verdict.chapter].get(verdict.claim, ()))
+            if places:
+                en = ", ".join(cell_name(*place) for place in places)
+                zh = "、".join(f"第 {index + 1} 个单元格（id {name}）" for index, name in places)
+                verdict = with_note(verdict, Text(f"recorded in {en}", f"记录于{zh}"))
+        told.append(verdict)
+    return told
 
 
 def own_values(book: Book, chapter: str | None, profile: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.archive.recorded import RecordedRun, read_manifest, read_run
+from harness.archive.recorded import RecordedRun, read_manifest, read_result, read_run
 from harness.book.claims import load_claims
 from harness.book.parameters import SET_BY_HARNESS
 from harness.errors import HarnessError
@@ -27,7 +27,18 @@ from harness.judge.differences import (
     judge_together,
 )
 from harness.judge.statistics import mean
-from harness.model import FINISHED, CellResult, Claim, JobResult, JobState, Metric
+from harness.model import (
+    FINISHED,
+    WORST_FIRST,
+    CellResult,
+    Claim,
+    JobResult,
+    JobState,
+    Metric,
+    Outcome,
+    Verdict,
+)
+from harness.wording import OUTCOMES, one_line
 
 if TYPE_CHECKING:
     from harness.book.config import Book
@@ -86,7 +97,7 @@ class SlowerCell:
     notebook: str
     id: str
     index: int  # position among all cells of B's notebook, from 0
-    code: str  # its first line of code
+    code: str  # the line that it is known by
     seconds_a: float
     seconds_b: float
     ratio: float | None  # None where A took no time at all
@@ -104,6 +115,18 @@ class OutputDiff:
 
 
 @dataclass(frozen=True)
+class VerdictDiff:
+    """A claim that the two runs were judged differently on; of several verdicts the worst stands for all."""
+
+    chapter: str
+    claim: str
+    title: str
+    a: Outcome
+    b: Outcome
+    message: str  # of B's
+
+
+@dataclass(frozen=True)
 class RunDiff:
     """All that two runs differ in."""
 
@@ -114,10 +137,11 @@ class RunDiff:
     notes: tuple[str, ...]  # what keeps the two from being like for like
     metrics: tuple[MetricDiff, ...]
     tests: int  # behind the adjusted p-values
+    verdicts: tuple[VerdictDiff, ...]  # that changed; each run was judged with the claims of then
     jobs: tuple[JobDiff, ...]
     slower: tuple[SlowerCell, ...]  # the worst first
     outputs: tuple[OutputDiff, ...]
-    regressions: tuple[str, ...]  # one line each: what is significantly worse or does not complete any more
+    regressions: tuple[str, ...]  # one line each: what is worse, does not hold or does not complete any more
 
 
 @dataclass(frozen=True)
@@ -128,6 +152,9 @@ class _Run:
     recorded: RecordedRun
     profile: str
     jobs: Mapping[Key, JobResult]
+    verdicts: (
+        Mapping[tuple[str, str], Verdict] | None
+    )  # the worst by chapter and claim; None: it was not judged
 
     def executed(self, job: JobResult) -> Path:
         """Where the executed notebook of *job* is."""
@@ -151,6 +178,7 @@ def diff_runs(a: Path, b: Path, book: Book | None = None) -> RunDiff:
     pairs = _pairs(run_a.jobs, run_b.jobs)
     metrics = judge_together(list(_metrics(run_a, run_b, book)))
     jobs = tuple(_compare_jobs(key, *pair) for key, pair in pairs.items())
+    verdicts = tuple(_verdicts(run_a, run_b))
     sides = [_side(run) for run in runs]
     return RunDiff(
         SCHEMA,
@@ -159,10 +187,11 @@ def diff_runs(a: Path, b: Path, book: Book | None = None) -> RunDiff:
         notes=tuple(_notes(*sides, *runs, metrics)),
         metrics=tuple(metrics),
         tests=sum(metric.p_value is not None for metric in metrics),
+        verdicts=verdicts,
         jobs=jobs,
         slower=_slower(pairs),
         outputs=_outputs(pairs, run_a, run_b),
-        regressions=tuple(_regressions(metrics, jobs)),
+        regressions=tuple(_regressions(metrics, jobs, _not_held(verdicts, run_b))),
     )
 
 
@@ -197,7 +226,18 @@ def previous_run(run_dir: Path) -> Path:
 def _read(folder: Path, chapters: Iterable[Path]) -> _Run:
     recorded = read_run(folder, chapters)
     profile = recorded.manifest.profile
-    return _Run(folder, recorded, profile, {_key(job, profile): job for job in recorded.results})
+    jobs = {_key(job, profile): job for job in recorded.results}
+    return _Run(folder, recorded, profile, jobs, _worst_verdicts(folder))
+
+
+def _worst_verdicts(folder: Path) -> dict[tuple[str, str], Verdict] | None:
+    if not (folder / "result.json").is_file():
+        return None
+    found: dict[tuple[str, str], Verdict] = {}
+    for verdict in read_result(folder).verdicts:
+        key = verdict.chapter, verdict.claim
+        found[key] = min(found.get(key, verdict), verdict, key=lambda one: WORST_FIRST.index(one.outcome))
+    return found
 
 
 def _key(job: JobResult, profile: str) -> Key:
@@ -245,17 +285,45 @@ def _notes(a: Side, b: Side, run_a: _Run, run_b: _Run, metrics: Sequence[MetricD
         if run.recorded.absent:
             count = f"{len(run.recorded.absent)} of {len(run.jobs)} planned jobs"
             yield f"{name} is unfinished: {count} have no result"
+    for name, run, other in (("A", run_a, run_b), ("B", run_b, run_a)):
+        if run.verdicts is None and other.verdicts:
+            yield f"{name} was not judged: no verdict is compared"
     if not {notebook for notebook, _ in run_a.jobs} & {notebook for notebook, _ in run_b.jobs}:
         yield "no notebook in common"
 
 
-def _regressions(metrics: Sequence[MetricDiff], jobs: Sequence[JobDiff]) -> Iterator[str]:
+def _regressions(
+    metrics: Sequence[MetricDiff], jobs: Sequence[JobDiff], not_held: Iterable[VerdictDiff]
+) -> Iterator[str]:
     for metric in metrics:
         if metric.change is Change.WORSE:
-            yield f"{metric.notebook}: {metric.name} is significantly worse ({metric.a:.6g} → {metric.b:.6g})"
+            values = " → ".join(map(metric.rounded.number, (metric.a, metric.b)))
+            yield f"{metric.notebook}: {metric.name} is significantly worse ({values})"
+    for verdict in not_held:
+        word = OUTCOMES[verdict.b].en
+        yield f"{verdict.chapter}: the claim {verdict.claim} is a pass in A, {word} in B ({one_line(verdict.message)})"
     for job in jobs:
         if job.state_a in FINISHED and job.state_b is not None and job.state_b not in FINISHED:
             yield f"{job.id_b}: completed in A, {job.state_b.value.replace('_', ' ')} in B"
+
+
+# -- verdicts ----------------------------------------------------------------------------------------
+
+
+def _verdicts(a: _Run, b: _Run) -> Iterator[VerdictDiff]:
+    for key, new in (b.verdicts or {}).items():
+        old = (a.verdicts or {}).get(key)
+        if old is not None and old.outcome is not new.outcome:
+            yield VerdictDiff(*key, new.title, old.outcome, new.outcome, new.message)
+
+
+def _not_held(verdicts: Iterable[VerdictDiff], b: _Run) -> Iterator[VerdictDiff]:
+    """Those that a run's exit code counts; what a notebook that broke did not record is told of the notebook."""
+    broken = {job.chapter for job in b.jobs.values() if job.state not in FINISHED}
+    for verdict in verdicts:
+        missing = verdict.b is Outcome.MISSING and verdict.chapter not in broken
+        if verdict.a is Outcome.PASS and (verdict.b is Outcome.FAIL or missing):
+            yield verdict
 
 
 # -- metrics -----------------------------------------------------------------------------------------

@@ -13,6 +13,10 @@ one common seed, one score per example: *McNemar* for scores of 0 and 1, *paired
 no common seed, two or more runs each: *Welch*
 anything else: none, and the note says why.
 
+The tests that go by signs (*signs*, *McNemar* and the randomization) give no p-value below 2 / 2ⁿ for n seeds or
+examples. Where that does not reach ALPHA, whatever was measured, the metric is *undecided*, and how many it takes is
+said.
+
 The p-values of one comparison are adjusted together (Holm), so that among many metrics of two equal runs the
 chance of calling any of them different stays ALPHA.
 
@@ -45,6 +49,7 @@ from harness.judge.statistics import (
     welch_t,
 )
 from harness.model import CellResult, CellState, Metric
+from harness.wording import Rounding, rounding_apart
 
 ALPHA = 0.05
 """An adjusted p-value below this is significant."""
@@ -94,6 +99,7 @@ class Change(StrEnum):
     WORSE = "worse"
     DIFFERENT = "different"  # significantly, and no claim says which way is better
     NOT_SIGNIFICANT = "not significant"
+    UNDECIDED = "too few to tell"  # the test could not have called any change significant
     UNTESTED = "untested"  # they differ, and nothing tells whether by chance
     NOT_APPLICABLE = "not applicable"  # the claim's parameters differ: not the same thing was measured
     ONLY_A = "only in A"
@@ -120,6 +126,14 @@ class MetricDiff:
     p_adjusted: float | None = None  # for all tests of the comparison
     direction: str = ""  # of the claim; empty where nothing is claimed
     note: str = ""
+    too_few: str = ""  # why the test cannot reach ALPHA, and what it takes
+
+    @property
+    def rounded(self) -> Rounding:
+        """How far its numbers are told."""
+        if self.a is None or self.b is None or self.delta is None:
+            return Rounding(self.unit)  # one of two that are not compared says nothing of the other
+        return rounding_apart(self.unit, self.a, self.b, self.interval)
 
 
 @dataclass(frozen=True)
@@ -180,7 +194,8 @@ def _paired(found: MetricDiff, b: Sequence[float], a: Sequence[float]) -> Metric
     differences = [y - x for y, x in zip(b, a, strict=True)]
     if _no_spread(differences, (*a, *b)):
         note = "the same difference under every seed"
-        return replace(found, test="signs", p_value=randomization(differences, seed=0), note=note)
+        found = replace(found, test="signs", p_value=randomization(differences, seed=0), note=note)
+        return replace(found, too_few=_too_few(len(differences), "seeds"))
     result = paired_t(b, a)
     return replace(found, test="paired t", interval=result.interval, p_value=result.p_value)
 
@@ -202,6 +217,7 @@ def _per_example(found: MetricDiff, b: Metric, a: Metric) -> MetricDiff:
     if problem:
         return replace(found, note=f"{problem}: no significance")
     assert a.per_example is not None and b.per_example is not None
+    found = replace(found, too_few=_too_few(len(a.per_example), "examples"))
     if {*a.per_example, *b.per_example} <= {0.0, 1.0}:
         result = mcnemar([v == 1 for v in b.per_example], [v == 1 for v in a.per_example])
         note = f"{result.only_b} examples score 1 in B alone, {result.only_a} in A"
@@ -211,6 +227,17 @@ def _per_example(found: MetricDiff, b: Metric, a: Metric) -> MetricDiff:
     return replace(
         found, test="paired bootstrap", interval=interval, p_value=randomization(differences, seed=0)
     )
+
+
+SIGNS_NEEDED = math.floor(1 - math.log2(ALPHA)) + 1
+"""So many differences it takes before 2 / 2ⁿ, were all of one sign, is below ALPHA."""
+
+
+def _too_few(count: int, what: str) -> str:
+    """That *count* differences cannot show anything by their signs; empty where they can."""
+    if count >= SIGNS_NEEDED:
+        return ""
+    return f"{count} {what} cannot show p < {ALPHA:g}: at least {SIGNS_NEEDED} are needed"
 
 
 def _unpairable(b: Metric, a: Metric) -> str:
@@ -239,7 +266,7 @@ def _judged(diff: MetricDiff) -> MetricDiff:
     if not diff.test:
         return diff
     if diff.p_adjusted is not None and diff.p_adjusted >= ALPHA:
-        return replace(diff, change=Change.NOT_SIGNIFICANT)
+        return replace(diff, change=Change.UNDECIDED if diff.too_few else Change.NOT_SIGNIFICANT)
     if diff.direction not in ("higher", "lower") or not diff.delta:
         return replace(diff, change=Change.DIFFERENT)
     better = (diff.delta > 0) == (diff.direction == "higher")

@@ -183,7 +183,7 @@ def _prediction(case: Case, runs: Sequence[ReferenceRun]) -> Verdict:
         low, high = prediction_interval(values, CONFIDENCE, new=len(case.values))
         spread = (high - low) / 2
     half = max(spread, margin)
-    delta = mean(case.values) - centre
+    delta = _beyond_kept(mean(case.values) - centre, values)
     inside = abs(delta) <= half + rounding_of(centre, *case.values)
     more: dict[str, Any] = {"reference": centre, "delta": delta, "interval": (centre - half, centre + half)}
     case = replace(case, held_to=more["interval"])
@@ -245,7 +245,7 @@ def _equivalence(case: Case, runs: Sequence[ReferenceRun]) -> Verdict:
     result = tost(case.values, values, margin, ALPHA)
     centre = mean(values)
     more = {
-        "reference": centre, "delta": result.delta, "delta_interval": result.interval,
+        "reference": centre, "delta": _beyond_kept(result.delta, values), "delta_interval": result.interval,
         "interval": (centre - margin, centre + margin),
     }  # fmt: skip
     case = replace(case, held_to=more["interval"])
@@ -261,12 +261,36 @@ def _equivalence(case: Case, runs: Sequence[ReferenceRun]) -> Verdict:
     return case.verdict(Outcome.INCONCLUSIVE, "TOST", text, _needs(case, values), **more)
 
 
+KEPT_DIGITS = 6
+"""To so many significant digits a run repeats another. References were once kept with no more."""
+
+
+def _beyond_kept(delta: float, references: Sequence[float]) -> float:
+    """*delta* to the mean of *references*; 0 where their rounding as they were blessed may be all of it."""
+    return delta if abs(delta) > mean([_unkept(value) for value in references]) else 0.0
+
+
+def _unkept(value: float) -> float:
+    """Half a unit of the last of KEPT_DIGITS where a reference has just so many, and so may have been rounded.
+
+    One that ends two digits before, as 0.25 does, is what was measured, as good as always.
+    """
+    digits, _, power = f"{value:.{KEPT_DIGITS - 1}e}".partition("e")
+    if float(f"{digits}e{power}") != value or digits.endswith("00"):
+        return 0.0
+    return 0.5 * 10.0 ** (int(power) - KEPT_DIGITS + 1)
+
+
 def _identical(case: Case, runs: Sequence[ReferenceRun]) -> bool:
-    """Whether each new run repeats the blessed run of its seed, to the digits that a claim file keeps."""
+    """Whether each new run repeats the blessed run of its seed."""
     if len(case.seeds) != len(case.values) or None in case.seeds:
         return False
-    known = {(run.seed, f"{run.value:.6g}") for run in runs if run.hardware == case.hardware}
-    return all((seed, f"{value:.6g}") in known for seed, value in zip(case.seeds, case.values, strict=True))
+    known = {(run.seed, _kept(run.value)) for run in runs if run.hardware == case.hardware}
+    return all((seed, _kept(value)) in known for seed, value in zip(case.seeds, case.values, strict=True))
+
+
+def _kept(value: float) -> str:
+    return f"{value:.{KEPT_DIGITS}g}"
 
 
 def _difference_text(

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.judge.compare import SLOWER_RATIO, SLOWER_SECONDS, JobDiff, OutputDiff, RunDiff, Side
 from harness.judge.differences import ALPHA, Change, MetricDiff
-from harness.model import FINISHED, JobState, to_json
+from harness.model import FINISHED, JobState, Outcome, cell_name, to_json
 from harness.wording import (
+    OUTCOMES,
     STATES,
+    SYMBOLS,
     format_memory,
-    format_number,
-    format_range,
     format_seconds,
     markdown_code,
     markdown_text,
@@ -35,6 +35,7 @@ _SYMBOLS = {
     Change.WORSE: "✗",
     Change.DIFFERENT: "!",
     Change.NOT_SIGNIFICANT: "≈",
+    Change.UNDECIDED: "?",
     Change.UNTESTED: "?",
     Change.NOT_APPLICABLE: "–",
 }
@@ -55,7 +56,7 @@ class Section:
 
 def sections(diff: RunDiff) -> list[Section]:
     """What there is to say of *diff*, the most important first."""
-    return [_runs(diff), *_metrics(diff), _jobs(diff), _slower(diff), _outputs(diff)]
+    return [_runs(diff), *_metrics(diff), *_verdicts(diff), _jobs(diff), _slower(diff), _outputs(diff)]
 
 
 def print_diff(console: Console, diff: RunDiff) -> None:
@@ -174,14 +175,24 @@ def _metrics(diff: RunDiff) -> Iterator[Section]:
         yield Section("All metrics", lines=lines or ["none was recorded"])
 
 
-def _row(metric: MetricDiff) -> list[str]:
-    def bare(value: float | None, **how: bool) -> str:
-        """Without the unit, which stands beside the metric's name."""
-        return format_number(value, metric.unit, **how).removesuffix(f" {metric.unit}")
+def _verdicts(diff: RunDiff) -> Iterator[Section]:
+    """What became of the claims: a test of differences and a verdict may say two things."""
+    if diff.verdicts:
+        said = [[f"{v.chapter}: {v.claim}", *(_outcome(one) for one in (v.a, v.b))] for v in diff.verdicts]
+        lines = [f"{v.claim} in B: {v.message}" for v in diff.verdicts if v.message]
+        yield Section("Verdicts that changed", ("claim", "A", "B"), "lll", said, lines=lines)
 
-    unit = f" ({metric.unit})" if metric.unit not in ("", "fraction") else ""
-    finding = f"{_SYMBOLS[metric.change]} {metric.change.value}"
-    return [metric.name + unit, bare(metric.a), bare(metric.b), bare(metric.delta, signed=True), finding]
+
+def _outcome(outcome: Outcome) -> str:
+    return f"{SYMBOLS[outcome]} {OUTCOMES[outcome].en}"
+
+
+def _row(metric: MetricDiff) -> list[str]:
+    rounded, finding = metric.rounded, f"{_SYMBOLS[metric.change]} {metric.change.value}"
+    bare = replace(rounded, unit="")  # it stands beside the metric's name
+    unit = f" ({rounded.suffix.strip()})" if rounded.suffix else ""
+    numbers = [bare.number(metric.a), bare.number(metric.b), bare.number(metric.delta, signed=True)]
+    return [metric.name + unit, *numbers, finding]
 
 
 def _tests(metrics: Sequence[MetricDiff]) -> Iterator[str]:
@@ -192,9 +203,11 @@ def _tests(metrics: Sequence[MetricDiff]) -> Iterator[str]:
         if m.p_adjusted is not None:
             details.append(f"p = {m.p_adjusted:.2g}" if m.p_adjusted >= 0.001 else "p < 0.001")
         if m.interval is not None:
-            details.append(format_range(m.interval, m.unit, signed=True))
+            details.append(m.rounded.range(m.interval, signed=True))
         if m.test and m.note:
             details.append(m.note)
+        if m.change is Change.UNDECIDED:
+            details.append(m.too_few)
         return f"{m.name} ({', '.join(details)})" if details else m.name
 
     groups = _grouped(((m.test or m.note, _seeds(m)), told(m)) for m in metrics)
@@ -248,7 +261,7 @@ def _job_name(job: JobDiff) -> str:
 def _slower(diff: RunDiff) -> Section:
     rows = [
         [
-            f"{cell.notebook} cell {cell.index + 1} (id {cell.id})",
+            f"{cell.notebook} {cell_name(cell.index, cell.id)}",
             format_seconds(cell.seconds_a),
             format_seconds(cell.seconds_b),
             "—" if cell.ratio is None else f"{cell.ratio:.2f}×",
@@ -275,7 +288,7 @@ def _change(output: OutputDiff) -> str:
     seeds = [str(seed) for seed in output.seeds if seed is not None]
     under = f", seed {seeds[0]}" if len(seeds) == 1 else f", seeds {', '.join(seeds)}" if seeds else ""
     code = "; so was its code" if cell.code_changed else ""
-    return f"{output.notebook} cell {cell.index + 1} (id {cell.id}){under}: {what}{code}"
+    return f"{output.notebook} {cell_name(cell.index, cell.id)}{under}: {what}{code}"
 
 
 def _more(found: Sequence[Any]) -> list[str]:

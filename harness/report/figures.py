@@ -27,6 +27,7 @@ TEXT_COLUMNS = 47
 
 _LARGEST = 1e300
 _LEFT, _RIGHT = 52, 268  # of the axis in a dot plot, with room for the labels of the rows and of the band
+_DIGIT = 5.8  # width of one
 _GOOD, _BAD, _BAR = (f"var(--{name},currentColor)" for name in ("good", "bad", "card-edge"))
 
 
@@ -85,9 +86,10 @@ def dot_plot(
         tips = ((axis(value), rounded.number(value)) for value in row)
         parts.append(_dots(tips, y, hollow=hollow))
     ends = (low, high) if low is not None and high is not None else (min(seen + past), max(seen + past))
-    for place, value in enumerate(dict.fromkeys(ends)):
-        x = axis(value) + (2 if place else -2)
-        parts.append(_label(x, bottom + 14, axis.label(value), "" if place else "end"))
+    for place, (value, text) in enumerate(axis.labels(*ends).items()):
+        width = _DIGIT * len(text)  # a long one moves inwards rather than off the figure
+        x = min(axis(value) + 2, WIDTH - width) if place else max(axis(value) - 2, width)
+        parts.append(_label(x, bottom + 14, text, "" if place else "end"))
     told = [title, *(f"{name} {_listed(row, rounded, words)}" for name, row, _ in rows)]
     if low is not None:
         told.append(words("reproduced", rounded.range((low, high))))
@@ -153,7 +155,7 @@ def history_curve(
         _path("M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in spots), width=1.2, more=";stroke-opacity:0.6")
     )
     parts += _markers([(x, y, one.outcome) for (x, y), (one, _) in zip(spots, kept, strict=True)])
-    edges = {axis.label(high): axis(high), axis.label(low): axis(low)}
+    edges = {axis.label(high): axis(high), axis.label(low): axis(low)}  # one where they read alike
     if len(edges) == 2 and axis(low) - axis(high) < 13:  # the two labels would touch
         middle = (axis(low) + axis(high)) / 2
         edges = {axis.label(high): middle - 6.5, axis.label(low): middle + 6.5}
@@ -229,6 +231,15 @@ class _Axis:
     def __call__(self, value: float) -> float:
         share = (value - self._low) / self._span if self._span else 0.5
         return self._start + share * (self._end - self._start)
+
+    def labels(self, *values: float) -> dict[float, str]:
+        """Each of *values* as :meth:`label` has it, but with so many more digits that no two read alike."""
+        texts = {value: self.label(value) for value in values}
+        digits = 3
+        while len(set(texts.values())) < len(texts):
+            digits += 1  # 17 tell any two floats apart
+            texts = {value: f"{value:#.{digits}g}" for value in values}
+        return texts
 
     def label(self, value: float) -> str:
         """*value* with as many digits as this axis can show, without its unit."""

@@ -17,14 +17,14 @@ from typing import Any
 from harness.archive.folder import runs_dir
 from harness.archive.recorded import RunResult, result_from_json
 from harness.book.config import Book
-from harness.book.notebook import PAPERMILL_TAGS, read_document
+from harness.book.notebook import PAPERMILL_TAGS, read_document, text_of
 from harness.book.references import read_references, references_path
 from harness.errors import HarnessError
 from harness.files import refuse_constant
 from harness.judge.statistics import mean
 from harness.model import Outcome, Verdict, worst_of
 from harness.report.figures import Reading, dot_plot, history_curve
-from harness.wording import Language
+from harness.wording import Language, cell_label
 
 LONGEST = 60
 """Past runs that are read; the newest files."""
@@ -153,25 +153,22 @@ def claim_figures(verdict: Verdict, known: Background, language: Language = "zh"
 
 
 def cell_texts(run: RunResult) -> dict[str, dict[int, str]]:
-    """First line of each code cell by job and by place in the notebook, from what the jobs ran.
+    """The line that each code cell is known by, by job and by place in the notebook, from what the jobs ran.
 
     Seeds of one notebook ran the same cells: the first that left a notebook stands for all.
     """
     found: dict[str, dict[int, str]] = {}
     for job in run.jobs:
         if not found.get(job.notebook):
-            found[job.notebook] = _first_lines(run.folder / "jobs" / job.id / "out.ipynb")
+            found[job.notebook] = _labels(run.folder / "jobs" / job.id / "out.ipynb")
     return {job.id: found[job.notebook] for job in run.jobs}
 
 
-def _first_lines(path: Path) -> dict[int, str]:
+def _labels(path: Path) -> dict[int, str]:
     try:
         cells = read_document(path)["cells"]
     except HarnessError:
         return {}
     own = [cell for cell in cells if not PAPERMILL_TAGS & set(cell["metadata"].get("tags") or ())]
-    lines = {}
-    for place, cell in enumerate(own):
-        if cell["cell_type"] == "code":
-            lines[place] = next((line for line in "".join(cell["source"]).splitlines() if line.strip()), "")
-    return lines
+    code = ((place, cell) for place, cell in enumerate(own) if cell["cell_type"] == "code")
+    return {place: cell_label(text_of(cell)) for place, cell in code}

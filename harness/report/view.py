@@ -24,6 +24,7 @@ from harness.report.history import Background, claim_figures
 from harness.report.words import Words, tone_of
 from harness.wording import (
     Language,
+    Rounding,
     format_memory,
     html_language,
     rounding,
@@ -33,7 +34,7 @@ from harness.wording import (
 TEMPLATES = Path(__file__).with_name("templates")
 
 CellTexts = Mapping[str, Mapping[int, str]]
-"""First line of each code cell, by job and by the cell's place in its notebook."""
+"""The line that each code cell is known by, by job and by the cell's place in its notebook."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Problem:
     """A cell that failed."""
 
     cell: CellResult
-    code: str  # its first line, or its id
+    code: str  # the line that it is known by, or its id
 
 
 @dataclass(frozen=True)
@@ -276,15 +277,10 @@ class View:
     def _verdict(self, verdict: Verdict) -> VerdictView:
         chinese, set_range = self.language == "zh", verdict.rule == "bounds"
         centre = mean(verdict.observed) if verdict.observed else None
-        judged = verdict.interval is not None and not set_range and centre is not None
-        rounded = rounding(
-            verdict.unit,
-            (centre,) if judged else verdict.observed,
-            verdict.interval,
-            reference=verdict.reference,
-            uncertain=not set_range,
-        )
+        rounded = verdict_rounding(verdict)
         beyond = verdict.delta if set_range else _beyond(centre, verdict.interval)
+        if verdict.outcome is Outcome.PASS:  # by less than references were rounded by
+            beyond = None
         return VerdictView(
             verdict,
             kind=verdict.outcome.value,
@@ -326,7 +322,7 @@ def html_report(run: RunResult, known: Background, cells: CellTexts, language: L
 
     Args:
         known: past runs and blessed values, for the figures.
-        cells: what stands in the first line of each cell; a cell without it is named by its id.
+        cells: the line that each cell is known by; a cell without it is named by its id.
         language: of the page.
     """
     view = View(run, language, known, cells)
@@ -338,6 +334,19 @@ def html_report(run: RunResult, known: Background, cells: CellTexts, language: L
             "".join((TEMPLATES / n).read_text(encoding="utf-8") for n in ("report.css", "filter.css"))
         ),
         lang=html_language(language),
+    )
+
+
+def verdict_rounding(verdict: Verdict) -> Rounding:
+    """How far the numbers of a claim are told, wherever they stand."""
+    bounds = verdict.rule == "bounds"
+    judged = verdict.interval is not None and not bounds and verdict.observed
+    return rounding(
+        verdict.unit,
+        (mean(verdict.observed),) if judged else verdict.observed,
+        verdict.interval,
+        reference=verdict.reference,
+        uncertain=not bounds,
     )
 
 

@@ -9,7 +9,7 @@ from harness.archive.recorded import Manifest, RunResult
 from harness.book.config import Book
 from harness.errors import ExitCode, HarnessError
 from harness.files import write_json, write_text
-from harness.judge.check import judge_run
+from harness.judge.check import judge_run, with_cells
 from harness.model import ChapterClaims, JobResult, JobState, Outcome, Verdict
 from harness.report.history import background, cell_texts
 from harness.report.junit import junit_xml
@@ -55,6 +55,7 @@ def judge_and_report(
         ran_on = {"hardware": manifest.hardware, "by_job": manifest.hardware_by_job}
         try:
             verdicts = judge_run(book, judged, profile=manifest.profile, claims=claims, **ran_on)
+            verdicts = with_cells(verdicts, judged, run_dir)
         except HarnessError as error:  # the run must still be written
             problem = error
     codes = [exit_code(results, verdicts, strict=strict)]

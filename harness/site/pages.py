@@ -21,8 +21,9 @@ from harness.book.notebook import COLAB_TAG, PAPERMILL_TAGS, text_of
 from harness.book.parameters import SET_BY_HARNESS
 from harness.model import FINISHED, METRIC_MIME, JobResult, Outcome, Verdict, worst_of
 from harness.report import dashboard
+from harness.report.view import verdict_rounding
 from harness.report.words import Words
-from harness.wording import Language, format_memory, format_number, format_range
+from harness.wording import Language, format_memory, rounding
 
 Notebook = dict[str, Any]
 
@@ -233,12 +234,16 @@ def _show_metric(output: dict[str, Any], evidence: Evidence | None, words: Words
     metric = output.get("data", {}).get(METRIC_MIME)
     if metric is None:
         return output
-    unit = metric.get("unit", "")
-    shown = format_number(metric["value"], unit)
+    interval = tuple(metric["interval"]) if metric.get("interval") else None
+    mine = [v for v in evidence.verdicts if v.claim == metric["name"]] if evidence else []
+    rounded = rounding(metric.get("unit", ""), (metric["value"],), interval)
+    if interval is None:  # to the place where its verdict has it
+        rounded = next((verdict_rounding(v) for v in mine if v.interval and v.unit == rounded.unit), rounded)
+    shown = rounded.number(metric["value"])
     facts = [f"n = {metric['n']}"] if metric.get("n") is not None else []
     facts += [str(metric["split"])] if metric.get("split") else []
-    if metric.get("interval"):
-        facts.append(words("interval_of", format_range(tuple(metric["interval"]), unit)))
+    if interval:
+        facts.append(words("interval_of", rounded.range(interval)))
     aside = words("aside", html.escape(words.comma.join(facts)))
     name, small = html.escape(metric["name"]), f" <small>{aside.strip()}</small>" if facts else ""
     line = f'<p class="recorded">{words.recorded} <code>{name}</code> = {html.escape(shown)}{small}'

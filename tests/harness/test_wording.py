@@ -1,4 +1,4 @@
-"""The one rule by which the numbers of a claim are rounded."""
+"""The one rule by which the numbers of a claim are rounded, and the line by which a cell is known."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from harness.wording import Rounding, rounding
+from harness.wording import Rounding, cell_label, rounding, rounding_apart
 
 
 @pytest.mark.parametrize(
@@ -102,5 +102,52 @@ def test_places_do_not_hang_on_the_sign():
         assert mirrored.place == rounding("", (value,), interval).place
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "interval", "shown"),
+    [
+        (0.8123, 0.7511, (-0.0834, -0.039), "0.812 0.751 -0.061 [-0.083, -0.039]"),
+        (276.8, 270.61, (-40.0, 27.6), "277 271 -6 [-40, +28]"),
+        (0.8125, 0.8, None, "0.8125 0.8000 -0.0125 —"),
+        (0.81254, 0.81251, None, "0.81254 0.81251 -0.00003 —"),
+        (0.812543210, 0.812543214, None, "0.812543 0.812543 0.000000 —"),
+        (120.0, 11436290.0, None, "120 11436290 +11436170 —"),
+        (1000.0, 0.5, None, "1000.00 0.50 -999.50 —"),
+        (0.0, 0.0, None, "0 0 0 —"),
+        (0.0, 0.25, None, "0.0000 0.2500 +0.2500 —"),
+    ],
+)
+def test_two_values_and_their_difference_end_at_one_place(a, b, interval, shown):
+    found = rounding_apart("", a, b, interval)
+    numbers = [
+        found.number(a),
+        found.number(b),
+        found.number(b - a, signed=True),
+        found.range(interval, signed=True),
+    ]
+    assert " ".join(numbers) == shown
+
+
 def test_the_sign_of_nothing_is_not_shown():
     assert Rounding("fraction", 3).number(-0.0001, signed=True) == "0.000"
+
+
+@pytest.mark.parametrize(
+    ("source", "label"),
+    [
+        ("# why\n\n  x = 1  \ny = 2", "x = 1"),
+        ("# only this", ""),
+        ("print('\x1b[31mred')", "print('red')"),
+        ("a" * 99, "a" * 59 + "…"),
+        ("import numpy as np\nfrom a import b\n\n# train\nmodel.fit(X, y)", "model.fit(X, y)"),
+        ("from a import (  # all (of it\n    b,\n    c as d,\n)\nfit()", "fit()"),
+        ("import a, \\\n    b\nfit()", "fit()"),
+        ("%matplotlib inline\n%%time\nfit()", "fit()"),
+        ("import numpy as np\n\n@dataclass\nclass Job:\n    id: int", "class Job:"),
+        ("import numpy as np\n# nothing else", "import numpy as np"),
+        ("%run other.py", "%run other.py"),
+        ("import os\n!pip list", "!pip list"),
+        ("important = 1", "important = 1"),
+    ],
+)
+def test_a_cell_is_known_by_its_first_line_that_does_more_than_prepare(source, label):
+    assert cell_label(source) == label

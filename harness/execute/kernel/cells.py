@@ -10,9 +10,9 @@ from typing import Any
 
 from papermill.engines import NotebookExecutionManager
 
-from harness.book.notebook import first_code_line
 from harness.execute.kernel.ending import untouched_state
 from harness.model import CellResult, CellState
+from harness.wording import cell_label
 
 AUTOSAVE_EVERY = 30.0  # seconds; only a killed worker needs it
 
@@ -39,7 +39,7 @@ class CellRecord:
             if cell.cell_type == "code":
                 in_source = index - (injected is not None and index >= injected)
                 state = untouched_state(cell.metadata.get("tags", ()), cell.source)
-                code = first_code_line(cell.source)
+                code = cell_label(cell.source)
                 self._results[index] = CellResult(in_source, str(cell.id), state, code=code)
 
     def is_to_run(self, index: int) -> bool:

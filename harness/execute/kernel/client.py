@@ -23,6 +23,8 @@ from harness.execute.kernel.cells import CellRecord
 from harness.execute.kernel.ending import failed_line, first_line, shorten, told_error
 from harness.execute.kernel.kernelspec import EXIT_POLL, kernel_environment, kernel_manager, start_error
 from harness.execute.kernel.outputs import CellOutputs
+from harness.execute.kernel.patience import Patience
+from harness.execute.kernel.process import cpu_seconds
 from harness.files import PACKAGE
 from harness.model import Job
 
@@ -30,8 +32,7 @@ START_TIMEOUT = 60  # seconds for the kernel to start
 START_TRIES = 3  # of a kernel whose ports another process took meanwhile
 INTERRUPT_GRACE = 3.0  # seconds for a cell to end after its time-out's KeyboardInterrupt
 IOPUB_TIMEOUT = 60  # seconds for outputs to arrive once a cell has ended
-END_GRACE = 20.0  # seconds for threads and exit handlers to end after the last cell
-LEAST_GRACE = 1.0  # seconds of it, however little the notebook's limit leaves
+LEAST_GRACE = 1.0  # seconds for a kernel to end, however little the notebook's limit leaves
 
 IN_KERNEL = ("startup.py", "opened.py")
 """Modules that run in a Python kernel before the first cell, from their source alone."""
@@ -159,17 +160,18 @@ class Client(NotebookClient):
 
     async def _async_let_kernel_end(self) -> None:
         """As ``python script.py`` ends: threads are waited for and exit handlers run, but not for ever."""
-        grace = max(min(END_GRACE, self._rest()), LEAST_GRACE)
         await ensure_async(self.km.request_shutdown())
-        deadline = time.monotonic() + grace
+        pid = self.km.pid
+        patience = Patience(lambda: cpu_seconds(pid), most=max(self._rest(), LEAST_GRACE))
         while alive := await ensure_async(self.km.is_alive()):
-            if time.monotonic() >= deadline:
+            if patience.is_over():
                 break
             await self._take_waiting(EXIT_POLL)
         if alive:
             self.record.warn(
-                f"the kernel did not end within {grace:.3g} s of its last cell (a thread or an exit handler still "
-                "ran) and was killed; what it was writing may be incomplete"
+                f"the kernel did not end within {patience.waited:.3g} s of its last cell, of which it worked "
+                f"{patience.worked:.3g} s (a thread or an exit handler still ran), and was killed; what it was writing "
+                "may be incomplete"
             )
         await self._take_waiting(0)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.archive.folder import await_worker, load_metrics
 from harness.archive.foreign import read_foreign
-from harness.book.notebook import first_code_line, read_document, read_notebook
+from harness.book.notebook import read_document, read_notebook
 from harness.errors import HarnessError, InfrastructureError
 from harness.execute.kernel.ending import Ending, describe_exit, untouched_state
 from harness.execute.kernel.opened import NOTES, READS
@@ -27,6 +27,7 @@ from harness.execute.kernel.process import WorkerProcess
 from harness.execute.kernel.variables import MASK, job_environment, secrets, worker_environment
 from harness.files import explain_os_error, write_json, write_text
 from harness.model import SCHEMA, CellResult, CellState, Job, JobResult, JobState, to_json
+from harness.wording import cell_label
 
 SAMPLE_EVERY = 0.5  # seconds between looks at the process tree
 HEARTBEAT_EVERY = 15.0  # seconds between signs of life of a running job
@@ -95,6 +96,10 @@ class JobFolder:
                   metrics=len(result.metrics))  # fmt: skip
         return result
 
+    def warn(self, message: str) -> None:
+        """What is odd about the job: several run at a time, so it says which one."""
+        self.tell("warning", message=f"{self.job.id}: {message}")
+
     def tell_trouble(self, error: Exception | str) -> None:
         """What stops the run: something of the job could not be saved."""
         self.tell("trouble", message=f"{self.job.id}: {error}")
@@ -130,7 +135,7 @@ class JobFolder:
         metrics, warnings = load_metrics(self.path / "metrics.jsonl")
         foreign = read_foreign(self.path / "out.ipynb", metrics)
         for message in (*warnings, *foreign.warnings):
-            self.tell("warning", message=message)
+            self.warn(message)
         if ending.trouble:
             ending = self._owning_up(ending)
         result = replace(
@@ -272,6 +277,9 @@ class _Watch:
             self._ending = Ending(JobState(event["state"]), event["reason"], cells, event["trouble"])
             self._stop_at = time.monotonic() + EXIT_GRACE
             return
+        if event["event"] == "warning":
+            self._place.warn(event["message"])
+            return
         note_cell(event, self._cells)
         if event["event"] == "cell_start":
             self._running = {key: event[key] for key in ("cell", "total", "code")}
@@ -310,7 +318,7 @@ def pending_cells(job: Job) -> list[CellResult]:
                 cell.index,
                 cell.id,
                 untouched_state(cell.tags, cell.source),
-                code=first_code_line(cell.source),
+                code=cell_label(cell.source),
             )
             for cell in read_notebook(job.notebook).code
         ]

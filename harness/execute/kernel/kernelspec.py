@@ -109,6 +109,11 @@ class KernelManager(AsyncKernelManager):
         await super()._async_wait(min(pollinterval, EXIT_POLL))
 
     @property
+    def pid(self) -> int | None:
+        """Of the kernel's process; None where it is not on this machine."""
+        return getattr(self.provisioner, "pid", None)
+
+    @property
     def exit_code(self) -> int | None:
         """How the kernel ended; None while it runs."""
         process = getattr(self.provisioner, "process", None)

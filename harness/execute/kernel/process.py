@@ -190,6 +190,17 @@ def running_below(pid: int) -> list[psutil.Process]:
     return [process for process in below if process.pid != os.getpid() and is_alive(process)]
 
 
+def cpu_seconds(pid: int | None) -> float:
+    """Processor seconds that process *pid* and its descendants have used, those included that a parent waited for."""
+    total = 0.0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid) if pid is not None else None
+        for one in [process, *process.children(recursive=True)] if process else ():
+            with contextlib.suppress(psutil.Error):
+                total += sum(one.cpu_times()[:4])  # own and of children that were waited for, user and system
+    return total
+
+
 def collect(pids: Iterable[int]) -> None:
     """Bury those that ended as children of this process: where it adopts orphans they would stay as zombies."""
     for pid in pids:

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from harness.book.notebook import InvalidNotebook, first_code_line, read_document, read_notebook
+from harness.book.notebook import InvalidNotebook, read_document, read_notebook
 from harness.execute.kernel.job import JobFolder, run_job
 from harness.model import Job, JobState, Limits
 
@@ -115,16 +115,3 @@ def test_cells_without_an_id_of_their_own_are_named_by_their_number(tmp_path):
         "cell-5-",
         "cell-6",
     ]
-
-
-@pytest.mark.parametrize(
-    ("source", "line"),
-    [
-        ("# why\n\n  x = 1  \ny = 2", "x = 1"),
-        ("# only this", ""),
-        ("print('\x1b[31mred')", "print('red')"),
-        ("a" * 99, "a" * 59 + "…"),
-    ],
-)
-def test_a_cell_is_known_by_its_first_line_of_code(source, line):
-    assert first_code_line(source) == line

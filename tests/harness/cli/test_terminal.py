@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import signal
 import threading
 
@@ -43,17 +44,36 @@ def shown(console: Console, *, quiet: bool = False) -> list[str]:
     for event in EVENTS:
         progress(event)
     progress.close()
-    return console.file.getvalue().splitlines()
+    return without_clock(console.file.getvalue()).splitlines()
+
+
+def without_clock(text: str) -> str:
+    """The machine may have taken its time between two events."""
+    return re.sub(r", [\d.]+ s, ", ", … s, ", text)
 
 
 def test_plain_lines_where_there_is_no_terminal():
     lines = shown(Console(file=io.StringIO(), force_terminal=False))
     assert lines == [
         "05-[x]: started",
-        "05-[x]: cell 3/9 “train([1])”, 0.0 s, 812 MB",
+        "05-[x]: cell 3/9 “train([1])”, … s, 812 MB",
         "warning: half a line",
         "✗ 05-[x]: failed in 1 min 15 s – cell 3: E",
     ]
+
+
+def test_before_the_first_cell_the_kernel_is_said_to_start():
+    """Of a job that waits for its kernel no cell runs: “cell 0/0” would be none."""
+    start, sign = EVENTS[1], {**EVENTS[3], "cell": 0, "total": 0, "code": ""}
+    plain = PlainProgress(Console(file=io.StringIO(), force_terminal=False))
+    live = LiveProgress(Console(file=io.StringIO(), force_terminal=True, width=100))
+    for progress in (plain, live):
+        progress(start)
+        progress(sign)
+        progress.close()
+    text = without_clock(plain._console.file.getvalue())
+    assert "05-[x]: the kernel is starting, … s, 812 MB" in text and "cell" not in text
+    assert "the kernel is starting" in live._console.file.getvalue()
 
 
 def test_a_live_line_on_a_terminal_that_leaves_the_end():

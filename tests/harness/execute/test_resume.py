@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 from notebooks import RECORD, write_book, write_notebook
 
@@ -208,13 +209,18 @@ def test_why_runs_nothing_and_names_what_changed(book, capfd):
     main(["run", "--quiet"])
     assert all(line.startswith("skip") and "unchanged since run" in line for line in why(capfd)[1])
     (book / "lib" / "__init__.py").write_text("VALUE = 2\n")
-    write_notebook(book / "chapters" / "01-a.ipynb", COUNT.format(name="a"), "2")
+    path = book / "chapters" / "01-a.ipynb"
+    write_notebook(path, COUNT.format(name="a"), "2")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell("text", id="t"))
+    notebook.cells[2]["id"] = "b2"
+    nbformat.write(notebook, path)
     a, b, c = why(capfd)[1]
-    assert a.startswith("run") and "code cell 2 changed" in a
+    assert a.startswith("run") and a.endswith("; cell 3 (id b2) changed")  # as verdicts count
     assert b.startswith("skip")
     assert c.startswith("run") and "lib/__init__.py changed" in c
     write_notebook(book / "chapters" / "01-a.ipynb", COUNT.format(name="a"))
-    assert "code cells: 2 → 1" in why(capfd)[1][0]
+    assert "number of code cells: 2 → 1" in why(capfd)[1][0]
     assert counts(book) == {"a": 1, "b": 1, "c": 1}
 
 

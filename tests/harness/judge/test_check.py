@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from harness.errors import HarnessError
-from harness.judge.check import judge, judge_run
+from harness.files import write_json
+from harness.judge.check import judge, judge_run, with_cells
 from harness.judge.rules import judge_claim
 from harness.model import (
+    METRIC_MIME,
     Bounds,
+    CellResult,
+    CellState,
     ChapterClaims,
     Claim,
     JobResult,
@@ -20,6 +24,7 @@ from harness.model import (
     Outcome,
     Published,
     ReferenceRun,
+    Verdict,
 )
 
 CPU, GPU = "cpu-x86_64-bf16", "cuda-NVIDIA-H100"
@@ -195,6 +200,24 @@ def test_values_that_repeat_the_blessed_runs_seed_by_seed_pass_without_a_test():
     assert one(made, *repeated, seeds=(0, 1, 2), hardware=GPU).outcome is Outcome.INCONCLUSIVE
     verdict = one(made, *repeated, seeds=(0, 1, 2))
     assert verdict.outcome is Outcome.PASS and "identical, seed by seed" in verdict.message
+
+
+@pytest.mark.parametrize("seeds", [(0,), (None,), (0, 1), (0, 1, 2)])
+@pytest.mark.parametrize("value", [0.81234567, 3.6212378, 0.0012345678, 123456.789, -12.3456789])
+@pytest.mark.parametrize("margin", [0.0, 0.05])
+def test_a_run_differs_by_nothing_from_its_own_rounded_reference(seeds, value, margin):
+    """References were once kept with six digits: what that took away is no difference, and no failure."""
+    values = [value * (1 + 0.01 * i) for i in range(len(seeds))]
+    made = claim(margin=margin, blessed={"offline": runs([float(f"{v:.6g}") for v in values])})
+    verdict = one(made, *values, seeds=seeds)
+    assert (verdict.outcome, verdict.delta) == (Outcome.PASS, 0.0)
+
+
+def test_a_small_difference_from_a_reference_that_was_kept_whole_is_one():
+    made = claim(margin=0.0, blessed={"offline": runs([0.81234567])})
+    assert one(made, 0.81234567).outcome is Outcome.PASS
+    moved = one(made, 0.81234569)
+    assert moved.outcome is Outcome.FAIL and moved.delta == pytest.approx(2e-8)
 
 
 # -- hardware ---------------------------------------------------------------------------------------
@@ -566,3 +589,49 @@ def test_a_claimed_name_that_was_glued_as_text_says_so():
     assert verdict.outcome is Outcome.MISSING and "was reached" not in verdict.message
     assert verdict.message.startswith("glued but not a number: 'about 92 %'; glue the number itself")
     assert "glue 了，但不是数：'about 92 %'" in verdict.message_zh
+
+
+def test_a_failure_names_the_cell_that_recorded_the_number(tmp_path):
+    """By its number among all cells of the source, without papermill's; seeds of one chapter say it once."""
+    record = {
+        "output_type": "display_data",
+        "metadata": {},
+        "data": {METRIC_MIME: {"name": "accuracy", "value": 0.5}},
+    }
+    glue = {"output_type": "display_data", "metadata": {"scrapbook": {"name": "glued", "mime_prefix": "x"}},
+            "data": {"application/papermill.record/text/plain": "0.5"}}  # fmt: skip
+    cells = [
+        {
+            "cell_type": "code",
+            "id": "injected-parameters",
+            "metadata": {"tags": ["injected-parameters"]},
+            "source": "",
+        },
+        {"cell_type": "markdown", "id": "t", "metadata": {}, "source": ""},
+        {"cell_type": "code", "id": "b2", "metadata": {}, "source": "", "outputs": [record]},
+        {"cell_type": "code", "id": "c3", "metadata": {}, "source": "", "outputs": [glue]},
+    ]
+    ended = (CellResult(1, "b2", CellState.COMPLETED), CellResult(2, "c3", CellState.COMPLETED))
+    jobs = [job(0.5, seed=seed, cells=ended) for seed in (0, 1)]
+    for one_job in jobs:
+        (tmp_path / "jobs" / one_job.id).mkdir(parents=True)
+        write_json(
+            tmp_path / "jobs" / one_job.id / "out.ipynb", {"nbformat": 4, "nbformat_minor": 5, "cells": cells}
+        )
+    named = {"en": [], "zh": []}
+    for outcome, name in ((Outcome.FAIL, "accuracy"), (Outcome.UNEXPECTED, "glued"), (Outcome.PASS, "accuracy"),
+                          (Outcome.FAIL, "other")):  # fmt: skip
+        plain = Verdict(
+            "05-a", name, "t", "offline", outcome, "TOST", (0.5,), message="worse", message_zh="差"
+        )
+        (told,) = with_cells([plain], jobs, tmp_path)
+        named["en"].append(told.message)
+        named["zh"].append(told.message_zh)
+    assert named["en"] == [
+        "worse; recorded in cell 2 (id b2)",
+        "worse; recorded in cell 3 (id c3)",
+        "worse",
+        "worse",
+    ]
+    assert named["zh"][0] == "差；记录于第 2 个单元格（id b2）"
+    assert with_cells([plain], [job(0.5, chapter="05-a")], tmp_path / "none") == [plain]

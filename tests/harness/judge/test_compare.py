@@ -12,12 +12,13 @@ import pytest
 from notebooks import RECORD, write_book, write_notebook
 
 from harness.archive.folder import find_run
+from harness.archive.recorded import RunResult, read_manifest
 from harness.cli.app import main
 from harness.errors import ExitCode, HarnessError
 from harness.files import write_json
 from harness.judge.compare import diff_runs, previous_run
 from harness.judge.differences import Change, changed_cells, compare_metric, judge_together
-from harness.model import CellResult, CellState, JobResult, JobState, Metric, to_json
+from harness.model import CellResult, CellState, JobResult, JobState, Metric, Outcome, Verdict, to_json
 from harness.report.comparison import markdown_diff, write_diff
 
 ROOT = Path(__file__).parents[3]
@@ -107,7 +108,23 @@ def test_a_metric_that_no_seed_changes_differs_for_certain():
 def test_two_equal_differences_prove_nothing():
     """On 100 examples, two seeds easily lose one answer each; a t-test without spread would call it certain."""
     found = compare(accuracy(0.8, 0.9), accuracy(0.79, 0.89))
-    assert (found.change, found.test, found.p_value) == (Change.NOT_SIGNIFICANT, "signs", 0.5)
+    assert (found.change, found.test, found.p_value) == (Change.UNDECIDED, "signs", 0.5)
+
+
+def test_too_few_seeds_are_not_called_no_difference():
+    """With n seeds that all moved by the same, the test of signs gives 2 / 2**n, whatever the values."""
+
+    def moved(seeds: int):
+        old = [0.5 + 0.01 * seed for seed in range(seeds)]
+        return compare(accuracy(*old), accuracy(*(value - 0.1 for value in old)))
+
+    found = moved(3)
+    assert (found.change, found.p_value) == (Change.UNDECIDED, 0.25)
+    assert found.too_few == "3 seeds cannot show p < 0.05: at least 6 are needed"
+    assert moved(5).change is Change.UNDECIDED and moved(6).change is Change.WORSE
+    assert moved(6).too_few == ""
+    few, other = ({0: Metric("acc", v, per_example=s)} for v, s in ((1.0, (1.0,) * 3), (0.0, (0.0,) * 3)))
+    assert compare(few, other).too_few.startswith("3 examples cannot show")
 
 
 def scores(right: int, of: int = 40) -> tuple[float, ...]:
@@ -409,11 +426,62 @@ def test_json_is_strict_and_stable(tmp_path):
 
     document = json.loads(text, parse_constant=refuse)
     assert list(document) == [
-        "schema", "a", "b", "versions", "notes", "metrics", "tests", "jobs", "slower", "outputs", "regressions",
+        "schema", "a", "b", "versions", "notes", "metrics", "tests", "verdicts", "jobs", "slower", "outputs",
+        "regressions",
     ]  # fmt: skip
     assert document["schema"] == 1 and document["metrics"][0]["change"] == "untested"
     assert document["jobs"][0]["state_a"] == "completed"
     assert document["outputs"][0]["cell"]["excerpt"] == ["-甲", "+乙"]
+
+
+def judged(folder: Path, *jobs: JobResult, verdicts: tuple[Verdict, ...], **manifest) -> Path:
+    """A run folder that was judged, too."""
+    make_run(folder, *jobs, **manifest)
+    run = RunResult(folder, read_manifest(folder), jobs, verdicts, 1.0, 0)
+    write_json(folder / "result.json", run.to_json())
+    return folder
+
+
+def verdict(outcome: Outcome, claim: str = "acc", message: str = "worse than the reference") -> Verdict:
+    return Verdict("01-a", claim, "准确率", "offline", outcome, "TOST", (0.7,), message=message)
+
+
+def test_a_claim_that_no_longer_holds_counts_where_seeds_are_too_few(tmp_path):
+    """Three seeds that moved by the same: no test can call that significant, but the verdict is a failure."""
+
+    def run(name: str, change: float, *verdicts: Verdict, state=JobState.COMPLETED) -> Path:
+        jobs = [job(s, Metric("acc", 0.8 + s / 100 + change, "fraction"), state=state) for s in range(3)]
+        return judged(tmp_path / name, *jobs, verdicts=verdicts)
+
+    good = [verdict(Outcome.PASS, name) for name in ("acc", "gone", "new", "same")]
+    a = run("a", 0.0, *good[:2], verdict(Outcome.INCONCLUSIVE, "new"), good[3])
+    changed = (verdict(Outcome.FAIL), verdict(Outcome.MISSING, "gone"), verdict(Outcome.FAIL, "new"))
+    diff = diff_runs(a, run("b", -0.1, verdict(Outcome.PASS), *changed, good[3]))
+    assert diff.metrics[0].change is Change.UNDECIDED
+    assert [(v.claim, v.a.value, v.b.value) for v in diff.verdicts] == [
+        ("acc", "pass", "fail"), ("gone", "pass", "missing"), ("new", "inconclusive", "fail"),
+    ]  # fmt: skip
+    assert diff.regressions == (
+        "01-a: the claim acc is a pass in A, fail in B (worse than the reference)",
+        "01-a: the claim gone is a pass in A, missing in B (worse than the reference)",
+    )
+    text = markdown_diff(diff)
+    assert "| acc | 0.8100 | 0.7100 | -0.1000 | ? too few to tell |" in text
+    assert "3 seeds cannot show p &lt; 0.05: at least 6 are needed" in text
+    assert "## Verdicts that changed" in text and "| 01-a: acc | ✓ pass | ✗ fail |" in text
+
+    broken = diff_runs(a, run("c", 0.0, verdict(Outcome.MISSING), state=JobState.FAILED))
+    assert all("completed in A, failed in B" in line for line in broken.regressions)
+    better = diff_runs(run("d", 0.0, *changed), run("e", 0.0, *good))
+    assert better.regressions == () and len(better.verdicts) == 3
+    unjudged = make_run(tmp_path / "f", job(0, Metric("acc", 0.8)))
+    assert "B was not judged: no verdict is compared" in diff_runs(a, unjudged).notes
+
+
+def test_numbers_end_where_the_interval_of_their_difference_does():
+    found = compare(accuracy(0.80123456, 0.852, 0.90), accuracy(0.7011, 0.749, 0.802))
+    assert [found.rounded.number(v) for v in (found.a, found.b)] == ["0.8511", "0.7507"]
+    assert found.rounded.range(found.interval, signed=True) == "[-0.1066, -0.0941]"
 
 
 # -- the command ------------------------------------------------------------------------------------
@@ -470,7 +538,7 @@ def test_two_real_runs(book, capsys):
     assert main(["diff", "--fail-on-worse", "--format", "markdown"]) == ExitCode.CLAIM_FAILED
     captured = capsys.readouterr()
     assert "| acc | 0.7500 | 0.5000 | -0.2500 | ✗ worse |" in captured.out
-    assert captured.err == "error: 01-a: acc is significantly worse (0.75 → 0.5)\n"
+    assert captured.err == "error: 01-a: acc is significantly worse (0.7500 → 0.5000)\n"
 
     assert main(["run", "--quiet", "--param", "accuracy=0.2"]) == ExitCode.NOTEBOOK_FAILED
     capsys.readouterr()

@@ -48,6 +48,25 @@ def test_a_dot_plot_says_in_words_what_it_shows():
     assert parsed(many).get("aria-label") == "a; this run 9 values in [0.00, 0.80]"
 
 
+def texts(root: ET.Element) -> list[str]:
+    return [element.text for element in root.iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (3.6200001, 3.6200009, ("3.620000", "3.620001")),
+        (3.61999999, 3.62000001, ("3.61999999", "3.62000001")),
+        (0.79, 0.83, ("0.7900", "0.8300")),
+        (123456.71, 123456.72, ("123456.71", "123456.72")),
+    ],
+)
+def test_the_ends_of_an_axis_never_read_alike(low, high, shown):
+    dots = parsed(dot_plot([low], band=(low, high)))
+    assert tuple(texts(dots)[-2:]) == shown
+    assert all(0 <= place <= WIDTH for place in coordinates(dots))
+
+
 @pytest.mark.parametrize("values", [[], [math.nan], [None], ["0.5"], [True], [1e309]])
 def test_without_a_number_there_is_no_figure(values):
     assert dot_plot(values, band=(0, 1)) == ""

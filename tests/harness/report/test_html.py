@@ -289,10 +289,10 @@ def test_cells_are_named_by_what_ran(tmp_path):
     """Papermill's own cells do not shift the places; seeds share one notebook; a job without one has no names."""
     out = tmp_path / "jobs" / DONE.id / "out.ipynb"
     write_notebook(
-        out, "a = 1", "# Parameters\na = 2", "\n\n# 训练\ntrain()", tags={1: ["injected-parameters"]}
+        out, "a = 1", "# Parameters\na = 2", "import os\n\n# 训练\ntrain()", tags={1: ["injected-parameters"]}
     )
     other = replace(DONE, id="x", notebook="x.ipynb")
-    expected = {0: "a = 1", 1: "# 训练"}
+    expected = {0: "a = 1", 1: "train()"}
     ran = replace(result([DONE, BROKEN, other]), folder=tmp_path)
     assert cell_texts(ran) == {DONE.id: expected, BROKEN.id: expected, "x": {}}
 

@@ -359,7 +359,8 @@ def test_an_exit_handler_that_hangs_is_ended_and_told(run, tmp_path):
     result = run(path, limits=Limits(60, 10), emit=events.append)
     assert (result.state, result.reason) == (JobState.COMPLETED, "")
     (warning,) = [e["message"] for e in events if e["event"] == "warning"]
-    assert warning.startswith("the kernel did not end within ") and "exit handler" in warning
+    assert warning.startswith("job: the kernel did not end within ") and "exit handler" in warning
+    assert " of which it worked " in warning
 
 
 def test_commands_are_those_of_the_kernel(run, tmp_path, monkeypatch):
@@ -419,7 +420,7 @@ def test_a_notebook_past_its_limit(run, tmp_path):
 def test_a_worker_that_hangs_is_killed_from_outside(run, tmp_path, monkeypatch):
     monkeypatch.setattr(execution, "OVERRUN_GRACE", 0.0)
     freeze = "import os, signal, time\nos.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(600)"
-    result = run(write_notebook(tmp_path / "a.ipynb", "1", freeze, "2"), limits=Limits(None, 3))
+    result = run(write_notebook(tmp_path / "a.ipynb", "1", freeze, "2"), limits=Limits(None, 10))
     assert result.state is JobState.TIMED_OUT and "was killed" in result.reason
     assert states(result) == ["completed", "failed", "pending"]
     assert len(saved(tmp_path).cells) == 3
