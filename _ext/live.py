@@ -4,8 +4,9 @@ A chapter has no directive, which Colab would show as code: there a block quote 
 links to ``try-it.md#classifier`` reads as it stands, and on the site the figure follows it.
 
 The directive leaves a form that is hidden, and one sentence for those without JavaScript. ``live/live.js`` shows the
-form; its button starts ``live/worker.js``, which fetches the model below ``_static/live/`` and onnxruntime-web from
-``vendor/``, both packed: the worker unpacks them, so any static server will do. Nothing is loaded before the click.
+form; its button starts a worker, ``live/classifier.js`` or ``live/writer.js``, which fetches the model below
+``_static/live/`` and, for an ONNX model, onnxruntime-web from ``vendor/``, all packed: the worker unpacks them, so any
+static server will do. Nothing is loaded before the click.
 PDF, EPUB and paper leave out what is ``screen-only``.
 """
 
@@ -27,7 +28,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 _SOURCES = Path(__file__).resolve().parent / "live"
-_SCRIPTS = ("live.js", "worker.js", "wordpiece.js")
+_SCRIPTS = ("live.js", "files.js", "wordpiece.js", "classifier.js", "llama.js", "writer.js")
 _RUNTIME = "onnxruntime-web"
 _RUNTIME_BYTES = "ort-wasm-simd-threaded.wasm"
 _OFFER, _PAGE = "试一试", "try-it"
@@ -38,6 +39,7 @@ _NO_SCRIPT = "这里可以在浏览器里运行书里的模型，要打开 JavaS
 class Figure:
     """What a kind of figure is called and starts with."""
 
+    worker: str
     folder: str  # below _static/live/
     title: str
     label: str  # of the field
@@ -46,16 +48,25 @@ class Figure:
 
 FIGURES = {
     "classifier": Figure(
+        "classifier.js",
         "review-classifier-zh",
         "给一句评论打分",
         "写一句酒店、图书或电脑的评论",
         "房间干净，服务也好，就是早餐贵了点。",
     ),
     "attention": Figure(
+        "classifier.js",
         "review-classifier-zh",
         "它看着哪里",
         "写一句短的",
         "早餐不是不好，就是贵了点。",
+    ),
+    "writer": Figure(
+        "writer.js",
+        "mini-gpt-zh",
+        "接着往下写",
+        "写一个开头",
+        "酒店的位置很好，",
     ),
 }
 
@@ -82,7 +93,8 @@ def _lead(app: Sphinx, document: nodes.document) -> None:
     for figure in document.findall(live):
         kind = figure["kind"]
         figure["ids"] = [kind]
-        slugs = app.env.metadata[app.env.docname].setdefault("myst_slugs", {})  # where MyST looks for an anchor
+        # where MyST looks for an anchor
+        slugs = app.env.metadata[app.env.docname].setdefault("myst_slugs", {})
         slugs[kind] = (figure.line or 1, kind, FIGURES[kind].title)
     for quote in list(document.findall(nodes.block_quote)):
         lead = next((one for one in quote.findall(nodes.strong)), None)
@@ -132,35 +144,37 @@ def manifest(root: Path, kind: str, static: str) -> dict[str, Any]:
     Raises:
         ExtensionError: a file is not there.
     """
-    folder = root / "_static" / "live" / FIGURES[kind].folder
-    runtime = root / "vendor" / _RUNTIME / f"{_RUNTIME_BYTES}.gz"
+    figure = FIGURES[kind]
+    folder = root / "_static" / "live" / figure.folder
     where = f"{static}/live/{folder.name}"
+    described: dict[str, Any] = {"worker": f"{static}/live/{figure.worker}?v={_mark(_scripts())}"}
     try:
         card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         sized = [("card", folder / "model.json"), ("tokenizer", folder / "tokenizer.json")]
         files = [
             _described(role, path.name, [path], where, path.stat().st_size, False) for role, path in sized
         ]
-        files += [
-            _described(
-                "runtime", _RUNTIME_BYTES, [runtime], f"{static}/{_RUNTIME}", _unpacked_size(runtime), True
-            ),
-            _described(
-                "model", "model.onnx", [folder / one for one in card["parts"]], where, card["bytes"], True
-            ),
-        ]
-    except (OSError, KeyError, ValueError) as error:
+        parts = [folder / one for one in card["parts"]]
+        if parts[0].name.startswith("model.onnx"):
+            runtime = root / "vendor" / _RUNTIME / f"{_RUNTIME_BYTES}.gz"
+            size = _unpacked_size(runtime)
+            files.append(_described("runtime", _RUNTIME_BYTES, [runtime], f"{static}/{_RUNTIME}", size, True))
+            described["runtime"] = {
+                "script": f"../{_RUNTIME}/ort.wasm.min.js",  # from the worker
+                "loader": f"../{_RUNTIME}/ort-wasm-simd-threaded.js",
+            }
+        name = parts[0].name.partition(".gz")[0]
+        files.append(_described("model", name, parts, where, card["bytes"], True))
+    except (OSError, KeyError, IndexError, ValueError) as error:
         raise ExtensionError(
-            f"live figure {kind!r}: {error}; python -m recipes.live makes the model"
+            f"live figure {kind!r}: {error}; recipes/live.py and live_writer.py make the models"
         ) from error
-    return {
-        "worker": f"{static}/live/worker.js?v={_mark((_SOURCES / 'worker.js').read_bytes())}",
-        "runtime": {
-            "script": f"../{_RUNTIME}/ort.wasm.min.js",  # from the worker
-            "loader": f"../{_RUNTIME}/ort-wasm-simd-threaded.js",
-        },
-        "files": files,
-    }
+    return described | {"files": files}
+
+
+def _scripts() -> bytes:
+    """All that a worker may import: a browser keeps none of an older edition beside a newer."""
+    return b"".join((_SOURCES / name).read_bytes() for name in _SCRIPTS)
 
 
 def _megabytes(files: dict[str, Any]) -> float:
@@ -183,7 +197,7 @@ def _visit(self: Any, node: live) -> None:
 <p class="live-title" id="{name}-title">{html.escape(figure.title)}</p>
 <p class="live-none">{_NO_SCRIPT}</p>
 <script type="application/json" class="live-files">{json.dumps(files, ensure_ascii=False)}</script>
-<form hidden>
+<form hidden novalidate>
 <label for="{name}-text">{html.escape(figure.label)}</label>
 <textarea id="{name}-text" rows="3" lang="zh-CN" spellcheck="false">{html.escape(figure.example)}</textarea>
 <p class="live-do"><button type="submit">在浏览器里运行（下载 {_megabytes(files):.0f} MB）</button></p>

@@ -185,25 +185,25 @@ def halve(file: Path) -> None:
     onnx.save(model, file)
 
 
-def pack(file: Path, out: Path) -> dict[str, object]:
-    """Write the file packed and in parts to *out*; their names, and the sizes that a download is checked against."""
-    content = file.read_bytes()
+def write_parts(content: bytes, name: str, out: Path) -> dict[str, object]:
+    """Write a file packed and in parts to *out*; their names, and the sizes that a download is checked against."""
     packed = gzip.compress(content, 9, mtime=0)
-    for old in out.glob("model.onnx.gz.*"):
+    for old in out.glob(f"{name}.gz.*"):
         old.unlink()
     names = []
     for number, start in enumerate(range(0, len(packed), PART)):
-        names.append(f"model.onnx.gz.{number}")
+        names.append(f"{name}.gz.{number}")
         (out / names[-1]).write_bytes(packed[start : start + PART])
     return {"parts": names, "packed_bytes": len(packed), "bytes": len(content)}
 
 
-def _write_json(file: Path, what: object) -> None:
+def write_json(file: Path, what: object) -> None:
+    """JSON as the browser's files have it: indented, in the letters that people write."""
     file.write_text(json.dumps(what, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def unpack(folder: Path) -> bytes:
-    """The ONNX file of a folder that :func:`pack` wrote to."""
+    """The ONNX file of a folder that :func:`write_parts` wrote to."""
     parts = json.loads((folder / "model.json").read_text(encoding="utf-8"))["parts"]
     return gzip.decompress(b"".join((folder / name).read_bytes() for name in parts))
 
@@ -235,7 +235,7 @@ def make_classifier(folder: Path, out: Path, settings: Settings) -> dict[str, fl
             "kind": "classifier",
             "labels": LABELS,
             "max_length": settings.max_length,
-            **pack(made / "model.onnx", out),
+            **write_parts((made / "model.onnx").read_bytes(), "model.onnx", out),
         }
     shutil.copyfile(Path(locate_model(settings.model_name)) / "tokenizer.json", out / "tokenizer.json")
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -245,7 +245,7 @@ def make_classifier(folder: Path, out: Path, settings: Settings) -> dict[str, fl
     with torch.inference_mode():  # without autocast: float32 all the way
         logits = [model.eval()(input_ids=torch.tensor([ids])).logits[0].numpy() for ids in rows["input_ids"]]
     expected = normalise_logits(np.stack(logits), False)
-    _write_json(out / "model.json", described)
+    write_json(out / "model.json", described)
     found = normalise_logits(onnx_logits(unpack(out), rows["input_ids"]), False)
     labels = np.array(test["label"])
     agreement = agree(expected, found, several=False)
@@ -258,7 +258,7 @@ def make_classifier(folder: Path, out: Path, settings: Settings) -> dict[str, fl
     }
     reference = [[round(value, 6) for value in row] for row in expected[:_REFERENCE].tolist()]
     made = {"settings": asdict(settings), "measured": measured, "float_probabilities": reference}
-    _write_json(out / "made.json", made)
+    write_json(out / "made.json", made)
     return measured
 
 

@@ -20,6 +20,7 @@ for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
     os.environ.pop(name, None)
 
 CHAPTERS = Path(__file__).with_name("chapters")
+RUN_CHAPTERS = ("test_smoke", "test_full_profile", "test_full_matrix")
 OF_FIXTURE = {
     "browser": "browser",
     "chromium": "browser",
@@ -70,7 +71,11 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
                 item.add_marker(OF_FIXTURE[fixture])
         if item.path.stem in START_KERNELS and item.get_closest_marker("quick") is None:
             item.add_marker("slow")
-        if item.path.is_relative_to(CHAPTERS) and item.path.stem in ("test_smoke", "test_full_profile"):
+        if item.path.is_relative_to(CHAPTERS) and item.path.stem in (
+            "test_smoke",
+            "test_full_profile",
+            "test_full_matrix",
+        ):
             item.add_marker("chapters")
 
 

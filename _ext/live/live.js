@@ -15,6 +15,13 @@
   };
   const SIMD = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11]);
   const MAP = 24; // tokens that a map of attention has room for, [CLS] and [SEP] included
+  const KNOBS = [ /* name, words, value, least, most, step */
+    ["temperature", "温度", "0.8", 0, 2, "any"],
+    ["topK", "top-k（0 不限）", "0", 0, 5740, "1"],
+    ["topP", "top-p", "0.9", 0, 1, "any"],
+    ["seed", "种子", "0", 0, 999999, "1"],
+    ["length", "最多写", "60", 1, 200, "1"],
+  ];
   const MOST = 2000; // letters that are read at all: far more than a model takes
 
   const made = (name, attributes, ...children) => {
@@ -65,6 +72,8 @@
       this.status.textContent = this.hurry + words;
       this.status.className = `live-status ${kind}`;
     }
+
+    ready() { this.button.textContent = "运行"; }
 
     start() {
       if (this.busy) { this.hurry = SAYS.busy; return this.say(this.words); }
@@ -122,15 +131,33 @@
       } else if (data.said === "ready") {
         this.state = "ready";
         this.section.dataset.ready = "";
-        this.button.textContent = "运行";
+        this.ready();
         this.ask();
       } else if (data.said === "failed") {
         this.fail(data);
       } else if (data.id === this.id) {
-        if (data.said === "covered") this.covered(data);
-        else if (this.kind === "attention") this.mapped(data);
-        else this.answered(data);
+        this.take(data);
       }
+    }
+
+    /* What the model does not know of the text. */
+    strangers({ unknown }) {
+      if (!unknown.length) return "";
+      const some = [...new Set(unknown)].slice(0, 8).map((word) => Array.from(word).slice(0, 12).join(""));
+      return `不认识的有 ${unknown.length} 处（${some.join("、")}），都当作 [UNK]。`;
+    }
+  }
+
+  class Classifier extends Figure {
+    notes(data) {
+      const cut = data.cut || this.cutBefore ? `太长，只读了前 ${data.tokens.length} 个词元，后面的没有读。` : "";
+      return cut + this.strangers(data);
+    }
+
+    take(data) {
+      if (data.said === "covered") this.covered(data);
+      else if (this.kind === "attention") this.mapped(data);
+      else this.answered(data);
     }
 
     ask() {
@@ -141,17 +168,6 @@
       this.cutBefore = Array.from(this.field.value).length > MOST;
       const wanted = this.kind === "attention" ? { attention: true, room: MAP } : { explain: true };
       this.worker.postMessage({ task: "classify", id: this.id, text, ...wanted });
-    }
-
-    /* What the reader should know of how the text was read. */
-    notes(data) {
-      const notes = [];
-      if (data.cut || this.cutBefore) notes.push(`太长，只读了前 ${data.tokens.length} 个词元，后面的没有读。`);
-      if (data.unknown.length) {
-        const some = [...new Set(data.unknown)].slice(0, 8).map((word) => Array.from(word).slice(0, 12).join(""));
-        notes.push(`不认识的有 ${data.unknown.length} 处（${some.join("、")}），都当作 [UNK]。`);
-      }
-      return notes.join("");
     }
 
     /* A table of who looks at whom, for the layer and the head that the reader chooses. */
@@ -251,8 +267,112 @@
     }
   }
 
+  /* A text that grows, and what else each of its tokens might have been. */
+  class Writer extends Figure {
+    constructor(section) {
+      super(section);
+      this.button.textContent = this.button.textContent.replace("运行", "续写");
+      this.settings = {};
+      const row = made("p", { class: "live-do live-settings" });
+      for (const [name, words, value, least, most, step] of KNOBS) {
+        const field = made("input", { type: "number", value, min: least, max: most, step, inputmode: "decimal" });
+        this.settings[name] = field;
+        row.append(made("label", {}, `${words} `, field), " ");
+      }
+      this.stop = made("button", { type: "button", hidden: "" }, "停下");
+      this.stop.addEventListener("click", () => { this.worker.postMessage({ task: "stop" }); this.button.focus(); });
+      this.button.before(row);
+      this.button.after(" ", this.stop);
+    }
+
+    ready() { this.button.textContent = "续写"; }
+
+    ask() {
+      const asked = {};
+      for (const [name, words, , least, most, step] of KNOBS) {
+        const field = this.settings[name];
+        const value = Number(field.value);
+        if (field.value === "" || !(value >= least && value <= most) || (step === "1" && !Number.isInteger(value))) {
+          this.finish();
+          field.focus();
+          return this.say(`“${words}”要填 ${least} 到 ${most} 的${step === "1" ? "整数" : "数"}。`, "live-wrong");
+        }
+        asked[name] = value;
+      }
+      this.id += 1;
+      this.steps = [];
+      const letters = Array.from(this.field.value);
+      this.cutBefore = letters.length > MOST;
+      this.text = made("ol", { class: "live-tokens", "aria-label": "写出来的词元，逐个可选" });
+      this.rivals = made("div", { class: "live-rivals", role: "status" });
+      this.answer.replaceChildren(
+        this.lead = made("p", { class: "live-lead" }), this.text,
+        made("p", { class: "live-legend" }, "每一步都有别的候选：点一个字，或者用 Tab 和回车选它，就看得见。"), this.rivals,
+      );
+      this.answer.hidden = false;
+      this.stop.hidden = false;
+      this.say("正在读开头……");
+      this.worker.postMessage({ task: "write", id: this.id, text: letters.slice(-MOST).join(""), ...asked });
+    }
+
+    take(data) {
+      if (data.said === "read") {
+        const cut = data.cut || this.cutBefore ? `开头太长，只读了最后 ${data.tokens.length} 个词元。` : "";
+        this.noted = cut + this.strangers(data);
+        this.say(`正在写……${this.noted}`);
+      } else if (data.said === "step") {
+        this.step(data);
+      } else {
+        this.stop.hidden = true;
+        this.section.dataset.speed = (data.speed || 0).toFixed(1);
+        const why = { end: "它自己写了结尾", length: "写够了长度", stopped: "停下了" }[data.why];
+        const speed = data.speed ? `，每秒 ${data.speed.toFixed(0)} 个词元` : "";
+        this.section.dataset.done = String(this.id);
+        this.say(`${why}：${this.steps.length} 个词元${speed}。${this.noted || ""}`);
+        this.finish();
+      }
+    }
+
+    step(data) {
+      const number = this.steps.push(data) - 1;
+      const share = data.rivals.find((one) => one.name === data.token).plain;
+      const words = data.end ? "（完）" : shown(data.token);
+      const button = made("button", { type: "button", "aria-pressed": "false",
+        "aria-label": `第 ${number + 1} 个词元“${words}”，概率 ${percent(share)}` }, words);
+      button.style.setProperty("--weight", `${Math.round(70 * (1 - share))}%`);
+      for (const kind of ["click", "focus", "pointerenter"]) button.addEventListener(kind, () => this.show(number));
+      this.text.append(made("li", {}, button));
+      this.lead.textContent = `${this.field.value.slice(-30)}${this.written()}`;
+    }
+
+    written() { return this.steps.filter((one) => !one.end).map((one) => shown(one.token)).join(""); }
+
+    show(number) {
+      const { rivals, token, left } = this.steps[number];
+      this.text.querySelectorAll("button").forEach((one, i) => one.setAttribute("aria-pressed", String(i === number)));
+      const rows = rivals.map((one) => {
+        const bar = made("span", { class: "live-bar", "aria-hidden": "true" });
+        bar.style.setProperty("--share", percent(one.plain));
+        const name = one.name === "[SEP]" ? "（完）" : shown(one.name);
+        return made("tr", one.name === token ? { class: "live-best" } : {}, made("th", { scope: "row" }, name),
+          made("td", { class: "live-share" }, percent(one.plain)), made("td", { class: "live-wide" }, bar),
+          made("td", { class: "live-share" }, one.chance ? percent(one.chance) : "去掉了"));
+      });
+      const names = ["候选", "模型给的概率", "", "抽签时的概率"].map((name) => made(name ? "th" : "td", name ? { scope: "col" } : {}, name));
+      this.rivals.replaceChildren(made("table", { class: "live-steps" },
+        made("caption", {}, `第 ${number + 1} 步，写下的是“${token === "[SEP]" ? "（完）" : shown(token)}”；参加抽签的有 ${left} 个`),
+        made("thead", {}, made("tr", {}, ...names)), made("tbody", {}, ...rows)));
+    }
+
+    fail(data) {
+      super.fail(data);
+      this.stop.hidden = true;
+    }
+  }
+
+  const KINDS = { classifier: Classifier, attention: Classifier, writer: Writer };
   document.querySelectorAll(".live").forEach((section) => {
     if (location.protocol === "file:") section.querySelector(".live-none").textContent = SAYS.file;
-    else new Figure(section);
+    else new KINDS[section.dataset.live](section);
   });
 })();

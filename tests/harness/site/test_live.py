@@ -14,12 +14,20 @@ from types import SimpleNamespace
 import mini_book
 import numpy as np
 import pytest
+import torch
 from test_browser import page_of
+from transformers import (
+    PreTrainedTokenizerFast,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from harness.book.config import load_book
 from harness.cli.app import GENERATED
 from harness.site.build import build
 from harness.site.copies import served
+from recipes import live_writer
 from recipes.live import OUT, onnx_logits, unpack
 from sft import data
 from sft.predict import normalise_logits
@@ -70,7 +78,13 @@ def live_site(tmp_path_factory) -> Iterator[LiveSite]:
     pytest.importorskip("jupyter_book", reason="the site extra is not installed")
     root = mini_book.write_book(tmp_path_factory.mktemp("live"))
     text = (ROOT / "chapters" / "try-it.md").read_text(encoding="utf-8")
-    for chapter in ("03-1-transformer", "05-1-fine-tuning", "06-2-text-generation", "09-2-speed-and-privacy"):
+    for chapter in (
+        "03-1-transformer",
+        "05-1-fine-tuning",
+        "03-2-decoder",
+        "06-2-text-generation",
+        "09-2-speed-and-privacy",
+    ):
         text = text.replace(f"{chapter}.ipynb", f"{mini_book.CHAPTER}.ipynb")
     (root / "chapters" / "try-it.md").write_text(text, encoding="utf-8")
     toc = root / "_toc.yml"
@@ -135,8 +149,6 @@ def sentences() -> list[str]:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    from transformers import PreTrainedTokenizerFast
-
     return PreTrainedTokenizerFast(tokenizer_file=str(OUT / "tokenizer.json"))
 
 
@@ -211,7 +223,7 @@ def test_nothing_of_the_model_is_fetched_before_the_click_and_nothing_twice(brow
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{live_site.address}/{PAGE}")
         page.wait_for_timeout(300)
-        assert not [url for url in asked if "onnx" in url or "worker" in url]
+        assert not [url for url in asked if "onnx" in url or "classifier.js" in url]
         ask(page, "房间很好")
         assert any("model.onnx" in url for url in asked)
         assert all(url.startswith(live_site.address) for url in asked if not url.startswith("blob:"))
@@ -389,3 +401,219 @@ def test_the_map_of_attention_is_pythons(browser, live_site, tokenizer):
         cells = one.locator("tbody td").all_text_contents()
     found = np.array([float(cell.rstrip("%")) for cell in cells]).reshape(expected.shape[-2:])
     assert np.abs(found - 100 * expected[2, 0, 5]).max() < 1.5
+
+
+# --- the writer ----------------------------------------------------------------------------------------
+
+PROMPTS = (
+    *live_writer.PROMPTS,
+    "",
+    "。",
+    "早餐WiFi 3.5",
+    "的",
+    "老鼠过街——",
+    "她说：“",
+    "１９９８年",
+    "《",
+    "不",
+    "味道",
+)
+DEFAULTS = {"temperature": 1, "topK": 0, "topP": 1, "seed": 0, "length": 25}
+WRITE = """async ([asked, first]) => {
+  const worker = document.querySelector('.live[data-live=writer]').worker;
+  const all = [];
+  for (const [i, one] of asked.entries()) {
+    const id = first + i, heard = [];
+    await new Promise(done => {
+      const hear = ({data}) => {
+        if (data.id !== id) return;
+        heard.push(data);
+        if (data.said === 'done' || data.said === 'failed') { worker.removeEventListener('message', hear); done(); }
+      };
+      worker.addEventListener('message', hear);
+      worker.postMessage({task: 'write', id, ...one});
+    });
+    all.push(heard);
+  }
+  return all;
+}"""
+
+
+@pytest.fixture(scope="module")
+def written():
+    """The writer's network and tokenizer as transformers has them."""
+    return live_writer.unpack_writer(live_writer.OUT), PreTrainedTokenizerFast(
+        tokenizer_file=str(live_writer.OUT / "tokenizer.json")
+    )
+
+
+def write(page, text: str, **settings) -> str:
+    """Have the writer write and wait for its end; the status line."""
+    one = figure(page, "writer")
+    one.locator("textarea").fill(text)
+    for name, value in {"温度": 0, "最多写": 8, **settings}.items():
+        one.get_by_label(name).fill(str(value))
+    before = one.get_attribute("data-done") or "0"
+    one.locator("button[type=submit]").click()
+    page.wait_for_function(
+        "before => { const one = document.querySelector('.live[data-live=writer]');"
+        " return (one.dataset.done || '0') !== before || one.querySelector('.live-wrong'); }",
+        arg=before,
+    )
+    return one.locator(".live-status").inner_text()
+
+
+def test_the_writer_writes_what_transformers_writes(browser, live_site, written):
+    """Twenty beginnings: the most probable tokens, and the probabilities of each step's candidates."""
+    model, tokenizer = written
+    with live_page(browser, live_site.address) as page:
+        write(page, "好")
+        asked = [DEFAULTS | {"text": text, "temperature": 0} for text in PROMPTS]
+        answers = page.evaluate(WRITE, [asked, 1000])
+    for text, heard in zip(PROMPTS, answers, strict=True):
+        begun = [model.config.bos_token_id, *tokenizer.encode(text, add_special_tokens=False)]
+        steps = [one for one in heard if one["said"] == "step"]
+        tokens = tokenizer.convert_tokens_to_ids([one["token"] for one in steps])
+        with torch.inference_mode():
+            logits = model(torch.tensor([begun + tokens])).logits[0, len(begun) - 1 : -1]
+        shares = logits.softmax(-1)
+        assert tokens == logits.argmax(-1).tolist(), text
+        assert steps[-1]["end"] == (tokens[-1] == model.config.eos_token_id)
+        assert len(steps) == DEFAULTS["length"] or steps[-1]["end"]
+        for step, share in zip(steps, shares, strict=True):
+            for rival in step["rivals"]:
+                expected = share[tokenizer.convert_tokens_to_ids(rival["name"])].item()
+                assert rival["plain"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "warpers"),
+    [
+        ({"temperature": 0.7}, [TemperatureLogitsWarper(0.7)]),
+        ({"topK": 5}, [TopKLogitsWarper(5)]),
+        ({"topP": 0.9}, [TopPLogitsWarper(0.9)]),
+        ({"topP": 0.0001}, [TopPLogitsWarper(0.0001)]),
+        (
+            {"temperature": 1.5, "topK": 40, "topP": 0.8},
+            [TemperatureLogitsWarper(1.5), TopKLogitsWarper(40), TopPLogitsWarper(0.8)],
+        ),
+    ],
+)
+def test_what_is_drawn_from_is_what_transformers_draws_from(browser, live_site, written, settings, warpers):
+    model, tokenizer = written
+    asked = [DEFAULTS | settings | {"text": text, "length": 1} for text in PROMPTS[:5]]
+    with live_page(browser, live_site.address) as page:
+        write(page, "好")
+        answers = page.evaluate(WRITE, [asked, 1000])
+    for text, heard in zip(PROMPTS, answers, strict=False):
+        step = next(one for one in heard if one["said"] == "step")
+        ids = torch.tensor([[model.config.bos_token_id, *tokenizer.encode(text, add_special_tokens=False)]])
+        with torch.inference_mode():
+            scores = model(ids).logits[:, -1]
+        for warp in warpers:
+            scores = warp(ids, scores)
+        share = scores.softmax(-1)[0]
+        assert step["left"] == pytest.approx(
+            (share > 0).sum().item(), abs=2
+        )  # a probability at the very edge
+        for rival in step["rivals"]:
+            expected = share[tokenizer.convert_tokens_to_ids(rival["name"])].item()
+            assert rival["chance"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_seed_gives_its_text_again_and_draws_follow_the_probabilities(browser, live_site):
+    asked = [DEFAULTS | {"text": "房间", "seed": seed, "length": 12} for seed in (1, 1, 2)]
+    many = [DEFAULTS | {"text": "房间很", "seed": seed, "length": 1} for seed in range(400)]
+    with live_page(browser, live_site.address) as page:
+        write(page, "好")
+        texts = [
+            "".join(one["token"] for one in heard if one["said"] == "step")
+            for heard in page.evaluate(WRITE, [asked, 1000])
+        ]
+        draws = [heard[1] for heard in page.evaluate(WRITE, [many, 2000])]
+    assert texts[0] == texts[1] != texts[2]
+    rivals = {one["name"]: one["chance"] for one in draws[0]["rivals"][:4]}
+    for name, chance in rivals.items():
+        seen = sum(one["token"] == name for one in draws)
+        spread = (400 * chance * (1 - chance)) ** 0.5
+        assert abs(seen - 400 * chance) < 4.5 * spread + 1, (name, chance, seen)
+
+
+def test_the_text_grows_and_each_token_has_its_rivals(browser, live_site):
+    with live_page(browser, live_site.address) as page:
+        said = write(page, "房间很")
+        one = figure(page, "writer")
+        assert "写够了长度：8 个词元" in said or "它自己写了结尾" in said
+        tokens = one.locator(".live-tokens button")
+        assert one.locator(".live-lead").inner_text().startswith("房间很")
+        tokens.nth(1).click()
+        assert tokens.nth(1).get_attribute("aria-pressed") == "true"
+        assert "第 2 步" in one.locator("caption").inner_text()
+        assert one.locator("tbody tr").count() == 8 and one.locator("tbody .live-best").count() == 1
+        page.keyboard.press("Tab")
+        assert "第 3 步" in one.locator("caption").inner_text()  # the keyboard is enough
+        assert one.locator(".live-best .live-share").last.inner_text() == "100.0%"  # temperature 0
+
+
+def test_the_writer_stops_and_a_second_click_says_so(browser, live_site):
+    with live_page(browser, live_site.address) as page:
+        write(page, "好")
+        one = figure(page, "writer")
+        one.get_by_label("温度").fill("1")
+        one.get_by_label("最多写").fill("200")
+        one.locator("button[type=submit]").click()
+        one.locator(".live-tokens button").first.wait_for()
+        one.locator("button[type=submit]").dispatch_event("click")
+        assert "还没有算完" in one.locator(".live-status").inner_text()
+        one.get_by_text("停下").click()
+        one.locator(".live-status", has_text="停下了").wait_for()
+        assert one.get_by_text("停下", exact=True).is_hidden()
+        assert 0 < one.locator(".live-tokens button").count() < 200
+        assert "写" in write(page, "好")  # and goes on
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "words"),
+    [
+        ("好" * 10_000, {}, "开头太长，只读了最后 503 个词元"),
+        ("这个𓀀字", {}, "不认识的有 1 处（𓀀）"),
+        ("   ", {}, "先写一句话"),
+        ("好", {"温度": 3}, "“温度”要填 0 到 2 的数"),
+        ("好", {"种子": "1.5"}, "“种子”要填 0 到 999999 的整数"),
+    ],
+)
+def test_odd_input_to_the_writer_gets_a_sentence(browser, live_site, text, settings, words):
+    with live_page(browser, live_site.address) as page:
+        write(page, "好")
+        assert words in write(page, text, **settings)
+
+
+@pytest.mark.parametrize(("harm", "words"), [("missing", "网站上缺一个文件"), ("cut", "不完整")])
+def test_a_writer_whose_file_does_not_come_says_so_and_tries_again(browser, live_site, harm, words):
+    def answer(route):
+        body = (live_writer.OUT / "model.safetensors.gz.0").read_bytes()
+        route.fulfill(status=404, body="") if harm == "missing" else route.fulfill(
+            body=body[: len(body) // 2]
+        )
+
+    with page_of(browser) as (page, _):
+        page.set_default_timeout(120_000)
+        page.goto(f"{live_site.address}/{PAGE}")
+        page.context.route("**/model.safetensors.gz.0?*", answer)
+        assert words in write(page, "好")
+        page.context.unroute("**/model.safetensors.gz.0?*")
+        assert "个词元" in write(page, "好")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_writer_fits_a_phone_and_axe_finds_nothing_serious(browser, live_site, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    with live_page(
+        browser, live_site.address, viewport={"width": 390, "height": 800}, color_scheme=scheme
+    ) as page:
+        write(page, "房间很好，WiFi 太慢", 最多写=40)
+        figure(page, "writer").locator(".live-tokens button").nth(3).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        found = Axe().run(page).response["violations"]
+        assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []

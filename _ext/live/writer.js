@@ -1,0 +1,106 @@
+/* Runs a language model beside the page: one token after another, each with its rivals. A classic worker, one thread. */
+"use strict";
+
+importScripts("files.js", "wordpiece.js", "llama.js");
+
+const RIVALS = 8; // candidates of a step that are told
+let tokenizer, model, card;
+let newest = 0;
+
+listen({
+  load,
+  write: async (data) => { newest = data.id; await write(data); },
+  stop: async () => { newest = 0; },
+});
+
+async function load({ files }) {
+  const content = await contents(files);
+  const text = (bytes) => new TextDecoder().decode(bytes);
+  card = JSON.parse(text(content.card));
+  tokenizer = new WordPiece(JSON.parse(text(content.tokenizer)));
+  model = new Llama(card.config, content.model, card.context);
+  postMessage({ said: "ready" });
+}
+
+function softmax(logits, temperature) {
+  let top = -Infinity;
+  for (const one of logits) top = Math.max(top, one);
+  const powers = Float64Array.from(logits, (one) => Math.exp((one - top) / temperature));
+  const sum = powers.reduce((a, b) => a + b, 0);
+  return powers.map((one) => one / sum);
+}
+
+/* Probabilities that are drawn from, as transformers' warpers make them: temperature, then top-k, then top-p. */
+function tailored(logits, order, { temperature, topK, topP }) {
+  if (temperature === 0) return Float64Array.from(logits, (_, i) => (i === order[0] ? 1 : 0));
+  const all = softmax(logits, temperature);
+  const few = topK ? order.slice(0, topK) : order;
+  const sum = few.reduce((total, i) => total + all[i], 0);
+  const kept = new Float64Array(logits.length);
+  let before = 0; // of those more probable
+  for (const i of few) {
+    if (before >= topP && before > 0) break;
+    kept[i] = all[i];
+    before += all[i] / sum;
+  }
+  const rest = kept.reduce((a, b) => a + b, 0);
+  return kept.map((one) => one / rest);
+}
+
+/* mulberry32 of Tommy Ettinger (public domain): the same numbers for the same seed in every browser. */
+function dice(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+function drawn(probabilities, order, number) {
+  let sum = 0;
+  for (const i of order) {
+    sum += probabilities[i];
+    if (number < sum) return i;
+  }
+  return order[0]; // rounding left nothing
+}
+
+async function write({ id, text, temperature, topK, topP, seed, length }) {
+  const { tokens, unknown } = tokenizer.tokenize(text);
+  const room = card.context - length - 1;
+  const kept = tokens.slice(-room);
+  postMessage({ said: "read", id, tokens: kept, unknown, cut: tokens.length - kept.length });
+  const random = dice(seed);
+  const rest = () => new Promise((free) => setTimeout(free)); // so that a stop is heard
+  model.forget();
+  const ids = [card.config.bos_token_id, ...kept.map((name) => tokenizer.id(name))];
+  let logits;
+  for (const [place, token] of ids.entries()) {
+    logits = model.read(token, place === ids.length - 1);
+    if (place % 16 === 15) { await rest(); if (id !== newest) return postMessage({ said: "done", id, why: "stopped" }); }
+  }
+  const began = performance.now();
+  for (let step = 0; step < length; step++) {
+    await rest();
+    if (id !== newest) return postMessage({ said: "done", id, why: "stopped" });
+    const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
+    const plain = softmax(logits, 1);
+    const chances = tailored(logits, order, { temperature, topK, topP });
+    const token = drawn(chances, order, random());
+    const told = order.slice(0, RIVALS);
+    if (!told.includes(token)) told[RIVALS - 1] = token;
+    const end = token === card.config.eos_token_id;
+    postMessage({
+      said: "step", id, token: tokenizer.names[token], end, left: chances.reduce((n, one) => n + (one > 0), 0),
+      rivals: told.map((i) => ({ name: tokenizer.names[i], plain: plain[i], chance: chances[i] })),
+    });
+    if (end || step === length - 1) {
+      const milliseconds = performance.now() - began;
+      return postMessage({ said: "done", id, why: end ? "end" : "length", speed: (1000 * step) / milliseconds });
+    }
+    logits = model.read(token);
+  }
+}
