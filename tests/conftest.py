@@ -25,6 +25,7 @@ OF_FIXTURE = {
     "browser": "browser",
     "chromium": "browser",
     "cluster": "ray",
+    "live_site": "browser",
     "site": "slow",
     "built_book": "slow",
     "checkout": "slow",  # workflows are played

@@ -157,6 +157,7 @@ def run(teacher, tokenizer, corpus, folder, **options):
     return distill.distill(student, corpus, CONFIG, RunFolder(folder, {}), device=CPU, **options)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_weights(teacher, tokenizer, corpus, tmp_path, monkeypatch):
     whole = run(teacher, tokenizer, corpus, tmp_path / "whole")
     steps = len(distill.whole_plan(corpus, CONFIG))
@@ -180,6 +181,7 @@ def test_a_stopped_run_ends_with_the_same_weights(teacher, tokenizer, corpus, tm
         assert torch.equal(a, b), name
 
 
+@pytest.mark.slow
 def test_training_brings_the_student_nearer(teacher, tokenizer, corpus, tmp_path):
     torch.manual_seed(0)
     student = distill.build_student(teacher, tokenizer, CONFIG.layers)

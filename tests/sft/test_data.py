@@ -70,6 +70,7 @@ def test_groups_match_a_plain_quadratic_implementation():
     assert (same == expected).all()
 
 
+@pytest.mark.slow
 def test_split_is_seeded_disjoint_and_keeps_groups_together():
     splits = data.load_reviews()
     again = data.load_reviews()

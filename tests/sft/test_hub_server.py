@@ -85,6 +85,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_transformers_loads_tokenizer_and_model(folder, tmp_path):
     with HubServer(folder) as hub:
         done = run_python(LOAD_BERT, hub, tmp_path / "home")
@@ -114,6 +115,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_datasets_loads_the_real_rows(folder, tmp_path):
     with HubServer(folder) as hub:
         done = run_python(LOAD_REVIEWS, hub, tmp_path / "home")

@@ -82,6 +82,7 @@ def texts() -> str:
     return data.fingerprint(load_pretraining_texts())
 
 
+@pytest.mark.slow
 @each_model
 def test_the_training_record_names_today_s_texts(texts, folder, limit):
     decides = json.loads((folder / "training_config.json").read_text(encoding="utf-8"))["decides"]
@@ -167,6 +168,7 @@ def test_mini_gpt_ends_its_texts(gpt, gpt_tokenizer):
     assert (written == gpt_tokenizer.sep_token_id).any(dim=1).float().mean() >= 0.5
 
 
+@pytest.mark.slow
 def test_mini_gpt_learns_to_answer_from_a_handful_of_dictionary_questions(gpt, gpt_tokenizer):
     splits = data.load_dictionary()
     train, test = (

@@ -207,6 +207,7 @@ def test_a_notebook_that_cannot_be_read_has_no_metric(tmp_path, content):
     assert read_foreign(path, ()) == ((), (), {})
 
 
+@pytest.mark.slow
 def test_glue_in_a_notebook_that_runs(tmp_path):
     """The real glue of MyST-NB, through the harness; up to where the notebook fails."""
     pytest.importorskip("myst_nb")

@@ -134,6 +134,7 @@ def test_what_was_asked_is_kept_for_resume(book: Book):
     ]
 
 
+@pytest.mark.slow
 def test_the_page_says_unverified_until_a_run_measured_that_very_cell(book: Book, monkeypatch):
     path = write(book)
     page, text = book.chapters_dir / "page.md", "前\n\n<!-- harness:matrix matrix.yml -->\n"

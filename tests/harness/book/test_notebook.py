@@ -80,6 +80,7 @@ def end_of(tmp_path, text):
     return run_job(JobFolder(job, tmp_path / "job"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [document({"metadata": {"tags": 5}}), document(nbformat="4")])
 def test_a_broken_notebook_ends_as_invalid(tmp_path, text):
     result = end_of(tmp_path, text)
@@ -87,6 +88,7 @@ def test_a_broken_notebook_ends_as_invalid(tmp_path, text):
     assert "a.ipynb" in result.reason
 
 
+@pytest.mark.slow
 def test_a_sparse_notebook_runs_whatever_papermill_left_in_it(tmp_path):
     cells = [{"cell_type": "code", "source": ["1"]}, {"cell_type": "code"}]
     cells[0]["metadata"] = {"papermill": 5}

@@ -66,6 +66,7 @@ def test_pins_that_are_no_text(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_kernel_really_starts():
     assert doctor.check_kernel().status == "ok"
 

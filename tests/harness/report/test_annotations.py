@@ -229,6 +229,7 @@ def commands(capsys) -> list[tuple[str, ...]]:
     return [COMMAND.fullmatch(line).groups() for line in lines if line.startswith("::")]
 
 
+@pytest.mark.slow
 def test_run_and_check_speak_under_github_actions_only(book, monkeypatch, capsys, tmp_path):
     write_notebook(book.root / "chapters" / "01-a.ipynb", f"{RECORD}\nrecord('acc', 0.9)", "x = 1\n1 / 0")
     summary = tmp_path / "summary.md"
@@ -255,6 +256,7 @@ def test_run_and_check_speak_under_github_actions_only(book, monkeypatch, capsys
     assert commands(capsys) == [broken, *claims]
 
 
+@pytest.mark.slow
 def test_a_notebook_outside_a_book_is_annotated_too(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GITHUB_WORKSPACE", raising=False)

@@ -47,6 +47,7 @@ def test_text_between_figures_that_have_no_room_grows_in_one_place(shown):
     assert texts(shown)[3].endswith("998\n999\n")
 
 
+@pytest.mark.slow
 def test_many_small_figures_are_a_flood_too(shown):
     for _ in range(10_000):
         shown.add(image(1))
