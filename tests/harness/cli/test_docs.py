@@ -23,11 +23,11 @@ from harness.archive.remote import JOB_FILES
 from harness.book import claims, config, matrix, references
 from harness.cli.app import GENERATED, command_tree, main
 from harness.errors import ExitCode, HarnessError
-from harness.execute.kernel import outputs, variables
+from harness.execute.kernel import outputs, patience, variables
 from harness.execute.kernel.job import CANCEL_GRACE, HEARTBEAT_EVERY
 from harness.execute.ray.executor import PACK_LIMIT
 from harness.execute.schedule import UNKNOWN_MB
-from harness.judge import bless, rules
+from harness.judge import rules
 from harness.judge.statistics import MOST_RUNS
 from harness.model import CellState, JobState, Outcome, ReferenceRun, metric_from_json
 from harness.report.write import SCHEMA_PATH
@@ -417,7 +417,9 @@ def test_constants_that_the_pages_tell_are_those_of_the_code():
     assert UNKNOWN_MB == 1024 and "按 1 GB 算" in page("usage")
     assert variables._SHORTEST_SECRET == 8 and "短于 8 个字符" in page("usage")
     assert MOST_RUNS == 1000 and "一千次" in page("verdicts")
-    assert bless.DIGITS == 6 and "六位有效数字" in page("formats")
+    assert rules.KEPT_DIGITS == 6 and "六位有效数字" in page("formats")
+    grace = f"最多等 {patience.GRACE:g} 秒", f"最多 {patience.STRETCH * patience.GRACE:g} 秒"
+    assert all(words in page("usage") for words in grace)
 
 
 # -- what is generated ------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_alternative_text_is_keyed_by_the_hash_of_the_image():
 def test_a_recorded_number_is_shown_with_its_verdict():
     (output,) = by_id(staged(mini_book.chapter(True), evidence()), "record")["outputs"]
     shown = output["data"]["text/html"]
-    assert "<code>test_accuracy</code> = 0.8731" in shown and "n = 2400，test" in shown
+    assert "<code>test_accuracy</code> = 0.873 " in shown and "n = 2400，test" in shown
     assert 'href="reproduction.html#claims-05-mini"' in shown and "✓ 通过" in shown
 
 
