@@ -339,7 +339,7 @@
       const words = data.end ? "（完）" : shown(data.token);
       const button = made("button", { type: "button", "aria-pressed": "false",
         "aria-label": `第 ${number + 1} 个词元“${words}”，概率 ${percent(share)}` }, words);
-      button.style.setProperty("--weight", `${Math.round(70 * (1 - share))}%`);
+      button.style.setProperty("--weight", `${Math.round(45 * (1 - share))}%`);
       for (const kind of ["click", "focus", "pointerenter"]) button.addEventListener(kind, () => this.show(number));
       this.text.append(made("li", {}, button));
       this.lead.textContent = `${this.field.value.slice(-30)}${this.written()}`;
