@@ -97,7 +97,7 @@ def _lead(app: Sphinx, document: nodes.document) -> None:
         slugs = app.env.metadata[app.env.docname].setdefault("myst_slugs", {})
         slugs[kind] = (figure.line or 1, kind, FIGURES[kind].title)
     for quote in list(document.findall(nodes.block_quote)):
-        lead = next((one for one in quote.findall(nodes.strong)), None)
+        lead = next(iter(quote.findall(nodes.strong)), None)
         if lead is None or lead.astext() != _OFFER:
             continue
         kinds = [
@@ -173,7 +173,7 @@ def manifest(root: Path, kind: str, static: str) -> dict[str, Any]:
 
 
 def _scripts() -> bytes:
-    """All that a worker may import: a browser keeps none of an older edition beside a newer."""
+    """All that a worker may import: where any of it changes, so does the worker's address."""
     return b"".join((_SOURCES / name).read_bytes() for name in _SCRIPTS)
 
 

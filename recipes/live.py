@@ -203,7 +203,7 @@ def write_json(file: Path, what: object) -> None:
 
 
 def unpack(folder: Path) -> bytes:
-    """The ONNX file of a folder that :func:`write_parts` wrote to."""
+    """The model file of a folder that :func:`write_parts` wrote to."""
     parts = json.loads((folder / "model.json").read_text(encoding="utf-8"))["parts"]
     return gzip.decompress(b"".join((folder / name).read_bytes() for name in parts))
 

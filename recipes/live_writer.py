@@ -7,7 +7,6 @@ rest.
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 from pathlib import Path
@@ -18,7 +17,7 @@ import typer
 from safetensors.torch import load, save
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from recipes.live import write_json, write_parts
+from recipes.live import unpack, write_json, write_parts
 from sft import data
 from sft.hub import locate_model
 from sft.language_modeling import bits_per_character
@@ -65,7 +64,7 @@ def packed_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def unpack_writer(folder: Path) -> LlamaForCausalLM:
     """The model that :func:`make_writer` wrote to *folder*, in float32: what the browser computes with."""
     card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    content = load(gzip.decompress(b"".join((folder / name).read_bytes() for name in card["parts"])))
+    content = load(unpack(folder))
     weights = {
         name: weight.float() * content[name + SCALE][:, None] if name + SCALE in content else weight
         for name, weight in content.items()

@@ -72,11 +72,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
                 item.add_marker(OF_FIXTURE[fixture])
         if item.path.stem in START_KERNELS and item.get_closest_marker("quick") is None:
             item.add_marker("slow")
-        if item.path.is_relative_to(CHAPTERS) and item.path.stem in (
-            "test_smoke",
-            "test_full_profile",
-            "test_full_matrix",
-        ):
+        if item.path.is_relative_to(CHAPTERS) and item.path.stem in RUN_CHAPTERS:
             item.add_marker("chapters")
 
 

@@ -91,7 +91,7 @@
       this.say("正在下载模型……");
       this.worker = this.section.worker = new Worker(this.files.worker); // on the element, for tests and curious readers
       this.worker.onmessage = ({ data }) => this.hear(data);
-      this.worker.onerror = (event) => { event.preventDefault(); this.fail({ code: "missing", file: "worker.js" }); };
+      this.worker.onerror = (event) => { event.preventDefault(); this.fail({ code: "missing", file: this.files.worker.split("/").pop().split("?")[0] }); };
       const files = this.files.files.map((file) => ({
         ...file,
         parts: file.parts.map((one) => ({ ...one, address: new URL(one.address, location.href).href })),
