@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from recipes import runs
 from recipes.runs import (
     RunError,
     RunFolder,
@@ -83,4 +84,15 @@ def test_publish_lays_config_and_log_beside_the_model(tmp_path):
 def test_utilisation_is_arithmetic_over_peak():
     assert training_flops(10, 3) == 180
     assert model_flops_utilisation(1_000_000, 2_000, 24e9) == pytest.approx(0.5)
-    assert measure_peak_flops(torch.device("cpu"), torch.float32, seconds=0.05) > 1e8
+    assert measure_peak_flops(torch.device("cpu"), seconds=0.05) > 1e8
+
+
+@pytest.mark.parametrize(("has", "wanted"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_the_peak_is_measured_in_the_numbers_that_training_uses(monkeypatch, has, wanted):
+    """A processor without bfloat16 took a minute for a product, and then showed a utilisation above one."""
+    used = set()
+    monkeypatch.setattr(runs, "has_bf16", lambda device: has)
+    monkeypatch.setattr(torch, "randn", lambda *shape, **options: torch.ones(8, 8))
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: used.update((a.dtype, b.dtype)))
+    assert measure_peak_flops(torch.device("cpu"), seconds=0.001) > 0
+    assert used == {wanted}
