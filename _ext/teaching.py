@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 SCRIPT = "teaching.js"
 _SOURCES = Path(__file__).resolve().parent / "teaching"
 
-CALLOUTS = {"先猜再跑": "guess", "常见误解": "myth", "提示": "hint"}
+CALLOUTS = {"先猜再跑": "guess", "常见误解": "myth", "提示": "hint", "试一试": "live"}
 _OPTIONAL = "（选读）"
 _LABEL = re.compile(r"([图表]) (\d+\.\d+)")
 _TAG = re.compile(r"\\tag\{(\d+\.\d+)\}")

@@ -1,7 +1,7 @@
 /* Runs a classifier beside the page. A classic worker, one thread, no server. */
 "use strict";
 
-importScripts("files.js", "wordpiece.js");
+importScripts(...["files.js", "wordpiece.js"].map((name) => name + location.search)); // of one edition
 
 const BATCH = 8; // texts at once where one token after another is covered
 let tokenizer, session, model;
@@ -48,18 +48,11 @@ async function run(rows, wanted) {
   return session.run(feeds, wanted);
 }
 
-function softmax(logits) {
-  const top = Math.max(...logits);
-  const powers = Array.from(logits, (one) => Math.exp(one - top));
-  const sum = powers.reduce((a, b) => a + b, 0);
-  return powers.map((one) => one / sum);
-}
-
 async function classify({ id, text, attention, explain, room }) {
   const began = performance.now();
   const { tokens, ids, cut, unknown } = encode(text, room);
   const output = await run([ids], attention ? ["logits", "attentions"] : ["logits"]);
-  const probabilities = softmax(output.logits.data);
+  const probabilities = Array.from(softmax(output.logits.data));
   const answer = { said: "answer", id, labels: model.labels, probabilities, tokens, cut, unknown, ids };
   if (attention) {
     answer.attention = { values: output.attentions.data.slice(), dims: output.attentions.dims };

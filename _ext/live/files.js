@@ -1,4 +1,4 @@
-/* Fetches a figure's files beside the page and keeps them: what both workers begin with. */
+/* What both workers begin with: answers to messages, a softmax, and a figure's files, fetched beside the page and kept. */
 "use strict";
 
 const CACHE = "live-models";
@@ -18,6 +18,17 @@ function listen(tasks) {
       if (!error.code) console.warn("live:", error);
     }
   };
+}
+
+/* Probabilities (n,) of logits (n,). */
+function softmax(logits, temperature = 1) {
+  let top = -Infinity;
+  for (const one of logits) top = Math.max(top, one);
+  const shares = new Float64Array(logits.length);
+  let sum = 0;
+  for (let i = 0; i < shares.length; i++) sum += shares[i] = Math.exp((logits[i] - top) / temperature);
+  for (let i = 0; i < shares.length; i++) shares[i] /= sum;
+  return shares;
 }
 
 /* One part of a file, from the cache or the site. The address carries what the part's content is. */

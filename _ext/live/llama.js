@@ -6,57 +6,43 @@
 "use strict";
 
 (function (home) {
-  /* Tensors of a safetensors file by name; int8 matrices unfolded to float32 by their rows' scales. */
-  function tensors(bytes) {
+  /* What a safetensors file holds: the shape of each tensor by name, and its content. */
+  function opened(bytes) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const start = 8 + Number(view.getBigUint64(0, true));
-    const described = JSON.parse(new TextDecoder().decode(bytes.subarray(8, start)));
-    const raw = (name) => {
-      const { dtype, data_offsets: [from, to] } = described[name];
-      const content = bytes.slice(start + from, start + to).buffer; // at an address that any type may have
-      return dtype === "I8" ? new Int8Array(content) : new Float32Array(content);
+    const { __metadata__, ...tensors } = JSON.parse(new TextDecoder().decode(bytes.subarray(8, start)));
+    const content = (name) => {
+      const { dtype, data_offsets: [from, to] } = tensors[name];
+      const raw = bytes.slice(start + from, start + to).buffer; // at an address that any type may have
+      return dtype === "I8" ? new Int8Array(raw) : new Float32Array(raw);
     };
-    const found = {};
-    for (const name of Object.keys(described)) {
-      if (name === "__metadata__" || name.endsWith(".scale")) continue;
-      const values = raw(name);
-      if (described[name].dtype !== "I8") { found[name] = values; continue; }
-      const scale = raw(`${name}.scale`);
-      const columns = described[name].shape[1];
-      found[name] = Float32Array.from(values, (value, i) => value * scale[Math.floor(i / columns)]);
-    }
-    return found;
-  }
-
-  /* out = W x, W (rows, columns) */
-  function times(W, x, out) {
-    const columns = x.length;
-    for (let row = 0, at = 0; row < out.length; row++) {
-      let a = 0, b = 0, c = 0, d = 0;
-      for (let j = 0; j < columns; j += 4, at += 4) {
-        a += W[at] * x[j];
-        b += W[at + 1] * x[j + 1];
-        c += W[at + 2] * x[j + 2];
-        d += W[at + 3] * x[j + 3];
-      }
-      out[row] = a + b + c + d;
-    }
-    return out;
+    return { tensors, content };
   }
 
   class Llama {
     constructor(config, bytes, context) {
-      if (!config.tie_word_embeddings || config.hidden_size % 4 || config.intermediate_size % 4) throw new Error("config");
-      Object.assign(this, { config, context, weights: tensors(bytes) });
       const { hidden_size: d, intermediate_size: wide, num_attention_heads: heads, num_hidden_layers: layers } = config;
-      const vector = (n) => new Float32Array(n);
-      Object.assign(this, { x: vector(d), normed: vector(d), q: vector(d), mixed: vector(d), added: vector(d) });
-      Object.assign(this, { gate: vector(wide), up: vector(wide), logits: vector(config.vocab_size) });
+      if (!config.tie_word_embeddings || d % 4 || wide % 4) throw new Error("config");
+      const { tensors, content } = opened(bytes);
+      const names = Object.keys(tensors).filter((name) => !name.endsWith(".scale"));
+      const size = (name) => tensors[name].shape.reduce((a, b) => a * b);
+      const vectors = { x: d, normed: d, q: d, mixed: d, added: d, gate: wide, up: wide, logits: config.vocab_size };
+      const all = [...names.map(size), ...Object.values(vectors), 2 * layers * context * d];
+      const room = new Room(all.reduce((a, b) => a + b));
+      Object.assign(this, { config, context, room, weights: {} });
+      for (const name of names) {
+        const values = content(name);
+        const scale = tensors[name].dtype === "I8" ? content(`${name}.scale`) : null; // one of each row
+        const columns = tensors[name].shape.at(-1);
+        const weights = this.weights[name] = room.vector(values.length);
+        for (let i = 0; i < values.length; i++) weights[i] = values[i] * (scale ? scale[Math.floor(i / columns)] : 1);
+      }
+      for (const [name, count] of Object.entries(vectors)) this[name] = room.vector(count);
+      this.keys = Array.from({ length: layers }, () => room.vector(context * d));
+      this.values = Array.from({ length: layers }, () => room.vector(context * d));
+      this.scores = new Float32Array(context);
       this.size = d / heads;
       this.frequencies = Float64Array.from({ length: this.size / 2 }, (_, i) => config.rope_theta ** (-2 * i / this.size));
-      this.keys = Array.from({ length: layers }, () => vector(context * d));
-      this.values = Array.from({ length: layers }, () => vector(context * d));
-      this.scores = vector(context);
       this.length = 0;
     }
 
@@ -110,6 +96,7 @@
     read(token, wanted = true) {
       if (this.length >= this.context) throw new RangeError("context");
       const { weights, x, normed, q, mixed, added, gate, up, config } = this;
+      const times = (W, from, out) => this.room.times(W, from, out);
       const place = this.length++;
       const d = x.length;
       const table = weights["model.embed_tokens.weight"];

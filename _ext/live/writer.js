@@ -1,7 +1,7 @@
 /* Runs a language model beside the page: one token after another, each with its rivals. A classic worker, one thread. */
 "use strict";
 
-importScripts("files.js", "wordpiece.js", "llama.js");
+importScripts(...["files.js", "wordpiece.js", "product.js", "llama.js"].map((name) => name + location.search)); // of one edition
 
 const RIVALS = 8; // candidates of a step that are told
 let tokenizer, model, card;
@@ -22,29 +22,21 @@ async function load({ files }) {
   postMessage({ said: "ready" });
 }
 
-function softmax(logits, temperature) {
-  let top = -Infinity;
-  for (const one of logits) top = Math.max(top, one);
-  const powers = Float64Array.from(logits, (one) => Math.exp((one - top) / temperature));
-  const sum = powers.reduce((a, b) => a + b, 0);
-  return powers.map((one) => one / sum);
-}
-
 /* Probabilities that are drawn from, as transformers' warpers make them: temperature, then top-k, then top-p. */
 function tailored(logits, order, { temperature, topK, topP }) {
-  if (temperature === 0) return Float64Array.from(logits, (_, i) => (i === order[0] ? 1 : 0));
-  const all = softmax(logits, temperature);
-  const few = topK ? order.slice(0, topK) : order;
-  const sum = few.reduce((total, i) => total + all[i], 0);
   const kept = new Float64Array(logits.length);
+  if (temperature === 0) { kept[order[0]] = 1; return kept; }
+  const all = softmax(logits, temperature);
+  const few = topK || order.length;
+  let sum = 0;
+  for (let place = 0; place < few; place++) sum += all[order[place]];
   let before = 0; // of those more probable
-  for (const i of few) {
-    if (before >= topP && before > 0) break;
-    kept[i] = all[i];
-    before += all[i] / sum;
+  for (let place = 0; place < few && (before < topP * sum || before === 0); place++) {
+    kept[order[place]] = all[order[place]];
+    before += all[order[place]];
   }
-  const rest = kept.reduce((a, b) => a + b, 0);
-  return kept.map((one) => one / rest);
+  for (let i = 0; i < kept.length; i++) kept[i] /= before;
+  return kept;
 }
 
 /* mulberry32 of Tommy Ettinger (public domain): the same numbers for the same seed in every browser. */

@@ -121,18 +121,23 @@ def figure(page, kind: str = "classifier"):
     return page.locator(f'.live[data-live="{kind}"]')
 
 
-def ask(page, text: str) -> str:
-    """Ask the classifier and wait for all of its answer; the status line."""
-    one = figure(page)
-    before = one.get_attribute("data-covered") or "0"
-    one.locator("textarea").fill(text)
-    one.locator("button").click()
+def answered(page, kind: str, mark: str) -> str:
+    """Click a figure's button and wait for the end of its answer, which changes `data-mark`; the status line."""
+    one = figure(page, kind)
+    before = one.get_attribute(f"data-{mark}")
+    one.locator("button[type=submit]").click()
     page.wait_for_function(
-        "before => { const one = document.querySelector('.live[data-live=classifier]');"
-        " return (one.dataset.covered || '0') !== before || one.querySelector('.live-wrong'); }",
-        arg=before,
+        "([kind, mark, before]) => { const one = document.querySelector(`.live[data-live=${kind}]`);"
+        " return one.getAttribute(`data-${mark}`) !== before || one.querySelector('.live-wrong'); }",
+        arg=[kind, mark, before],
     )
     return one.locator(".live-status").inner_text()
+
+
+def ask(page, text: str) -> str:
+    """Ask the classifier and wait for all of its answer; the status line."""
+    figure(page).locator("textarea").fill(text)
+    return answered(page, "classifier", "covered")
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +357,7 @@ def test_an_offer_of_no_figure_stops_the_build(target):
 
     link = pending_xref("", nodes.inline("", "模型"), reftarget=target[0], reftargetid=target[1])
     document = utils.new_document("chapter")
-    document += nodes.block_quote("", nodes.paragraph("", "", nodes.strong("", "试一试"), link))
+    document += nodes.block_quote("", nodes.paragraph("", "", link), classes=["callout-live"])
     with pytest.raises(live.ExtensionError, match="05-1: “试一试” links to no figure; there are classifier"):
         live._lead(SimpleNamespace(env=SimpleNamespace(docname="05-1")), document)
 
@@ -453,14 +458,7 @@ def write(page, text: str, **settings) -> str:
     one.locator("textarea").fill(text)
     for name, value in {"温度": 0, "最多写": 8, **settings}.items():
         one.get_by_label(name).fill(str(value))
-    before = one.get_attribute("data-done") or "0"
-    one.locator("button[type=submit]").click()
-    page.wait_for_function(
-        "before => { const one = document.querySelector('.live[data-live=writer]');"
-        " return (one.dataset.done || '0') !== before || one.querySelector('.live-wrong'); }",
-        arg=before,
-    )
-    return one.locator(".live-status").inner_text()
+    return answered(page, "writer", "done")
 
 
 def test_the_writer_writes_what_transformers_writes(browser, live_site, written):
