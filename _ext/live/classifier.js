@@ -5,11 +5,11 @@ importScripts(...["files.js", "wordpiece.js"].map((name) => name + location.sear
 
 const BATCH = 8; // texts at once where one token after another is covered
 let tokenizer, session, model;
-let newest = 0;
+const newest = {}; // question of each figure
 
 listen({
   load,
-  classify: async (data) => { newest = data.id; await classify(data); },
+  classify: async (data) => { newest[data.figure] = data.id; await classify(data); },
 });
 
 async function load({ files, runtime }) {
@@ -48,7 +48,7 @@ async function run(rows, wanted) {
   return session.run(feeds, wanted);
 }
 
-async function classify({ id, text, attention, explain, room }) {
+async function classify({ id, figure, text, attention, explain, room }) {
   const began = performance.now();
   const { tokens, ids, cut, unknown } = encode(text, room);
   const output = await run([ids], attention ? ["logits", "attentions"] : ["logits"]);
@@ -59,18 +59,18 @@ async function classify({ id, text, attention, explain, room }) {
   }
   answer.milliseconds = performance.now() - began;
   postMessage(answer);
-  if (explain) await cover(id, ids, probabilities);
+  if (explain) await cover(id, figure, ids, probabilities);
 }
 
 /* What the answer's probability loses where one token is covered by [MASK]. */
-async function cover(id, ids, probabilities) {
+async function cover(id, figure, ids, probabilities) {
   const best = probabilities.indexOf(Math.max(...probabilities));
   const mask = tokenizer.id("[MASK]");
   const places = ids.length - 2;
   const losses = [];
   for (let start = 1; start <= places; start += BATCH) {
     await new Promise((free) => setTimeout(free)); // a newer question may have come
-    if (id !== newest) return;
+    if (id !== newest[figure]) return;
     const rows = [];
     for (let place = start; place < Math.min(start + BATCH, places + 1); place++) {
       const row = ids.slice();

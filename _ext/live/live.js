@@ -44,21 +44,83 @@
   /* Token as the reader sees it: without the mark of a word's later pieces. */
   const shown = (token) => token.replace(/^##/, "");
 
+  /* A worker and its model. Figures of a page that need the same files share one. */
+  class Engine {
+    static all = new Map();
+
+    static of(files) {
+      const key = JSON.stringify(files);
+      if (!Engine.all.has(key)) Engine.all.set(key, new Engine(files));
+      return Engine.all.get(key);
+    }
+
+    constructor(files) {
+      Object.assign(this, { files, state: "cold", figures: [], asked: new Map(), count: 0 });
+    }
+
+    /* Those that wait: for the model while it is loading, then for an answer. */
+    busy() { return this.figures.filter((one) => one.busy); }
+
+    load() {
+      if (this.state === "loading") return;
+      this.state = "loading";
+      this.worker = new Worker(this.files.worker);
+      this.worker.onmessage = ({ data }) => this.hear(data);
+      this.worker.onerror = (event) => { event.preventDefault(); this.fail({ code: "missing", file: this.files.worker.split("/").pop().split("?")[0] }); };
+      const files = this.files.files.map((file) => ({
+        ...file,
+        parts: file.parts.map((one) => ({ ...one, address: new URL(one.address, location.href).href })),
+      }));
+      this.worker.postMessage({ task: "load", files, runtime: this.files.runtime });
+    }
+
+    /* Sends a task whose answers *figure* will hear; its number. */
+    ask(figure, message) {
+      this.asked.set(++this.count, figure);
+      this.worker.postMessage({ ...message, id: this.count });
+      return this.count;
+    }
+
+    hear(data) {
+      const figure = this.asked.get(data.id);
+      if (data.said === "ready") {
+        this.state = "ready";
+        this.figures.forEach((one) => one.relabel());
+        this.busy().forEach((one) => one.ready());
+      } else if (data.said === "failed") {
+        if (this.state === "loading" || data.code === "memory" || data.code === "model") this.fail(data);
+        else if (figure) figure.fail(data);
+      } else if (this.state === "loading") {
+        this.busy().forEach((one) => one.wait(data));
+      } else if (figure) {
+        figure.hear(data);
+      }
+    }
+
+    /* The worker is of no more use: the next click starts another. */
+    fail(data) {
+      this.worker.terminate();
+      this.state = "cold";
+      const owner = this.asked.get(data.id);
+      this.asked.clear();
+      this.figures.filter((one) => one.busy || one === owner).forEach((one) => one.fail(data));
+    }
+  }
+
   class Figure {
     constructor(section) {
       this.section = section;
       this.kind = section.dataset.live;
-      this.files = JSON.parse(section.querySelector(".live-files").textContent);
+      this.engine = Engine.of(JSON.parse(section.querySelector(".live-files").textContent));
+      this.engine.figures.push(this);
       this.form = section.querySelector("form");
       this.field = section.querySelector("textarea");
       this.button = section.querySelector("button");
       this.bar = section.querySelector("progress");
       this.status = section.querySelector(".live-status");
       this.answer = section.querySelector(".live-answer");
-      this.state = "cold"; // loading, ready
       this.busy = false;
       this.hurry = ""; // what a click meanwhile was told: it stays beside the progress
-      this.id = 0;
       section.querySelector(".live-none").remove();
       this.form.hidden = false;
       this.form.addEventListener("submit", (event) => { event.preventDefault(); this.start(); });
@@ -73,8 +135,6 @@
       this.status.className = `live-status ${kind}`;
     }
 
-    ready() { this.button.textContent = "运行"; }
-
     start() {
       if (this.busy) { this.hurry = SAYS.busy; return this.say(this.words); }
       if (location.protocol === "file:") return this.say(SAYS.file, "live-wrong");
@@ -82,22 +142,35 @@
       if (!this.field.value.trim()) { this.field.focus(); return this.say(SAYS.empty, "live-wrong"); }
       this.busy = true;
       this.button.setAttribute("aria-disabled", "true");
-      if (this.state === "ready") this.ask();
-      else this.load();
+      if (this.engine.state === "ready") return this.ready();
+      this.say("正在下载模型……");
+      this.engine.load();
     }
 
-    load() {
-      this.state = "loading";
-      this.say("正在下载模型……");
-      this.worker = this.section.worker = new Worker(this.files.worker); // on the element, for tests and curious readers
-      this.worker.onmessage = ({ data }) => this.hear(data);
-      this.worker.onerror = (event) => { event.preventDefault(); this.fail({ code: "missing", file: this.files.worker.split("/").pop().split("?")[0] }); };
-      const files = this.files.files.map((file) => ({
-        ...file,
-        parts: file.parts.map((one) => ({ ...one, address: new URL(one.address, location.href).href })),
-      }));
-      this.worker.postMessage({ task: "load", files, runtime: this.files.runtime });
+    wait(data) {
+      if (data.said === "starting") return this.say("下载好了，正在载入……");
+      this.bar.hidden = false;
+      this.bar.max = data.total;
+      this.bar.value = data.loaded;
+      const tenth = Math.floor((10 * data.loaded) / data.total);
+      if (tenth === this.tenth) return; // a screen reader hears ten steps, not a thousand
+      this.tenth = tenth;
+      this.say(`正在下载模型：${megabytes(data.loaded)} / ${megabytes(data.total)} MB`);
     }
+
+    /* Nothing is left to download. */
+    relabel() {
+      this.button.textContent = this.button.textContent.replace(/（.*/, "");
+      this.section.worker = this.engine.worker; // for tests and curious readers
+      this.section.dataset.ready = "";
+    }
+
+    ready() {
+      this.bar.hidden = true;
+      this.ask();
+    }
+
+    send(message) { this.id = this.engine.ask(this, message); }
 
     finish() {
       this.busy = false;
@@ -109,36 +182,10 @@
     fail({ code, file }) {
       const words = SAYS[code] || SAYS.model;
       this.finish();
-      if (this.state === "loading" || code === "memory" || code === "model") {
-        this.worker.terminate();
-        this.state = "cold";
-      }
       this.say(typeof words === "function" ? words(file) : words, "live-wrong");
     }
 
-    hear(data) {
-      if (data.said === "progress") {
-        this.bar.hidden = false;
-        this.bar.max = data.total;
-        this.bar.value = data.loaded;
-        const tenth = Math.floor((10 * data.loaded) / data.total);
-        if (tenth !== this.tenth) { // a screen reader hears ten steps, not a thousand
-          this.tenth = tenth;
-          this.say(`正在下载模型：${megabytes(data.loaded)} / ${megabytes(data.total)} MB`);
-        }
-      } else if (data.said === "starting") {
-        this.say("下载好了，正在载入……");
-      } else if (data.said === "ready") {
-        this.state = "ready";
-        this.section.dataset.ready = "";
-        this.ready();
-        this.ask();
-      } else if (data.said === "failed") {
-        this.fail(data);
-      } else if (data.id === this.id) {
-        this.take(data);
-      }
-    }
+    hear(data) { if (data.id === this.id) this.take(data); }
 
     /* What the model does not know of the text. */
     strangers({ unknown }) {
@@ -161,13 +208,11 @@
     }
 
     ask() {
-      this.bar.hidden = true;
-      this.id += 1;
       this.say("正在算……");
       const text = Array.from(this.field.value).slice(0, MOST).join("");
       this.cutBefore = Array.from(this.field.value).length > MOST;
       const wanted = this.kind === "attention" ? { attention: true, room: MAP } : { explain: true };
-      this.worker.postMessage({ task: "classify", id: this.id, text, ...wanted });
+      this.send({ task: "classify", figure: this.kind, text, ...wanted });
     }
 
     /* A table of who looks at whom, for the layer and the head that the reader chooses. */
@@ -280,12 +325,10 @@
         row.append(made("label", {}, `${words} `, field), " ");
       }
       this.stop = made("button", { type: "button", hidden: "" }, "停下");
-      this.stop.addEventListener("click", () => { this.worker.postMessage({ task: "stop" }); this.button.focus(); });
+      this.stop.addEventListener("click", () => { this.engine.worker.postMessage({ task: "stop" }); this.button.focus(); });
       this.button.before(row);
       this.button.after(" ", this.stop);
     }
-
-    ready() { this.button.textContent = "续写"; }
 
     ask() {
       const asked = {};
@@ -299,7 +342,6 @@
         }
         asked[name] = value;
       }
-      this.id += 1;
       this.steps = [];
       const letters = Array.from(this.field.value);
       this.cutBefore = letters.length > MOST;
@@ -312,7 +354,7 @@
       this.answer.hidden = false;
       this.stop.hidden = false;
       this.say("正在读开头……");
-      this.worker.postMessage({ task: "write", id: this.id, text: letters.slice(-MOST).join(""), ...asked });
+      this.send({ task: "write", text: letters.slice(-MOST).join(""), ...asked });
     }
 
     take(data) {

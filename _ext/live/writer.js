@@ -22,6 +22,15 @@ async function load({ files }) {
   postMessage({ said: "ready" });
 }
 
+/* Tokens, the most probable first. Sorted are numbers that end in their token: four times as fast as a comparison of
+   tokens, which JavaScript would call. */
+function ranked(logits) {
+  const top = logits.reduce((a, b) => Math.max(a, b));
+  const n = logits.length;
+  const keys = Float64Array.from({ length: n }, (_, i) => Math.round((top - logits[i]) * 2 ** 30) * n + i).sort();
+  return Array.from(keys, (key) => key % n);
+}
+
 /* Probabilities that are drawn from, as transformers' warpers make them: temperature, then top-k, then top-p. */
 function tailored(logits, order, { temperature, topK, topP }) {
   const kept = new Float64Array(logits.length);
@@ -78,7 +87,7 @@ async function write({ id, text, temperature, topK, topP, seed, length }) {
   for (let step = 0; step < length; step++) {
     await rest();
     if (id !== newest) return postMessage({ said: "done", id, why: "stopped" });
-    const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
+    const order = ranked(logits);
     const plain = softmax(logits, 1);
     const chances = tailored(logits, order, { temperature, topK, topP });
     const token = drawn(chances, order, random());

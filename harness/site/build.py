@@ -301,8 +301,12 @@ def _evidence(book: Book, run: RunResult | None) -> dict[str, Evidence]:
     for job in run.jobs if run else ():
         if job.chapter:
             jobs.setdefault(job.chapter, job)
-    has_dashboard = (book.chapters_dir / _DASHBOARD_PAGE).is_file()
-    return {name: Evidence(run, job, has_dashboard) for name, job in jobs.items() if run}
+    page, found = book.chapters_dir / _DASHBOARD_PAGE, {}
+    for chapter in book.chapters if run else ():
+        if job := jobs.get(chapter.stem):
+            link = Path(os.path.relpath(page.with_suffix(".html"), chapter.parent)).as_posix()
+            found[chapter.stem] = Evidence(run, job, link if page.is_file() else None)
+    return found
 
 
 def _executed(book: Book, evidence: Evidence) -> Notebook | None:

@@ -44,7 +44,7 @@ class Evidence:
 
     run: RunResult
     job: JobResult  # the first of the chapter's
-    has_dashboard: bool = True
+    dashboard: str | None = "reproduction.html"  # from the chapter's page, where the book has such a page
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -162,7 +162,7 @@ def banner(evidence: Evidence | None, has_outputs: bool, stale: bool, words: Wor
     if stale:
         lines.append(words.stale)
     counts = dashboard.counts_text(run, words, job.chapter)
-    if evidence.has_dashboard and job.chapter:
+    if evidence.dashboard and job.chapter:
         counts += f" · [{words.dashboard}](#{dashboard.chapter_anchor(job.chapter)})"
     lines += [counts, _run_line(job, run.manifest, words)]
     return dashboard.card(lines, good=good and not stale and has_outputs)
@@ -259,10 +259,10 @@ def _verdict_link(name: str, evidence: Evidence | None, words: Words) -> str:
         return ""
     said = words.outcome_words(worst)
     mark = f"verdict verdict-{worst.value}"
-    if evidence is None or not evidence.has_dashboard:
+    if evidence is None or not evidence.dashboard:
         return f' <span class="{mark}">{said}</span>'
     anchor = dashboard.chapter_anchor(mine[0].chapter)
-    return f' <a class="{mark}" href="reproduction.html#{anchor}">{said}</a>'
+    return f' <a class="{mark}" href="{html.escape(evidence.dashboard)}#{anchor}">{said}</a>'
 
 
 def cite(markdown: str, keys: frozenset[str]) -> str:

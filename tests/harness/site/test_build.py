@@ -135,6 +135,16 @@ def test_the_first_seed_stands_for_the_chapter(small_book):
     assert "3 分 52 秒" in files["chapters/05-mini.ipynb"].decode()
 
 
+def test_a_chapter_in_a_folder_of_its_own_leads_to_the_dashboard_above(small_book):
+    chapters, toc = small_book / "chapters", small_book / "_toc.yml"
+    (chapters / "part").mkdir()
+    (chapters / "05-mini.ipynb").rename(chapters / "part" / "05-mini.ipynb")
+    toc.write_text(toc.read_text("utf-8").replace("chapters/05-mini", "chapters/part/05-mini"), "utf-8")
+    _, files = stage_run(small_book, mini_book.chapter(True))
+    page = files["chapters/part/05-mini.ipynb"].decode()
+    assert re.findall(r'href=\\"([^"]*reproduction[^"]*)\\"', page) == ["../reproduction.html#claims-05-mini"]
+
+
 def test_a_cached_job_takes_its_notebook_from_the_run_it_came_from(small_book):
     mini_book.write_run(small_book, mini_book.document(run="old"), mini_book.chapter(True))
     cached = mini_book.job(JobState.SKIPPED, cached_from="old")

@@ -408,6 +408,34 @@ def test_the_map_of_attention_is_pythons(browser, live_site, tokenizer):
     assert np.abs(found - 100 * expected[2, 0, 5]).max() < 1.5
 
 
+def test_figures_of_one_model_share_a_worker_and_do_not_stop_one_another(browser, live_site):
+    with live_page(browser, live_site.address) as page:
+        first, second = figure(page), figure(page, "attention")
+        assert "下载" in second.locator("button").inner_text()
+        first.locator("textarea").fill("房间很好，服务也好" * 9)
+        first.locator("button").click()
+        first.locator(".live-tokens").wait_for()
+        assert "下载" not in second.locator("button").inner_text()
+        second.locator("button").click()  # while the first covers one token after another
+        second.locator("table").wait_for()
+        page.wait_for_selector(".live[data-live=classifier][data-covered]")
+        assert len(page.workers) == 1
+        assert "个百分点" in first.locator(".live-legend").inner_text()
+
+
+def test_both_figures_that_wait_for_a_model_are_told_that_it_does_not_come(browser, live_site):
+    with page_of(browser) as (page, _):
+        page.set_default_timeout(120_000)
+        page.goto(f"{live_site.address}/{PAGE}")
+        page.context.route("**/model.onnx.gz.0?*", lambda route: route.fulfill(status=404, body=""))
+        for kind in ("classifier", "attention"):
+            figure(page, kind).locator("button").click()
+        for kind in ("classifier", "attention"):
+            figure(page, kind).locator(".live-status", has_text="网站上缺一个文件").wait_for()
+        page.context.unroute("**/model.onnx.gz.0?*")
+        assert "判" in ask(page, "房间很好")
+
+
 # --- the writer ----------------------------------------------------------------------------------------
 
 PROMPTS = (
