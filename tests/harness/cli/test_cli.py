@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -691,6 +692,12 @@ def test_a_claim_file_of_the_old_layout_is_named_and_converted(book, capsys):
 def test_what_needs_no_run_takes_none(book, capsys, options):
     assert main(["bless", *options]) == ExitCode.USAGE
     assert "--migrate takes --chapters and --replace only" in one_error(capsys)
+
+
+def test_the_version_is_the_package_s(capsys):
+    declared = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text("utf-8"), re.M)
+    assert main(["--version"]) == ExitCode.OK
+    assert capsys.readouterr().out == f"harness {declared[1]}\n"
 
 
 def test_help_names_every_command(capsys):
