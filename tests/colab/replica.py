@@ -117,16 +117,14 @@ class Machine:
     published: Path
 
     @classmethod
-    def start(cls, name: str, folder: Path, published: Path) -> Machine:
+    def start(cls, name: str, folder: Path, published: Path, used: Machine | None = None) -> Machine:
+        """A fresh machine; it has besides what a cell of the machine *used* has installed there."""
         machine = cls(REPLICAS / name, folder, published)
         base = machine.replica / "bin" / "python"
         subprocess.run([base, "-m", "venv", "--without-pip", folder / "layer"], check=True)
-        where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-        below, own = (
-            subprocess.run([python, "-c", where], check=True, capture_output=True, text=True).stdout.strip()
-            for python in (base, machine.python)
-        )
-        Path(own, "replica.pth").write_text(below + "\n", encoding="utf-8")
+        below = [_packages_of(python) for python in (base, *([used.python] if used else []))]
+        listed = Path(_packages_of(machine.python), "replica.pth")
+        listed.write_text("\n".join(reversed(below)) + "\n", encoding="utf-8")
         machine.content.mkdir()
         machine.temporary.mkdir()
         return machine
@@ -188,6 +186,12 @@ class Machine:
         command = [self.python, "-m", "pip", "list", "--format", "json"]
         done = subprocess.run(command, env=self.environment(), check=True, capture_output=True, text=True)
         return {p["name"].lower().replace("_", "-"): p["version"] for p in json.loads(done.stdout)}
+
+
+def _packages_of(python: Path) -> str:
+    """The folder of an interpreter's packages."""
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return subprocess.run([python, "-c", where], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def texts(cells: list[dict]) -> Iterator[str]:

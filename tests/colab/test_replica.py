@@ -36,14 +36,23 @@ def published(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def start(tmp_path, published):
-    def machine(name: str) -> Machine:
-        if not (REPLICAS / name).is_dir():
-            pytest.skip(
-                f"no replica of Colab called {name} here; `make colab` builds it (3.13: where there is one)"
-            )
-        return Machine.start(name, tmp_path, published)
+    return lambda name: Machine.start(built(name), tmp_path, published)
 
+
+@pytest.fixture(scope="session")
+def used(tmp_path_factory, published) -> Machine:
+    """A machine on which the set-up cell has run: that it brings what is missing has a test of its own."""
+    machine = Machine.start(built("training"), tmp_path_factory.mktemp("used"), published)
+    machine.run(notebook(setup_cell()))
     return machine
+
+
+def built(name: str) -> str:
+    if not (REPLICAS / name).is_dir():
+        pytest.skip(
+            f"no replica of Colab called {name} here; `make colab` builds it (3.13: where there is one)"
+        )
+    return name
 
 
 def notebook(*cells: dict) -> dict:
@@ -100,8 +109,8 @@ def test_what_needs_no_torch_runs_on_colabs_python(start):
 @pytest.mark.parametrize(
     "path", [pytest.param(path, id=path.stem, marks=pytest.mark.xdist_group(path.stem)) for path in CHAPTERS]
 )
-def test_a_chapter_runs_in_the_smoke_profile(start, path):
-    machine = start("training")
+def test_a_chapter_runs_in_the_smoke_profile(tmp_path, published, used, path):
+    machine = Machine.start("training", tmp_path, published, used)
     (planned,) = plan(load_book(ROOT), [path], Request("smoke"))
     document = parameterize_notebook(load_notebook_node(str(path)), dict(planned.job.parameters))
     cells = machine.run(json.loads(nbformat.writes(document)), path.name)
