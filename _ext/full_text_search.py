@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from local_assets import copy_scripts
 from sphinx.application import Sphinx
 from sphinx.search.zh import SearchChinese
 from sphinxcontrib.mermaid import mermaid
@@ -155,6 +155,10 @@ def synonyms(app: Sphinx) -> list[list[str]]:
     return [group for group in groups if len(group) > 1]
 
 
+def _copy(app: Sphinx) -> None:
+    copy_scripts(app, [_SOURCES / SCRIPT, _SOURCES / STYLE])
+
+
 def _write(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.name != "html":
         return
@@ -164,8 +168,6 @@ def _write(app: Sphinx, error: Exception | None) -> None:
         for what in (entries(app), synonyms(app))
     )
     (static / DATA).write_text(f"var SEARCH_DATA = {data};\nvar SEARCH_NAMES = {names};\n", encoding="utf-8")
-    for name in (SCRIPT, STYLE):
-        shutil.copyfile(_SOURCES / name, static / name)
 
 
 def _load(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -179,6 +181,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Take the place of Sphinx's search."""
     app.add_search_language(TitlesOnly)
     app.add_css_file(STYLE)  # on every page: all have the same styles, so one file serves them all
+    app.connect("builder-inited", _copy)
     app.connect("html-page-context", _load)
     app.connect("build-finished", _write)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from local_assets import copy_scripts
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -91,7 +92,8 @@ class LiveDirective(Directive):
 
 def _lead(app: Sphinx, document: nodes.document) -> None:
     """Let ``page.md#classifier`` lead to the figure, and put one after each block quote that offers it."""
-    for figure in document.findall(live):
+    found = list(document.findall(live))
+    for figure in found:
         kind = figure["kind"]
         figure["ids"] = [kind]
         # where MyST looks for an anchor
@@ -111,7 +113,11 @@ def _lead(app: Sphinx, document: nodes.document) -> None:
                 f"{app.env.docname}: “试一试” links to no figure; there are {', '.join(FIGURES)}"
             )
         place = quote.parent.index(quote) + 1
-        quote.parent.insert(place, [live("", kind=kind) for kind in kinds])
+        offered = [live("", kind=kind) for kind in kinds]
+        quote.parent.insert(place, offered)
+        found += offered
+    if twice := [kind for kind, count in Counter(one["kind"] for one in found).items() if count > 1]:
+        raise ExtensionError(f"{app.env.docname}: more than one figure {twice[0]!r}; a page can hold one")
 
 
 # --- files ---------------------------------------------------------------------------------------------
@@ -219,20 +225,15 @@ def _load(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any]
         app.add_js_file("live/live.js", loading_method="defer")
 
 
-def _write(app: Sphinx, error: Exception | None) -> None:
-    if error or app.builder.format != "html":
-        return
-    target = Path(app.outdir) / "_static" / "live"
-    target.mkdir(parents=True, exist_ok=True)
-    for name in _SCRIPTS:
-        shutil.copyfile(_SOURCES / name, target / name)
+def _copy(app: Sphinx) -> None:
+    copy_scripts(app, (_SOURCES / name for name in _SCRIPTS), "live")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the steps."""
     app.add_node(live, html=(_visit, None), text=(_skip, None), latex=(_skip, None))
     app.add_directive("live", LiveDirective)
+    app.connect("builder-inited", _copy)
     app.connect("doctree-read", _lead, priority=700)  # teaching.py, before, knows the quotes by their words
     app.connect("html-page-context", _load)
-    app.connect("build-finished", _write)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

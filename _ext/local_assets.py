@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from importlib.metadata import PackageNotFoundError, files
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,6 +34,17 @@ STYLE_FILE = re.compile(r"""\burl\(\s*["']?(?!data:|https?:|//|#)([^"')?#\s]+)""
 """A file of the site that a style sheet asks for."""
 
 
+def copy_scripts(app: Sphinx, files: Iterable[Path], below: str = "") -> None:
+    """Bring *files* to ``_static/`` or a folder *below* it; at ``builder-inited``, as pages name the edition of what
+    is there when they are written."""
+    if app.builder.format != "html":
+        return
+    target = Path(app.outdir) / "_static" / below
+    target.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        shutil.copyfile(file, target / file.name)
+
+
 def _add_vendor(app: Sphinx, config: Config) -> None:
     config.html_static_path.append(str(Path(app.confdir) / "vendor"))
     app.add_js_file(config.mermaid_use_local, loading_method="defer")
@@ -54,8 +66,8 @@ def _copy_mathjax(app: Sphinx) -> None:
     if app.builder.format != "html":
         return
     try:
-        packaged = files(_MATHJAX_PACKAGE) or []
-    except PackageNotFoundError as error:
+        packaged = metadata.files(_MATHJAX_PACKAGE) or []
+    except metadata.PackageNotFoundError as error:
         raise ExtensionError(f"{_MATHJAX_PACKAGE} is not installed: the formulas cannot be drawn") from error
     target = Path(app.outdir) / "_static" / "mathjax"
     for file in packaged:

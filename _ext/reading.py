@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from local_assets import copy_scripts
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
@@ -99,11 +99,14 @@ def without_outputs(notebook: Path) -> str:
     return json.dumps({**document, "cells": cells}, ensure_ascii=False, indent=1) + "\n"
 
 
+def _copy(app: Sphinx) -> None:
+    copy_scripts(app, [_SOURCES / SCRIPT])
+
+
 def _write(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.name not in ("html", "dirhtml"):
         return
     site = Path(app.outdir)
-    shutil.copyfile(_SOURCES / SCRIPT, site / "_static" / SCRIPT)
     for page in app.env.found_docs:
         source = Path(app.env.doc2path(page))
         if source.suffix == ".ipynb":
@@ -114,6 +117,7 @@ def _write(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the steps."""
+    app.connect("builder-inited", _copy)
     app.connect("doctree-read", _measure, priority=700)  # when the outputs have their places
     app.connect("html-page-context", _say)
     app.connect("build-finished", _write)

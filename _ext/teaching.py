@@ -16,13 +16,13 @@ from __future__ import annotations
 import html
 import posixpath
 import re
-import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from local_assets import copy_scripts
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -366,9 +366,8 @@ def _load(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any]
         app.add_js_file(SCRIPT, loading_method="defer")
 
 
-def _write(app: Sphinx, error: Exception | None) -> None:
-    if not error and app.builder.format == "html":
-        shutil.copyfile(_SOURCES / SCRIPT, Path(app.outdir) / "_static" / SCRIPT)
+def _copy(app: Sphinx) -> None:
+    copy_scripts(app, [_SOURCES / SCRIPT])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -376,10 +375,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_node(quiz, html=(_visit_quiz, _depart_quiz))
     app.add_node(fold, html=(_visit_fold, _depart_fold))
     app.add_node(drawing, html=(_visit_drawing, _depart_drawing))
+    app.connect("builder-inited", _copy)
     app.connect("doctree-read", _read, priority=600)  # when the images have been collected
     app.connect("env-purge-doc", _forget)
     app.connect("env-merge-info", _merge)
     app.connect("doctree-resolved", _resolve)
     app.connect("html-page-context", _load)
-    app.connect("build-finished", _write)
     return {"version": "1", "env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -54,21 +54,24 @@ _BETWEEN = "(section, [from, to]) => section.times[to] - section.times[from]"
 
 @contextlib.contextmanager
 def slowed(times: int) -> Iterator[None]:
-    """The browsers that this process started have one part in *times* of their time."""
+    """All that this process started, its browser, has one part in *times* of its time."""
     over = threading.Event()
 
-    def all_of_them(act: Callable[[psutil.Process], None]) -> None:
-        for process in psutil.Process().children(recursive=True):
+    def each(processes: list[psutil.Process], act: Callable[[psutil.Process], None]) -> None:
+        for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if "chrom" in process.name():
-                    act(process)
+                act(process)
 
     def alternate() -> None:
         free = time.monotonic()
         while not over.is_set():
-            all_of_them(psutil.Process.suspend)
-            time.sleep((time.monotonic() - free) * (times - 1))
-            all_of_them(psutil.Process.resume)
+            held = psutil.Process().children(recursive=True)
+            try:
+                each(held, psutil.Process.suspend)
+                stopped = time.monotonic()
+                over.wait((stopped - free) * (times - 1))
+            finally:
+                each(held, psutil.Process.resume)
             free = time.monotonic()
             over.wait(TURN / times)
 

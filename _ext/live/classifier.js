@@ -17,7 +17,7 @@ async function load({ files, runtime }) {
   const text = (bytes) => new TextDecoder().decode(bytes);
   model = JSON.parse(text(content.card));
   tokenizer = new WordPiece(JSON.parse(text(content.tokenizer)));
-  try { importScripts(runtime.script); } catch { throw new Failure("missing", "ort.wasm.min.js"); }
+  try { importScripts(runtime.script); } catch { throw new Failure("offline", "ort.wasm.min.js"); }
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.proxy = false;
   ort.env.wasm.wasmPaths = { mjs: new URL(runtime.loader, location.href).href };
@@ -33,7 +33,8 @@ function encode(text, most) {
   const room = Math.min(model.max_length, most || Infinity) - 2;
   const kept = tokens.slice(0, room);
   const ids = ["[CLS]", ...kept, "[SEP]"].map((name) => tokenizer.id(name));
-  return { tokens: kept, ids, cut: tokens.length - kept.length, unknown };
+  const strange = kept.filter((name) => name === tokenizer.unknown).length;
+  return { tokens: kept, ids, cut: tokens.length - kept.length, unknown: unknown.slice(0, strange) };
 }
 
 /* Of rows of equal length: logits and, for the first row, attention. */

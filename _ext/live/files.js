@@ -64,7 +64,7 @@ async function part(one, cache, progress) {
   const content = new Uint8Array(length);
   let at = 0;
   for (const piece of pieces) { content.set(piece, at); at += piece.length; }
-  if (cache) cache.put(address, new Response(content)).catch(() => {}); // a full disk costs only the next visit
+  if (cache) await cache.put(address, new Response(content)).catch(() => {}); // a full disk costs only the next visit
   return content;
 }
 

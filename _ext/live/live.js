@@ -46,8 +46,6 @@
 
   /* A worker and its model. Figures of a page that need the same files share one. */
   class Engine {
-    static all = new Map();
-
     static of(files) {
       const key = JSON.stringify(files);
       if (!Engine.all.has(key)) Engine.all.set(key, new Engine(files));
@@ -62,11 +60,11 @@
     busy() { return this.figures.filter((one) => one.busy); }
 
     load() {
-      if (this.state === "loading") return;
+      if (this.state === "loading") return this.last && this.busy().forEach((one) => one.wait(this.last));
       this.state = "loading";
-      this.worker = new Worker(this.files.worker);
+      try { this.worker = new Worker(this.files.worker); } catch { return this.fail({ code: "old" }); } // a frame that allows none
       this.worker.onmessage = ({ data }) => this.hear(data);
-      this.worker.onerror = (event) => { event.preventDefault(); this.fail({ code: "missing", file: this.files.worker.split("/").pop().split("?")[0] }); };
+      this.worker.onerror = (event) => { event.preventDefault(); this.fail({ code: "offline", file: this.files.worker.split("/").pop().split("?")[0] }); };
       const files = this.files.files.map((file) => ({
         ...file,
         parts: file.parts.map((one) => ({ ...one, address: new URL(one.address, location.href).href })),
@@ -91,6 +89,7 @@
         if (this.state === "loading" || data.code === "memory" || data.code === "model") this.fail(data);
         else if (figure) figure.fail(data);
       } else if (this.state === "loading") {
+        this.last = data;
         this.busy().forEach((one) => one.wait(data));
       } else if (figure) {
         figure.hear(data);
@@ -99,13 +98,18 @@
 
     /* The worker is of no more use: the next click starts another. */
     fail(data) {
-      this.worker.terminate();
+      if (this.worker) this.worker.terminate();
       this.state = "cold";
+      this.last = null;
       const owner = this.asked.get(data.id);
       this.asked.clear();
-      this.figures.filter((one) => one.busy || one === owner).forEach((one) => one.fail(data));
+      for (const one of this.figures) {
+        if (one.busy || one === owner) one.fail(data);
+        one.leave();
+      }
     }
   }
+  Engine.all = new Map();
 
   class Figure {
     constructor(section) {
@@ -143,6 +147,7 @@
       this.busy = true;
       this.button.setAttribute("aria-disabled", "true");
       if (this.engine.state === "ready") return this.ready();
+      this.tenth = -1;
       this.say("正在下载模型……");
       this.engine.load();
     }
@@ -184,6 +189,9 @@
       this.finish();
       this.say(typeof words === "function" ? words(file) : words, "live-wrong");
     }
+
+    /* Nothing more will come of what is under way. */
+    leave() {}
 
     hear(data) { if (data.id === this.id) this.take(data); }
 
@@ -255,9 +263,9 @@
       this.answer.replaceChildren(made("p", { class: "live-do" }, layerLabel, " ", headLabel), scroll, says);
       this.answer.hidden = false;
       this.section.dataset.milliseconds = data.milliseconds.toFixed(1);
+      this.finish();
       this.say(`${n} 个词元，${layers} 层，每层 ${heads} 个头。换一层、换一个头，看看有什么不同。${this.notes(data)}`);
       this.section.dataset.covered = String(this.id);
-      this.finish();
     }
 
     /* Probabilities, tokens; which of them mattered comes after. */
@@ -281,9 +289,20 @@
       this.answer.hidden = false;
       this.label = data.labels[best];
       this.section.dataset.milliseconds = data.milliseconds.toFixed(1);
-      this.say(`判${this.label}，概率 ${percent(data.probabilities[best])}。${this.notes(data)}`);
-      if (!data.tokens.length) this.legend.textContent = "没有可读的字，上面只是模型对空白的回答。";
       this.finish();
+      this.say(`判${this.label}，概率 ${percent(data.probabilities[best])}。${this.notes(data)}`);
+      this.covering = data.tokens.length > 0;
+      if (!this.covering) this.legend.textContent = "没有可读的字，上面只是模型对空白的回答。";
+    }
+
+    leave() {
+      if (this.covering) this.legend.textContent = "没有遮完：模型停了。再按一次“运行”。";
+      this.covering = false;
+    }
+
+    fail(data) {
+      super.fail(data);
+      this.leave();
     }
 
     covered({ losses, places }) {
@@ -300,6 +319,7 @@
         this.legend.textContent = `正在逐个遮住，看概率怎样变：${losses.length} / ${places}`;
         return;
       }
+      this.covering = false;
       const order = losses.map((loss, i) => [Math.abs(loss), i]).sort((a, b) => b[0] - a[0]).slice(0, 3);
       const named = order.filter(([size]) => size >= 0.001).map(([, i]) => {
         const sign = losses[i] >= 0 ? "−" : "+";
@@ -345,6 +365,7 @@
       this.steps = [];
       const letters = Array.from(this.field.value);
       this.cutBefore = letters.length > MOST;
+      this.begun = letters.slice(-30).join("");
       this.text = made("ol", { class: "live-tokens", "aria-label": "写出来的词元，逐个可选" });
       this.rivals = made("div", { class: "live-rivals", role: "status" });
       this.answer.replaceChildren(
@@ -369,9 +390,9 @@
         this.section.dataset.speed = (data.speed || 0).toFixed(1);
         const why = { end: "它自己写了结尾", length: "写够了长度", stopped: "停下了" }[data.why];
         const speed = data.speed ? `，每秒 ${data.speed.toFixed(0)} 个词元` : "";
+        this.finish();
         this.section.dataset.done = String(this.id);
         this.say(`${why}：${this.steps.length} 个词元${speed}。${this.noted || ""}`);
-        this.finish();
       }
     }
 
@@ -384,7 +405,7 @@
       button.style.setProperty("--weight", `${Math.round(45 * (1 - share))}%`);
       for (const kind of ["click", "focus", "pointerenter"]) button.addEventListener(kind, () => this.show(number));
       this.text.append(made("li", {}, button));
-      this.lead.textContent = `${this.field.value.slice(-30)}${this.written()}`;
+      this.lead.textContent = `${this.begun}${this.written()}`;
     }
 
     written() { return this.steps.filter((one) => !one.end).map((one) => shown(one.token)).join(""); }

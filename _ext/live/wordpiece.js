@@ -74,7 +74,11 @@
       const tokens = [];
       const unknown = [];
       for (const part of text.toWellFormed ? text.toWellFormed().split(this.special) : text.split(this.special)) {
-        if (this.special.test(part) && this.vocabulary.has(part)) { tokens.push(part); continue; }
+        if (this.special.test(part) && this.vocabulary.has(part)) {
+          tokens.push(part);
+          if (part === this.unknown) unknown.push(part);
+          continue;
+        }
         for (const word of this.words(part)) {
           for (const piece of this.pieces(word)) {
             tokens.push(piece);

@@ -36,7 +36,7 @@ function tailored(logits, order, { temperature, topK, topP }) {
   const kept = new Float64Array(logits.length);
   if (temperature === 0) { kept[order[0]] = 1; return kept; }
   const all = softmax(logits, temperature);
-  const few = topK || order.length;
+  const few = Math.min(topK || order.length, order.length);
   let sum = 0;
   for (let place = 0; place < few; place++) sum += all[order[place]];
   let before = 0; // of those more probable
@@ -73,7 +73,8 @@ async function write({ id, text, temperature, topK, topP, seed, length }) {
   const { tokens, unknown } = tokenizer.tokenize(text);
   const room = card.context - length - 1;
   const kept = tokens.slice(-room);
-  postMessage({ said: "read", id, tokens: kept, unknown, cut: tokens.length - kept.length });
+  const strange = kept.filter((name) => name === tokenizer.unknown).length;
+  postMessage({ said: "read", id, tokens: kept, unknown: unknown.slice(unknown.length - strange), cut: tokens.length - kept.length });
   const random = dice(seed);
   const rest = () => new Promise((free) => setTimeout(free)); // so that a stop is heard
   model.forget();

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -261,6 +262,21 @@ def test_a_second_click_while_one_runs_says_so(browser, live_site):
         button.dispatch_event("click")  # Playwright itself would wait
         assert "还没有算完" in figure(page).locator(".live-status").inner_text()
         page.wait_for_selector(".live[data-live=classifier][data-covered]")
+        assert "还没有算完" not in figure(page).locator(".live-status").inner_text()
+
+
+def test_a_worker_that_gives_up_leaves_nothing_unfinished_on_the_page(browser, live_site):
+    """As when another figure's question was too much for the memory."""
+    with live_page(browser, live_site.address) as page:
+        one = figure(page)
+        one.locator("textarea").fill("房间很好，服务也好" * 9)
+        one.locator("button").click()
+        one.locator(".live-tokens").wait_for()
+        one.evaluate(
+            "one => one.worker.onmessage({data: {said: 'failed', id: 99, code: 'memory', file: ''}})"
+        )
+        assert "没有遮完" in one.locator(".live-legend").inner_text()
+        assert "判" in ask(page, "房间很好")
 
 
 @pytest.mark.parametrize(
@@ -349,32 +365,54 @@ def test_a_chapter_that_offers_a_figure_has_it_after_its_words(browser, live_sit
         assert faults == []
 
 
-@pytest.mark.parametrize("target", [("try-it", "nothing"), ("try-it", None), ("other", "classifier")])
-def test_an_offer_of_no_figure_stops_the_build(target):
-    live = pytest.importorskip("_ext.live", reason="the site extra is not installed")
+@pytest.fixture
+def extension(monkeypatch):
+    """The module of the figures, as Sphinx imports it."""
+    pytest.importorskip("jupyter_book", reason="the site extra is not installed")
+    monkeypatch.syspath_prepend(ROOT / "_ext")
+    return importlib.import_module("live")
+
+
+def led(extension, *targets: tuple[str, str | None]) -> list[str]:
+    """Kinds of the figures that a chapter has after block quotes which offer *targets*."""
     from docutils import nodes, utils
     from sphinx.addnodes import pending_xref
 
-    link = pending_xref("", nodes.inline("", "模型"), reftarget=target[0], reftargetid=target[1])
     document = utils.new_document("chapter")
-    document += nodes.block_quote("", nodes.paragraph("", "", link), classes=["callout-live"])
-    with pytest.raises(live.ExtensionError, match="05-1: “试一试” links to no figure; there are classifier"):
-        live._lead(SimpleNamespace(env=SimpleNamespace(docname="05-1")), document)
+    for page, place in targets:
+        link = pending_xref("", nodes.inline("", "模型"), reftarget=page, reftargetid=place)
+        document += nodes.block_quote("", nodes.paragraph("", "", link), classes=["callout-live"])
+    app = SimpleNamespace(env=SimpleNamespace(docname="05-1", metadata={"05-1": {}}))
+    extension._lead(app, document)
+    return [figure["kind"] for figure in document.findall(extension.live)]
+
+
+@pytest.mark.parametrize("target", [("try-it", "nothing"), ("try-it", None), ("other", "classifier")])
+def test_an_offer_of_no_figure_stops_the_build(extension, target):
+    with pytest.raises(
+        extension.ExtensionError, match="05-1: “试一试” links to no figure; there are classifier"
+    ):
+        led(extension, target)
+
+
+def test_a_page_has_one_figure_of_a_kind(extension):
+    both = [("try-it", "classifier"), ("try-it", "writer")]
+    assert led(extension, *both) == ["classifier", "writer"]
+    with pytest.raises(extension.ExtensionError, match="05-1: more than one figure 'writer'"):
+        led(extension, *both, ("try-it", "writer"))
 
 
 def test_a_page_without_a_figure_loads_nothing_of_it(live_site):
     assert "live.js" not in (live_site.folder / "chapters" / "glossary.html").read_text("utf-8")
-    assert "live/live.js" in (live_site.folder / PAGE).read_text("utf-8")
+    page = (live_site.folder / PAGE).read_text("utf-8")
+    for script in ("live/live.js", "reading.js"):  # a returning reader must not keep the old one
+        assert re.search(rf'src="[^"]*{script}\?v=\w+"', page), script
 
 
-def test_all_that_a_figure_downloads_is_at_most_25_megabytes():
-    sys.path.insert(0, str(ROOT / "_ext"))
-    try:
-        import live
-
-        sizes = {kind: live._megabytes(live.manifest(ROOT, kind, "_static")) for kind in live.FIGURES}
-    finally:
-        sys.path.remove(str(ROOT / "_ext"))
+def test_all_that_a_figure_downloads_is_at_most_25_megabytes(extension):
+    sizes = {
+        kind: extension._megabytes(extension.manifest(ROOT, kind, "_static")) for kind in extension.FIGURES
+    }
     assert all(size <= 25 for size in sizes.values()), sizes
 
 
@@ -599,6 +637,7 @@ def test_the_writer_stops_and_a_second_click_says_so(browser, live_site):
         one.get_by_label("最多写").fill("200")
         assert "还没有算完" in one.evaluate(STOP)
         one.locator(".live-status", has_text="停下了").wait_for()
+        assert "还没有算完" not in one.locator(".live-status").inner_text()
         assert one.get_by_text("停下", exact=True).is_hidden()
         assert 0 < one.locator(".live-tokens button").count() < 200
         assert "写" in write(page, "好")  # and goes on
