@@ -53,14 +53,17 @@
     }
 
     constructor(files) {
-      Object.assign(this, { files, state: "cold", figures: [], asked: new Map(), count: 0 });
+      Object.assign(this, { files, state: "cold", last: null, figures: [], asked: new Map(), count: 0 });
     }
 
     /* Those that wait: for the model while it is loading, then for an answer. */
     busy() { return this.figures.filter((one) => one.busy); }
 
     load() {
-      if (this.state === "loading") return this.last && this.busy().forEach((one) => one.wait(this.last));
+      if (this.state === "loading") {
+        if (this.last) this.busy().forEach((one) => one.wait(this.last)); // the newcomer, too, sees how far it is
+        return;
+      }
       this.state = "loading";
       try { this.worker = new Worker(this.files.worker); } catch { return this.fail({ code: "old" }); } // a frame that allows none
       this.worker.onmessage = ({ data }) => this.hear(data);
