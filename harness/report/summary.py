@@ -24,6 +24,9 @@ _COLOURS = {
     "not_applicable": "bright_black",
 }
 
+NAMED = 8
+"""So many claims are named where one sentence holds for all of them."""
+
 
 def print_summary(console: Console, run: RunResult) -> None:
     """Print how the notebooks ended, the claims that hold in one line a chapter, and in full what needs attention.
@@ -46,12 +49,18 @@ def print_summary(console: Console, run: RunResult) -> None:
             _print_problem(console, head, [_numbers(one), one.message], kind=one.kind)
     unseen = [v for v in run.verdicts if v.outcome is Outcome.NOT_APPLICABLE or not v.observed]
     for (outcome, message), names in _by_message(unseen).items():
-        _print_problem(console, f"{SYMBOLS[outcome]} {', '.join(names)}", [message], kind=outcome.value)
+        _print_problem(console, f"{SYMBOLS[outcome]} {_some(names)}", [message], kind=outcome.value)
     for place, names in _by_foreign_reference(run.verdicts).items():
-        _print_problem(console, f"≠ {', '.join(names)}", [place])
+        _print_problem(console, f"≠ {_some(names)}", [place])
     if view.counts:
         told = ", ".join(f"{count.number} {count.words.split(maxsplit=1)[1]}" for count in view.counts)
         _print_lines(console, [f"claims: {told}"])
+
+
+def _some(names: Sequence[str]) -> str:
+    """*names*, of many only the first: the report has them all."""
+    told, more = names[:NAMED], len(names) - NAMED
+    return ", ".join(told) + (f" and {more} more" if more > 0 else "")
 
 
 def _by_message(verdicts: Sequence[Verdict]) -> dict[tuple[Outcome, str], list[str]]:

@@ -369,6 +369,8 @@ def test_a_pass_against_a_reference_of_other_hardware_is_said():
     foreign = replace(verdicts()[0], reference_hardware="cuda-A100")
     text = " ".join(printed((DONE,), [foreign]).split())
     assert "≠ accuracy pass against references from cuda-A100; this run is on cpu-x86_64-bf16" in text
+    many = [replace(foreign, claim=f"claim_{number}") for number in range(200)]
+    assert "claim_7 and 192 more pass against" in " ".join(printed((DONE,), many).split())
     assert "≠" not in printed((DONE,), [replace(foreign, outcome=Outcome.FAIL)])  # there the message says it
 
 
