@@ -64,6 +64,7 @@ def test_the_card_keeps_what_is_outside_its_marks(tmp_path):
 # -- verdicts ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_simulated_verdicts_are_those_of_the_harness(monkeypatch):
     """`simulate` asks harness.judge.rules about every cell and ends if it disagrees; so it does here, by intent."""
     cells = list(verdicts.simulate(verdicts.CHECKED, seed=1))
@@ -256,6 +257,7 @@ def _replacement(gains, seconds=1.0, megabytes=20.0):
     return results
 
 
+@pytest.mark.slow
 def test_the_rule_wants_four_of_five_in_time_and_size():
     four = ("reviews-100", "news-300", "entities", "dictionary")
     assert replacement.verdict(_replacement(four), "six").endswith("replace mini-bert")

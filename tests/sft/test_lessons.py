@@ -14,6 +14,7 @@ from sft.lessons import PHRASINGS, Source
 SOURCES = [Source(kind, f"{kind}{i}", f"答{i}") for kind in PHRASINGS for i in range(20)]
 
 
+@pytest.mark.slow
 def test_the_splits_of_the_corpora_are_kept_apart():
     splits = lessons.read_sources()
     train, test = ({(s.kind, s.topic, s.answer) for s in splits[name]} for name in ("train", "test"))

@@ -514,6 +514,7 @@ def start_offline(folder: Path, **variables: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_metrics_load_offline_in_two_processes_at_once(tmp_path):
     processes = [start_offline(tmp_path) for _ in range(2)]
     for process in processes:
@@ -521,6 +522,7 @@ def test_metrics_load_offline_in_two_processes_at_once(tmp_path):
         assert (process.returncode, out.strip()) == (0, "0.5"), err
 
 
+@pytest.mark.slow
 def test_metrics_load_where_the_modules_cache_cannot_be_written(tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()  # nobody, not even root, makes a folder below a file

@@ -150,6 +150,7 @@ def test_padding_changes_nothing(encoder, tokenizer):
 # --- mini-gpt-zh ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mini_gpt_needs_as_few_bits_as_its_card_says(gpt, gpt_tokenizer):
     """The card's figure is of the whole held-out week; a thirtieth of it is enough to know the weights again."""
     found = json.loads((RESULTS / "language_models.json").read_text(encoding="utf-8"))
