@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from local_assets import copy_scripts
+from local_assets import bring_scripts
 from sphinx.application import Sphinx
 from sphinx.search.zh import SearchChinese
 from sphinxcontrib.mermaid import mermaid
@@ -155,10 +155,6 @@ def synonyms(app: Sphinx) -> list[list[str]]:
     return [group for group in groups if len(group) > 1]
 
 
-def _copy(app: Sphinx) -> None:
-    copy_scripts(app, [_SOURCES / SCRIPT, _SOURCES / STYLE])
-
-
 def _write(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.name != "html":
         return
@@ -181,7 +177,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Take the place of Sphinx's search."""
     app.add_search_language(TitlesOnly)
     app.add_css_file(STYLE)  # on every page: all have the same styles, so one file serves them all
-    app.connect("builder-inited", _copy)
+    bring_scripts(app, [_SOURCES / SCRIPT, _SOURCES / STYLE])
     app.connect("html-page-context", _load)
     app.connect("build-finished", _write)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -23,7 +23,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
-from local_assets import copy_scripts
+from local_assets import bring_scripts
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -225,15 +225,11 @@ def _load(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any]
         app.add_js_file("live/live.js", loading_method="defer")
 
 
-def _copy(app: Sphinx) -> None:
-    copy_scripts(app, (_SOURCES / name for name in _SCRIPTS), "live")
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the steps."""
     app.add_node(live, html=(_visit, None), text=(_skip, None), latex=(_skip, None))
     app.add_directive("live", LiveDirective)
-    app.connect("builder-inited", _copy)
+    bring_scripts(app, [_SOURCES / name for name in _SCRIPTS], "live")
     app.connect("doctree-read", _lead, priority=700)  # teaching.py, before, knows the quotes by their words
     app.connect("html-page-context", _load)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

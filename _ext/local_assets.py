@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,15 +34,18 @@ STYLE_FILE = re.compile(r"""\burl\(\s*["']?(?!data:|https?:|//|#)([^"')?#\s]+)""
 """A file of the site that a style sheet asks for."""
 
 
-def copy_scripts(app: Sphinx, files: Iterable[Path], below: str = "") -> None:
-    """Bring *files* to ``_static/`` or a folder *below* it; at ``builder-inited``, as pages name the edition of what
-    is there when they are written."""
-    if app.builder.format != "html":
-        return
-    target = Path(app.outdir) / "_static" / below
-    target.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        shutil.copyfile(file, target / file.name)
+def bring_scripts(app: Sphinx, files: Sequence[Path], below: str = "") -> None:
+    """Have *files* in ``_static/``, or a folder *below* it, before pages are written, which name their edition."""
+
+    def copy(app: Sphinx) -> None:
+        if app.builder.format != "html":
+            return
+        target = Path(app.outdir) / "_static" / below
+        target.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            shutil.copyfile(file, target / file.name)
+
+    app.connect("builder-inited", copy)
 
 
 def _add_vendor(app: Sphinx, config: Config) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from local_assets import copy_scripts
+from local_assets import bring_scripts
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
@@ -99,10 +99,6 @@ def without_outputs(notebook: Path) -> str:
     return json.dumps({**document, "cells": cells}, ensure_ascii=False, indent=1) + "\n"
 
 
-def _copy(app: Sphinx) -> None:
-    copy_scripts(app, [_SOURCES / SCRIPT])
-
-
 def _write(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.name not in ("html", "dirhtml"):
         return
@@ -117,7 +113,7 @@ def _write(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the steps."""
-    app.connect("builder-inited", _copy)
+    bring_scripts(app, [_SOURCES / SCRIPT])
     app.connect("doctree-read", _measure, priority=700)  # when the outputs have their places
     app.connect("html-page-context", _say)
     app.connect("build-finished", _write)

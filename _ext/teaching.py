@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from local_assets import copy_scripts
+from local_assets import bring_scripts
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -366,16 +366,12 @@ def _load(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any]
         app.add_js_file(SCRIPT, loading_method="defer")
 
 
-def _copy(app: Sphinx) -> None:
-    copy_scripts(app, [_SOURCES / SCRIPT])
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the steps."""
     app.add_node(quiz, html=(_visit_quiz, _depart_quiz))
     app.add_node(fold, html=(_visit_fold, _depart_fold))
     app.add_node(drawing, html=(_visit_drawing, _depart_drawing))
-    app.connect("builder-inited", _copy)
+    bring_scripts(app, [_SOURCES / SCRIPT])
     app.connect("doctree-read", _read, priority=600)  # when the images have been collected
     app.connect("env-purge-doc", _forget)
     app.connect("env-merge-info", _merge)

@@ -13,7 +13,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -55,6 +55,9 @@ _BETWEEN = "(section, [from, to]) => section.times[to] - section.times[from]"
 @contextlib.contextmanager
 def slowed(times: int) -> Iterator[None]:
     """All that this process started, its browser, has one part in *times* of its time."""
+    if times == 1:
+        yield
+        return
     over = threading.Event()
 
     def each(processes: list[psutil.Process], act: Callable[[psutil.Process], None]) -> None:
@@ -76,14 +79,12 @@ def slowed(times: int) -> Iterator[None]:
             over.wait(TURN / times)
 
     thread = threading.Thread(target=alternate)
-    if times > 1:
-        thread.start()
+    thread.start()
     try:
         yield
     finally:
         over.set()
-        if times > 1:
-            thread.join()
+        thread.join()
 
 
 def opened(browser: Browser, address: str, kind: str) -> tuple[Page, Locator]:
@@ -96,14 +97,20 @@ def opened(browser: Browser, address: str, kind: str) -> tuple[Page, Locator]:
     return page, figure
 
 
+def answers(figure: Locator, texts: Sequence[str], mark: str) -> Iterator[int]:
+    """Ask one after another; the number of each, from 1, when `data-mark` says that it is answered."""
+    for number, text in enumerate(texts, start=1):
+        figure.locator("textarea").fill(text)
+        figure.locator("button[type=submit]").click()
+        figure.page.wait_for_selector(f'.live[data-{mark}="{number}"]')
+        yield number
+
+
 def classify(browser: Browser, address: str) -> dict[str, float]:
     """The classifier's waits, milliseconds."""
     page, figure = opened(browser, address, "classifier")
     waits = []
-    for number, text in enumerate(SENTENCES, start=1):
-        figure.locator("textarea").fill(text)
-        figure.locator("button").click()
-        page.wait_for_selector(f'.live[data-covered="{number}"]')
+    for number in answers(figure, SENTENCES, "covered"):
         since = "asked" if number > 1 else "data-ready"
         waits.append(figure.evaluate(_BETWEEN, [since, "data-milliseconds"]))
     counts = [page.evaluate(_COUNT), page.workers[0].evaluate(_COUNT)]
@@ -120,12 +127,7 @@ def classify(browser: Browser, address: str) -> dict[str, float]:
 def write(browser: Browser, address: str) -> dict[str, float]:
     """Tokens a second of the writer with its settings as they stand, of all but the first text."""
     page, figure = opened(browser, address, "writer")
-    speeds = []
-    for number, text in enumerate(BEGINNINGS, start=1):
-        figure.locator("textarea").fill(text)
-        figure.locator("button[type=submit]").click()
-        page.wait_for_selector(f'.live[data-done="{number}"]')
-        speeds.append(float(figure.get_attribute("data-speed") or "nan"))
+    speeds = [float(figure.get_attribute("data-speed") or "nan") for _ in answers(figure, BEGINNINGS, "done")]
     page.context.close()
     return {"tokens a second": median(speeds[1:]), "slowest text, tokens a second": min(speeds[1:])}
 

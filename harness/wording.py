@@ -296,3 +296,8 @@ def ending(job: JobResult) -> Text:
 def untold(job: JobResult) -> tuple[CellResult, ...]:
     """The cells that failed and that the job's reason does not already name, by number and id."""
     return tuple(cell for cell in job.failed if cell.name not in job.reason)
+
+
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """*names*, of many only the first."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -29,12 +29,8 @@ async function load({ files, runtime }) {
 /* --- answers ------------------------------------------------------------------------------------------- */
 
 function encode(text, most) {
-  const { tokens, unknown } = tokenizer.tokenize(text);
-  const room = Math.min(model.max_length, most || Infinity) - 2;
-  const kept = tokens.slice(0, room);
-  const ids = ["[CLS]", ...kept, "[SEP]"].map((name) => tokenizer.id(name));
-  const strange = kept.filter((name) => name === tokenizer.unknown).length;
-  return { tokens: kept, ids, cut: tokens.length - kept.length, unknown: unknown.slice(0, strange) };
+  const read = tokenizer.tokenize(text, 0, Math.min(model.max_length, most || Infinity) - 2);
+  return { ...read, ids: ["[CLS]", ...read.tokens, "[SEP]"].map((name) => tokenizer.id(name)) };
 }
 
 /* Of rows of equal length: logits and, for the first row, attention. */

@@ -53,7 +53,7 @@
     }
 
     constructor(files) {
-      Object.assign(this, { files, state: "cold", last: null, figures: [], asked: new Map(), count: 0 });
+      Object.assign(this, { files, state: "cold", last: null, figures: [], count: 0 });
     }
 
     /* Those that wait: for the model while it is loading, then for an answer. */
@@ -75,37 +75,33 @@
       this.worker.postMessage({ task: "load", files, runtime: this.files.runtime });
     }
 
-    /* Sends a task whose answers *figure* will hear; its number. */
-    ask(figure, message) {
-      this.asked.set(++this.count, figure);
-      this.worker.postMessage({ ...message, id: this.count });
+    /* Sends a task; its number, by which the answers find their figure. */
+    ask(message) {
+      this.worker.postMessage({ ...message, id: ++this.count });
       return this.count;
     }
 
     hear(data) {
-      const figure = this.asked.get(data.id);
+      const figure = this.figures.find((one) => one.id === data.id); // none: an older question's
       if (data.said === "ready") {
         this.state = "ready";
         this.figures.forEach((one) => one.relabel());
         this.busy().forEach((one) => one.ready());
       } else if (data.said === "failed") {
-        if (this.state === "loading" || data.code === "memory" || data.code === "model") this.fail(data);
-        else if (figure) figure.fail(data);
+        this.fail(data, figure);
       } else if (this.state === "loading") {
         this.last = data;
         this.busy().forEach((one) => one.wait(data));
       } else if (figure) {
-        figure.hear(data);
+        figure.take(data);
       }
     }
 
     /* The worker is of no more use: the next click starts another. */
-    fail(data) {
+    fail(data, owner) {
       if (this.worker) this.worker.terminate();
       this.state = "cold";
       this.last = null;
-      const owner = this.asked.get(data.id);
-      this.asked.clear();
       for (const one of this.figures) {
         if (one.busy || one === owner) one.fail(data);
         one.leave();
@@ -127,6 +123,7 @@
       this.status = section.querySelector(".live-status");
       this.answer = section.querySelector(".live-answer");
       this.busy = false;
+      this.id = 0; // of its latest question
       this.hurry = ""; // what a click meanwhile was told: it stays beside the progress
       section.querySelector(".live-none").remove();
       this.form.hidden = false;
@@ -178,7 +175,7 @@
       this.ask();
     }
 
-    send(message) { this.id = this.engine.ask(this, message); }
+    send(message) { this.id = this.engine.ask(message); }
 
     finish() {
       this.busy = false;
@@ -195,8 +192,6 @@
 
     /* Nothing more will come of what is under way. */
     leave() {}
-
-    hear(data) { if (data.id === this.id) this.take(data); }
 
     /* What the model does not know of the text. */
     strangers({ unknown }) {
@@ -301,11 +296,6 @@
     leave() {
       if (this.covering) this.legend.textContent = "没有遮完：模型停了。再按一次“运行”。";
       this.covering = false;
-    }
-
-    fail(data) {
-      super.fail(data);
-      this.leave();
     }
 
     covered({ losses, places }) {

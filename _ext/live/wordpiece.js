@@ -69,24 +69,27 @@
       return found;
     }
 
-    /* Tokens of a text, without [CLS] and [SEP]; `words` are what they were cut from. */
-    tokenize(text) {
+    /* Tokens of a text, without [CLS] and [SEP], from place *start* to *end*, as `slice` has them; which words among
+       those the vocabulary lacks, and how many tokens were left out. */
+    tokenize(text, start, end) {
       const tokens = [];
-      const unknown = [];
+      const words = []; // of each token
       for (const part of text.toWellFormed ? text.toWellFormed().split(this.special) : text.split(this.special)) {
         if (this.special.test(part) && this.vocabulary.has(part)) {
           tokens.push(part);
-          if (part === this.unknown) unknown.push(part);
+          words.push(part);
           continue;
         }
         for (const word of this.words(part)) {
           for (const piece of this.pieces(word)) {
             tokens.push(piece);
-            if (piece === this.unknown) unknown.push(word);
+            words.push(word);
           }
         }
       }
-      return { tokens, unknown };
+      const kept = tokens.slice(start, end);
+      const unknown = words.slice(start, end).filter((_, i) => kept[i] === this.unknown);
+      return { tokens: kept, unknown, cut: tokens.length - kept.length };
     }
   }
 

@@ -70,15 +70,12 @@ function drawn(probabilities, order, number) {
 }
 
 async function write({ id, text, temperature, topK, topP, seed, length }) {
-  const { tokens, unknown } = tokenizer.tokenize(text);
-  const room = card.context - length - 1;
-  const kept = tokens.slice(-room);
-  const strange = kept.filter((name) => name === tokenizer.unknown).length;
-  postMessage({ said: "read", id, tokens: kept, unknown: unknown.slice(unknown.length - strange), cut: tokens.length - kept.length });
+  const read = tokenizer.tokenize(text, length + 1 - card.context);
+  postMessage({ said: "read", id, ...read });
   const random = dice(seed);
   const rest = () => new Promise((free) => setTimeout(free)); // so that a stop is heard
   model.forget();
-  const ids = [card.config.bos_token_id, ...kept.map((name) => tokenizer.id(name))];
+  const ids = [card.config.bos_token_id, ...read.tokens.map((name) => tokenizer.id(name))];
   let logits;
   for (const [place, token] of ids.entries()) {
     logits = model.read(token, place === ids.length - 1);

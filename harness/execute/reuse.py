@@ -20,6 +20,7 @@ from harness.execute.reads import Named, Unsettled, named_by, own_files, settle,
 from harness.execute.resume import finished
 from harness.files import write_json
 from harness.model import SCHEMA, Job, JobResult, JobState, to_json
+from harness.wording import first_of
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,9 @@ class Reuse:
 
     def tell_unseen(self) -> None:
         """Once a run, what the cached results just used may have read without its being seen."""
-        told = [f"{chapter} ({_first(list(unseen))})" for chapter, unseen in self._unseen.items() if unseen]
+        told = [f"{chapter} ({first_of(list(unseen))})" for chapter, unseen in self._unseen.items() if unseen]
         if told:
             self.run.warn(
-                f"cached results do not notice a change of what is read through these: {_first(told)}; "
+                f"cached results do not notice a change of what is read through these: {first_of(told)}; "
                 f"name the files under data: in {CONFIG_NAME}, or run again with --no-cache"
             )
-
-
-def _first(told: Sequence[str], most: int = 5) -> str:
-    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")

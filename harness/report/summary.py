@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.archive.recorded import RunResult
 from harness.model import FINISHED, JobResult, Outcome, Verdict
 from harness.report.view import VerdictView, View, count_verdicts
-from harness.wording import SYMBOLS, ending, one_line, untold
+from harness.wording import SYMBOLS, ending, first_of, one_line, untold
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,18 +49,12 @@ def print_summary(console: Console, run: RunResult) -> None:
             _print_problem(console, head, [_numbers(one), one.message], kind=one.kind)
     unseen = [v for v in run.verdicts if v.outcome is Outcome.NOT_APPLICABLE or not v.observed]
     for (outcome, message), names in _by_message(unseen).items():
-        _print_problem(console, f"{SYMBOLS[outcome]} {_some(names)}", [message], kind=outcome.value)
+        _print_problem(console, f"{SYMBOLS[outcome]} {first_of(names, NAMED)}", [message], kind=outcome.value)
     for place, names in _by_foreign_reference(run.verdicts).items():
-        _print_problem(console, f"≠ {_some(names)}", [place])
+        _print_problem(console, f"≠ {first_of(names, NAMED)}", [place])
     if view.counts:
         told = ", ".join(f"{count.number} {count.words.split(maxsplit=1)[1]}" for count in view.counts)
         _print_lines(console, [f"claims: {told}"])
-
-
-def _some(names: Sequence[str]) -> str:
-    """*names*, of many only the first: the report has them all."""
-    told, more = names[:NAMED], len(names) - NAMED
-    return ", ".join(told) + (f" and {more} more" if more > 0 else "")
 
 
 def _by_message(verdicts: Sequence[Verdict]) -> dict[tuple[Outcome, str], list[str]]:

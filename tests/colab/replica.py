@@ -124,7 +124,7 @@ class Machine:
         subprocess.run([base, "-m", "venv", "--without-pip", folder / "layer"], check=True)
         below = [_packages_of(python) for python in (base, *([used.python] if used else []))]
         listed = Path(_packages_of(machine.python), "replica.pth")
-        listed.write_text("\n".join(reversed(below)) + "\n", encoding="utf-8")
+        listed.write_text("\n".join(below) + "\n", encoding="utf-8")
         machine.content.mkdir()
         machine.temporary.mkdir()
         return machine
